@@ -1,0 +1,9 @@
+//! Private neural-network inference on secret shares.
+//!
+//! Two servers and a crypto producer evaluate a network on additively shared
+//! inputs and weights: the two-server SPDZ variant of "Private Machine Learning
+//! in TensorFlow using Secure Computation" (Dahl et al. 2018). This crate is the
+//! protocol and nothing else: synchronous, deterministic given its randomness,
+//! with no sockets, clocks, files or threads of its own.
+
+pub mod network;
