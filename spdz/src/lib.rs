@@ -7,3 +7,4 @@
 //! with no sockets, clocks, files or threads of its own.
 
 pub mod network;
+pub mod ring;
