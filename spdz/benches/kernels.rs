@@ -13,9 +13,7 @@ use spdz::ring::kernels::{InstructionSet, PackedRight, Rows, multiply_with, vect
 
 /// Words without a pattern.
 fn words(count: usize) -> Vec<u64> {
-    (1..=count as u64)
-        .map(|i| i.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29) ^ i)
-        .collect()
+    (1..=count as u64).map(|i| i.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29) ^ i).collect()
 }
 
 fn products(criterion: &mut Criterion) {
@@ -54,9 +52,8 @@ fn convolutions(criterion: &mut Criterion) {
         let side = size - 4;
         let (m, k, n) = (side * side, 25 * channels, filters);
         let image = words(size * size * channels);
-        let starts: Vec<u32> = (0..m)
-            .map(|row| ((row / side * size + row % side) * channels) as u32)
-            .collect();
+        let starts: Vec<u32> =
+            (0..m).map(|row| ((row / side * size + row % side) * channels) as u32).collect();
         let right = PackedRight::new(&words(k * n), k, n);
         let rows = Rows::new(&image, &starts, 5, size * channels, 5 * channels).unwrap();
         let mut out = vec![0; m * n];

@@ -6,5 +6,15 @@
 //! protocol and nothing else: synchronous, deterministic given its randomness,
 //! with no sockets, clocks, files or threads of its own.
 
+pub mod channel;
+pub mod correlated;
+pub mod fixed;
+pub mod geometry;
+pub mod masked;
 pub mod network;
+pub mod ops;
+pub mod plan;
+pub mod prg;
 pub mod ring;
+pub mod role;
+pub mod share;

@@ -44,10 +44,7 @@ impl Polynomial {
     /// The value at `x`.
     #[must_use]
     pub fn evaluate(&self, x: f64) -> f64 {
-        self.coefficients
-            .iter()
-            .rev()
-            .fold(0.0, |sum, coefficient| sum * x + coefficient)
+        self.coefficients.iter().rev().fold(0.0, |sum, coefficient| sum * x + coefficient)
     }
 }
 
@@ -161,12 +158,7 @@ impl Network {
     }
 
     fn convolutional(name: &str, first: usize, second: usize, hidden: usize) -> Self {
-        let convolution = |channels| Layer::Conv2d {
-            filter: 5,
-            channels,
-            stride: 1,
-            padding: 0,
-        };
+        let convolution = |channels| Layer::Conv2d { filter: 5, channels, stride: 1, padding: 0 };
         let activation = || Layer::Activation(Polynomial::relu(3.0));
         Self {
             name: name.into(),
@@ -237,16 +229,9 @@ impl Network {
             };
             let next = match layer {
                 Layer::Dense { outputs } => vec![*outputs],
-                Layer::Conv2d {
-                    filter,
-                    channels,
-                    stride,
-                    padding,
-                } => {
+                Layer::Conv2d { filter, channels, stride, padding } => {
                     let [height, width, _] = current[..] else {
-                        return Err(refuse(
-                            "a convolution takes [height, width, channels]".into(),
-                        ));
+                        return Err(refuse("a convolution takes [height, width, channels]".into()));
                     };
                     let side = |length: usize| {
                         let padded = length + 2 * padding;
@@ -275,9 +260,7 @@ impl Network {
                 }
                 Layer::Activation(polynomial) => {
                     if polynomial.coefficients.iter().any(|c| !c.is_finite()) {
-                        return Err(refuse(
-                            "a coefficient of the activation is not finite".into(),
-                        ));
+                        return Err(refuse("a coefficient of the activation is not finite".into()));
                     }
                     current.clone()
                 }
@@ -313,19 +296,14 @@ impl Network {
         let mut parameters = Vec::new();
         for ((layer, name), output) in self.layers.iter().zip(&names).zip(&shapes) {
             let mut add = |what: &str, shape: Vec<usize>| {
-                parameters.push(Parameter {
-                    name: format!("{name}.{what}"),
-                    shape,
-                });
+                parameters.push(Parameter { name: format!("{name}.{what}"), shape });
             };
             match layer {
                 Layer::Dense { outputs } => {
                     add("weight", vec![input.iter().product(), *outputs]);
                     add("bias", vec![*outputs]);
                 }
-                Layer::Conv2d {
-                    filter, channels, ..
-                } => {
+                Layer::Conv2d { filter, channels, .. } => {
                     add("weight", vec![*filter, *filter, input[2], *channels]);
                     add("bias", vec![*channels]);
                 }
@@ -359,28 +337,15 @@ mod tests {
         };
         assert_eq!(sizes(&Network::a()), [128, 128, 128, 128, 128, 128, 10]);
         let b = sizes(&Network::b());
-        assert_eq!(
-            (b[0], b[3], b[4], b[7], b[11]),
-            (16 * 576, 16 * 144, 16 * 64, 256, 10)
-        );
+        assert_eq!((b[0], b[3], b[4], b[7], b[11]), (16 * 576, 16 * 144, 16 * 64, 256, 10));
         let c = sizes(&Network::c());
-        assert_eq!(
-            (c[0], c[3], c[4], c[7], c[8]),
-            (20 * 576, 20 * 144, 50 * 64, 800, 500)
-        );
+        assert_eq!((c[0], c[3], c[4], c[7], c[8]), (20 * 576, 20 * 144, 50 * 64, 800, 500));
     }
 
     #[test]
     fn parameters_are_named_after_their_layers() {
         let parameters = Network::c().parameters().unwrap();
-        let find = |name: &str| {
-            parameters
-                .iter()
-                .find(|p| p.name == name)
-                .unwrap()
-                .shape
-                .clone()
-        };
+        let find = |name: &str| parameters.iter().find(|p| p.name == name).unwrap().shape.clone();
         assert_eq!(find("conv2.weight"), [5, 5, 20, 50]);
         assert_eq!(find("bn2.variance"), [50]);
         assert_eq!(find("fc1.weight"), [800, 500]);
@@ -410,21 +375,9 @@ mod tests {
             layers: vec![Layer::AvgPool { window: 2 }],
         };
         let message = pooled.shapes().unwrap_err().to_string();
-        assert!(
-            message.contains("pool1") && message.contains("5x5"),
-            "{message}"
-        );
-        let loose = Network {
-            name: "loose".into(),
-            input: vec![4],
-            layers: vec![Layer::BatchNorm],
-        };
-        assert!(
-            loose
-                .shapes()
-                .unwrap_err()
-                .to_string()
-                .contains("must follow")
-        );
+        assert!(message.contains("pool1") && message.contains("5x5"), "{message}");
+        let loose =
+            Network { name: "loose".into(), input: vec![4], layers: vec![Layer::BatchNorm] };
+        assert!(loose.shapes().unwrap_err().to_string().contains("must follow"));
     }
 }

@@ -114,12 +114,10 @@ impl Weights {
             .map_err(|error| WeightsError::Unreadable(error.to_string()))?;
         let mut tensors = BTreeMap::new();
         for parameter in network.parameters()? {
-            let view = file
-                .tensor(&parameter.name)
-                .map_err(|_| WeightsError::Missing {
-                    tensor: parameter.name.clone(),
-                    shape: parameter.shape.clone(),
-                })?;
+            let view = file.tensor(&parameter.name).map_err(|_| WeightsError::Missing {
+                tensor: parameter.name.clone(),
+                shape: parameter.shape.clone(),
+            })?;
             if view.dtype() != Dtype::F32 {
                 return Err(WeightsError::Type {
                     tensor: parameter.name,
@@ -154,10 +152,9 @@ impl Weights {
     /// # Errors
     /// If there is none.
     pub fn get(&self, name: &str) -> Result<&ArrayD<f32>, WeightsError> {
-        self.tensors.get(name).ok_or_else(|| WeightsError::Missing {
-            tensor: name.to_owned(),
-            shape: Vec::new(),
-        })
+        self.tensors
+            .get(name)
+            .ok_or_else(|| WeightsError::Missing { tensor: name.to_owned(), shape: Vec::new() })
     }
 
     /// The linear layers in order, each with the batch normalisation after it folded in.
@@ -183,11 +180,9 @@ impl Weights {
                         continue;
                     };
                     let factor =
-                        ndarray::Zip::from(gamma)
-                            .and(variance)
-                            .map_collect(|&gamma, &variance| {
-                                f64::from(gamma) / (f64::from(variance) + BATCH_NORM_EPSILON).sqrt()
-                            });
+                        ndarray::Zip::from(gamma).and(variance).map_collect(|&gamma, &variance| {
+                            f64::from(gamma) / (f64::from(variance) + BATCH_NORM_EPSILON).sqrt()
+                        });
                     // The last dimension is the output's, so the factor broadcasts over it.
                     linear.weight *= &factor;
                     linear.bias -= &mean.mapv(f64::from);
@@ -205,18 +200,10 @@ fn check_values(name: &str, values: &[f32]) -> Result<(), WeightsError> {
     for (index, &value) in values.iter().enumerate() {
         let tensor = || name.to_owned();
         if !value.is_finite() {
-            return Err(WeightsError::NotFinite {
-                tensor: tensor(),
-                index,
-                value,
-            });
+            return Err(WeightsError::NotFinite { tensor: tensor(), index, value });
         }
         if value < 0.0 && name.ends_with(".variance") {
-            return Err(WeightsError::Variance {
-                tensor: tensor(),
-                index,
-                value,
-            });
+            return Err(WeightsError::Variance { tensor: tensor(), index, value });
         }
     }
     Ok(())
@@ -237,10 +224,7 @@ mod tests {
 
     fn file(edit: impl Fn(&mut BTreeMap<String, (Vec<usize>, Vec<f32>)>)) -> Vec<u8> {
         let mut tensors = BTreeMap::from([
-            (
-                "fc1.weight".to_owned(),
-                (vec![2, 2], vec![1.0, 2.0, 3.0, 4.0]),
-            ),
+            ("fc1.weight".to_owned(), (vec![2, 2], vec![1.0, 2.0, 3.0, 4.0])),
             ("fc1.bias".to_owned(), (vec![2], vec![0.5, -0.5])),
             ("bn1.gamma".to_owned(), (vec![2], vec![2.0, 1.0])),
             ("bn1.beta".to_owned(), (vec![2], vec![0.25, 0.0])),
@@ -251,17 +235,11 @@ mod tests {
         let bytes: BTreeMap<String, (Vec<usize>, Vec<u8>)> = tensors
             .into_iter()
             .map(|(name, (shape, values))| {
-                (
-                    name,
-                    (shape, values.iter().flat_map(|v| v.to_le_bytes()).collect()),
-                )
+                (name, (shape, values.iter().flat_map(|v| v.to_le_bytes()).collect()))
             })
             .collect();
         let views = bytes.iter().map(|(name, (shape, data))| {
-            (
-                name.clone(),
-                TensorView::new(Dtype::F32, shape.clone(), data).unwrap(),
-            )
+            (name.clone(), TensorView::new(Dtype::F32, shape.clone(), data).unwrap())
         });
         safetensors::serialize(views, None).unwrap()
     }
@@ -312,9 +290,7 @@ mod tests {
     fn a_truncated_file_says_so() {
         let bytes = file(|_| {});
         for length in [0, 7, 20, bytes.len() - 1] {
-            let error = Weights::from_safetensors(&bytes[..length], &tiny())
-                .err()
-                .unwrap();
+            let error = Weights::from_safetensors(&bytes[..length], &tiny()).err().unwrap();
             assert!(error.to_string().contains("truncated"), "{error}");
         }
     }

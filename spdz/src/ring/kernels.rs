@@ -72,9 +72,7 @@ impl InstructionSet {
 
     /// The instruction sets this machine has, widest first.
     pub fn available() -> impl Iterator<Item = Self> {
-        [Self::Avx512, Self::Avx2, Self::Portable]
-            .into_iter()
-            .filter(|isa| isa.is_available())
+        [Self::Avx512, Self::Avx2, Self::Portable].into_iter().filter(|isa| isa.is_available())
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -127,18 +125,10 @@ impl PackedRight {
     ///
     /// If `values` does not have `k * n` words.
     pub fn new(values: &[u64], k: usize, n: usize) -> Self {
-        assert_eq!(
-            Some(values.len()),
-            k.checked_mul(n),
-            "a right operand of {k} by {n}"
-        );
+        assert_eq!(Some(values.len()), k.checked_mul(n), "a right operand of {k} by {n}");
         // Of an empty matrix the other dimension may be anything.
         if values.is_empty() {
-            return Self {
-                lines: Vec::new(),
-                k,
-                n,
-            };
+            return Self { lines: Vec::new(), k, n };
         }
         // Room for everything at once: growing would leave copies behind that are
         // not erased.
@@ -171,13 +161,10 @@ impl PackedRight {
     /// The panels: their columns, and their lines, `k` times as many as the
     /// columns need vectors. For a matrix that is not empty.
     fn panels(&self) -> impl Iterator<Item = (Range<usize>, &[Line])> {
-        self.lines
-            .chunks(PANEL_VECTORS * self.k)
-            .enumerate()
-            .map(|(panel, lines)| {
-                let first = panel * PANEL_VECTORS * LANES;
-                (first..self.n.min(first + PANEL_VECTORS * LANES), lines)
-            })
+        self.lines.chunks(PANEL_VECTORS * self.k).enumerate().map(|(panel, lines)| {
+            let first = panel * PANEL_VECTORS * LANES;
+            (first..self.n.min(first + PANEL_VECTORS * LANES), lines)
+        })
     }
 }
 
@@ -516,11 +503,8 @@ mod avx512 {
             let first = (row + i) * strip.n + strip.columns.start;
             for (v, sum) in sums.iter().enumerate() {
                 let columns = strip.columns.len() - v * LANES;
-                let mask: __mmask8 = if columns < LANES {
-                    (1 << columns) - 1
-                } else {
-                    __mmask8::MAX
-                };
+                let mask: __mmask8 =
+                    if columns < LANES { (1 << columns) - 1 } else { __mmask8::MAX };
                 // SAFETY: the strip's columns are more than those of the vectors before
                 // this one, so this vector's first is in `out`; of the others the mask
                 // admits those that are the strip's and hence in the same row of `out`.
@@ -729,10 +713,7 @@ mod tests {
                 guarded[8..8 + m * n].copy_from_slice(&before);
                 let out = &mut guarded[8..8 + m * n];
                 multiply_with(isa, rows, &packed, out, accumulate);
-                assert!(
-                    out == expected,
-                    "{isa:?} {m}x{k}x{n} accumulate={accumulate}"
-                );
+                assert!(out == expected, "{isa:?} {m}x{k}x{n} accumulate={accumulate}");
                 assert_eq!(guarded[..8], [GUARD; 8]);
                 assert_eq!(guarded[8 + m * n..], [GUARD; 8]);
             }
@@ -755,9 +736,7 @@ mod tests {
             for m in [0, 1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 25, 31] {
                 let left = words(m * k, 1);
                 let rows = Rows::matrix(&left, m, k).unwrap();
-                for n in [
-                    0, 1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 25, 31, 32, 33, 50, 64, 100,
-                ] {
+                for n in [0, 1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 25, 31, 32, 33, 50, 64, 100] {
                     let right = words(k * n, 2);
                     check(&rows, &right, n, &reference(&left, &right, m, k, n));
                 }
@@ -850,11 +829,7 @@ mod tests {
     #[test]
     fn debug_output_has_no_values() {
         let data = [123_456_789; 4];
-        let shown = format!(
-            "{:?} {:?}",
-            PackedRight::new(&data, 2, 2),
-            Rows::matrix(&data, 2, 2)
-        );
+        let shown = format!("{:?} {:?}", PackedRight::new(&data, 2, 2), Rows::matrix(&data, 2, 2));
         assert!(shown.contains("k: 2, n: 2"), "{shown}");
         assert!(!shown.contains("123456789"), "{shown}");
     }

@@ -1,0 +1,294 @@
+//! What a role needs of a connection to a peer, and an in-memory one for tests.
+//!
+//! Messages are addressed by what they mean ([`Tag`]), not by the order in which
+//! they happen to arrive: a message that carries another tag or another length
+//! than the receiver's plan says is an error, never garbage.
+
+use std::fmt;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// The five roles of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// The first of the two servers that compute on shares.
+    Server0,
+    /// The second of the two servers that compute on shares.
+    Server1,
+    /// Makes the correlated randomness; sees shapes only.
+    Producer,
+    /// Knows the weights.
+    ModelOwner,
+    /// Knows the inputs and learns the outputs.
+    Client,
+}
+
+impl Role {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Server0, Self::Server1, Self::Producer, Self::ModelOwner, Self::Client];
+
+    /// The name in configuration, certificates and messages, for example `model-owner`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Server0 => "server0",
+            Self::Server1 => "server1",
+            Self::Producer => "producer",
+            Self::ModelOwner => "model-owner",
+            Self::Client => "client",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// The part of a run that a message belongs to; traffic is counted by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Phase {
+    /// Once a session: keys and the masked model.
+    Setup = 0,
+    /// What an inference needs before its input is there.
+    Offline = 1,
+    /// From the masked input to the output.
+    Online = 2,
+    /// What to do next, and the report at the end.
+    Control = 3,
+}
+
+impl Phase {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 4] = [Self::Setup, Self::Offline, Self::Online, Self::Control];
+
+    /// The name in messages.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Setup => "setup",
+            Self::Offline => "offline",
+            Self::Online => "online",
+            Self::Control => "control",
+        }
+    }
+}
+
+/// Which message of a run: every message has its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tag {
+    /// The part of the run.
+    pub phase: Phase,
+    /// Number of the inference, counted from 0; 0 in the set-up.
+    pub inference: u64,
+    /// Place in the plan (offline, online), or which of the phase's messages.
+    pub step: u32,
+}
+
+impl Tag {
+    /// The tag of message `step` of `phase` in an inference.
+    #[must_use]
+    pub fn new(phase: Phase, inference: u64, step: u32) -> Self {
+        Self { phase, inference, step }
+    }
+}
+
+impl fmt::Display for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.phase {
+            Phase::Setup => write!(f, "setup step {}", self.step),
+            phase => {
+                write!(f, "{} step {} of inference {}", phase.name(), self.step, self.inference)
+            }
+        }
+    }
+}
+
+/// What went wrong on the way to or from a peer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChannelFault {
+    /// The connection ended.
+    #[error("{peer} is gone ({reason})")]
+    Lost {
+        /// The peer.
+        peer: Role,
+        /// What the transport says.
+        reason: String,
+    },
+    /// Nothing came in time.
+    #[error("{peer} sent nothing for {}", seconds(.waited))]
+    Deadline {
+        /// The peer.
+        peer: Role,
+        /// How long it was waited for.
+        waited: Duration,
+    },
+    /// The peer gave up and says why.
+    #[error("{peer} gave up: {reason}")]
+    Aborted {
+        /// The peer.
+        peer: Role,
+        /// Its reason.
+        reason: String,
+    },
+    /// A message that is not the next one of the plan.
+    #[error("{peer} sent the message of {found}, expected that of {expected}")]
+    Tag {
+        /// The peer.
+        peer: Role,
+        /// The message that the plan says.
+        expected: Tag,
+        /// The message that came.
+        found: Tag,
+    },
+    /// A message of the wrong length.
+    #[error("{peer} sent {found} bytes, expected {expected}")]
+    Length {
+        /// The peer.
+        peer: Role,
+        /// The length that the plan says, bytes.
+        expected: usize,
+        /// The length that came or was announced, bytes.
+        found: usize,
+    },
+    /// A message that belongs to another session, or out of its order.
+    #[error("{peer} sent {found}, expected {expected}")]
+    Envelope {
+        /// The peer.
+        peer: Role,
+        /// What the session says.
+        expected: String,
+        /// What came.
+        found: String,
+    },
+}
+
+fn seconds(duration: &Duration) -> String {
+    format!("{} s", duration.as_secs_f64())
+}
+
+/// A fault and the message that was being sent or awaited.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{tag}: {fault}")]
+pub struct ChannelError {
+    /// The message.
+    pub tag: Tag,
+    /// What went wrong.
+    pub fault: ChannelFault,
+}
+
+/// A connection to one peer that delivers whole messages in order.
+pub trait Channel {
+    /// Hands `message` over for delivery. It may be under way when this returns,
+    /// and is by the time the next `recv` waits.
+    ///
+    /// # Errors
+    /// If the peer is gone.
+    fn send(&mut self, tag: Tag, message: Bytes) -> Result<(), ChannelError>;
+
+    /// Waits for the next message, which must carry `tag` and be `length` bytes long.
+    ///
+    /// # Errors
+    /// If the peer is gone, silent beyond the deadline, or sends anything else.
+    fn recv(&mut self, tag: Tag, length: usize) -> Result<Bytes, ChannelError>;
+}
+
+/// One end of an in-memory connection.
+#[derive(Debug)]
+pub struct MemoryChannel {
+    peer: Role,
+    deadline: Duration,
+    outgoing: mpsc::Sender<(Tag, Bytes)>,
+    incoming: mpsc::Receiver<(Tag, Bytes)>,
+}
+
+/// Two connected ends, the first for `x`, the second for `y`. A `recv` waits no
+/// longer than `deadline`.
+#[must_use]
+pub fn memory_pair(x: Role, y: Role, deadline: Duration) -> (MemoryChannel, MemoryChannel) {
+    let (to_y, from_x) = mpsc::channel();
+    let (to_x, from_y) = mpsc::channel();
+    let end = |peer, outgoing, incoming| MemoryChannel { peer, deadline, outgoing, incoming };
+    (end(y, to_y, from_y), end(x, to_x, from_x))
+}
+
+impl Channel for MemoryChannel {
+    fn send(&mut self, tag: Tag, message: Bytes) -> Result<(), ChannelError> {
+        self.outgoing.send((tag, message)).map_err(|_| self.lost(tag))
+    }
+
+    fn recv(&mut self, tag: Tag, length: usize) -> Result<Bytes, ChannelError> {
+        let peer = self.peer;
+        let (found, message) =
+            self.incoming.recv_timeout(self.deadline).map_err(|error| match error {
+                mpsc::RecvTimeoutError::Disconnected => self.lost(tag),
+                mpsc::RecvTimeoutError::Timeout => ChannelError {
+                    tag,
+                    fault: ChannelFault::Deadline { peer, waited: self.deadline },
+                },
+            })?;
+        check(peer, tag, length, found, message.len())?;
+        Ok(message)
+    }
+}
+
+impl MemoryChannel {
+    fn lost(&self, tag: Tag) -> ChannelError {
+        let reason = "the other end was dropped".into();
+        ChannelError { tag, fault: ChannelFault::Lost { peer: self.peer, reason } }
+    }
+}
+
+/// Checks that a message is the one that the plan says; for implementations of [`Channel`].
+///
+/// # Errors
+/// If its tag or its length is another one.
+pub fn check(
+    peer: Role,
+    tag: Tag,
+    length: usize,
+    found: Tag,
+    found_length: usize,
+) -> Result<(), ChannelError> {
+    let fault = if found != tag {
+        ChannelFault::Tag { peer, expected: tag, found }
+    } else if found_length != length {
+        ChannelFault::Length { peer, expected: length, found: found_length }
+    } else {
+        return Ok(());
+    };
+    Err(ChannelError { tag, fault })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_that_is_not_the_expected_one_is_refused() {
+        let step = |step| Tag::new(Phase::Online, 3, step);
+        let (mut x, mut y) = memory_pair(Role::Server0, Role::Server1, Duration::from_millis(20));
+        x.send(step(1), Bytes::from_static(b"four")).unwrap();
+        let wrong_tag = y.recv(step(2), 4).unwrap_err().to_string();
+        assert_eq!(
+            wrong_tag,
+            "online step 2 of inference 3: server0 sent the message of online step 1 of inference 3, \
+             expected that of online step 2 of inference 3"
+        );
+        x.send(step(2), Bytes::from_static(b"four")).unwrap();
+        let wrong_length = y.recv(step(2), 5).unwrap_err().to_string();
+        assert!(wrong_length.contains("sent 4 bytes, expected 5"), "{wrong_length}");
+        let silent = y.recv(step(3), 1).unwrap_err().to_string();
+        assert!(silent.contains("server0 sent nothing for 0.02 s"), "{silent}");
+        drop(x);
+        let lost = y.recv(step(3), 1).unwrap_err().to_string();
+        assert!(lost.contains("server0 is gone"), "{lost}");
+    }
+}

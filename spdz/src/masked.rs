@@ -1,0 +1,131 @@
+//! Masked tensors: what a private tensor becomes once it has been opened under a mask.
+//!
+//! A mask hides one value once. It is consumed by the opening that uses it; the
+//! masked tensor that results may feed any number of products (the paper,
+//! section 2: "every tensor only needs to be masked once").
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use crate::channel::{Channel, ChannelError, Tag};
+use crate::prg::Seed;
+use crate::ring::{Ring, kernels};
+use crate::share::Share;
+
+/// A server's share `a_i` of a mask that has not been used yet.
+#[derive(Debug)]
+pub struct Mask<R: Ring>(Share<R>);
+
+/// A server's part of a masked tensor: the public `alpha = x - a` and its share
+/// `a_i` of the mask.
+pub struct Masked<R: Ring> {
+    /// `x - a`, known to both servers.
+    pub alpha: Vec<R::Element>,
+    /// `a_i`.
+    pub mask: Share<R>,
+}
+
+impl<R: Ring> fmt::Debug for Masked<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Masked<{}>({} elements)", R::NAME, self.alpha.len())
+    }
+}
+
+impl<R: Ring> Mask<R> {
+    /// Expands the share of a mask of `len` elements. The producer expands the
+    /// same seed to know the mask.
+    #[must_use]
+    pub fn expand(seed: Seed, len: usize) -> Self {
+        Self(Share::sample(&mut seed.into_stream(), len))
+    }
+
+    /// A share that was expanded as part of a longer stream.
+    pub(crate) fn from_share(share: Share<R>) -> Self {
+        Self(share)
+    }
+
+    /// The share, to prepare the products in which the mask will take part.
+    pub(crate) fn share(&self) -> &Share<R> {
+        &self.0
+    }
+
+    /// Opens `x` under this mask in one round with the other server: each sends
+    /// `x_i - a_i`, both learn `alpha = x - a`.
+    ///
+    /// # Errors
+    /// If the other server is gone, silent or sends something else.
+    pub fn open<C: Channel + ?Sized>(
+        self,
+        x: &Share<R>,
+        other: &mut C,
+        tag: Tag,
+    ) -> Result<Masked<R>, ChannelError> {
+        let mut alpha = vec![R::Element::default(); x.len()];
+        kernels::vectorized(|| {
+            for ((alpha, &x), &a) in alpha.iter_mut().zip(&x.0).zip(&self.0.0) {
+                *alpha = R::sub(x, a);
+            }
+        });
+        other.send(tag, R::to_bytes(&alpha))?;
+        let theirs = other.recv(tag, alpha.len() * R::WIRE_BYTES)?;
+        kernels::vectorized(|| {
+            for (alpha, theirs) in alpha.iter_mut().zip(R::elements(&theirs)) {
+                *alpha = R::add(*alpha, theirs);
+            }
+        });
+        Ok(Masked { alpha, mask: self.0 })
+    }
+
+    /// The masked tensor whose owner, knowing the whole mask, computed `alpha`
+    /// and sent it to both servers.
+    #[must_use]
+    pub fn received(self, alpha: &Bytes) -> Masked<R> {
+        Masked { alpha: R::elements(alpha).collect(), mask: self.0 }
+    }
+}
+
+/// What an input's owner sends to both servers: `x - a_0 - a_1`, with the shares
+/// of the mask expanded from the seeds that the servers gave.
+#[must_use]
+pub fn mask_input<R: Ring>(mut values: Vec<R::Element>, seeds: [Seed; 2]) -> Bytes {
+    let len = values.len();
+    for seed in seeds {
+        let share = Share::<R>::sample(&mut seed.into_stream(), len);
+        for (value, &a) in values.iter_mut().zip(&share.0) {
+            *value = R::sub(*value, a);
+        }
+    }
+    R::to_bytes(&values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::channel::{Phase, Role, memory_pair};
+    use crate::ring::Int64;
+    use crate::share::{reconstruct, share};
+    use std::time::Duration;
+
+    #[test]
+    fn opening_gives_both_servers_the_value_less_the_mask() {
+        let x: Vec<u64> = vec![0, 1, u64::MAX, 1 << 63, 42];
+        let (x0, x1) = share::<Int64>(&x, &mut Seed::from_bytes([1; 32]).into_stream());
+        let seeds = || [Seed::from_bytes([2; 32]), Seed::from_bytes([3; 32])];
+        let [a0, a1] = seeds().map(|seed| Mask::<Int64>::expand(seed, x.len()));
+        let a = reconstruct(a0.share(), a1.share());
+        let (mut c0, mut c1) = memory_pair(Role::Server0, Role::Server1, Duration::from_secs(5));
+        let tag = Tag::new(Phase::Online, 0, 1);
+        let (m0, m1) = std::thread::scope(|scope| {
+            let other = scope.spawn(move || a1.open(&x1, &mut c1, tag).unwrap());
+            (a0.open(&x0, &mut c0, tag).unwrap(), other.join().unwrap())
+        });
+        let expected: Vec<u64> = x.iter().zip(&a).map(|(x, a)| x.wrapping_sub(*a)).collect();
+        assert_eq!(m0.alpha, expected);
+        assert_eq!(m1.alpha, expected);
+
+        let sent = mask_input::<Int64>(x, seeds());
+        let [b0, _] = seeds().map(|seed| Mask::<Int64>::expand(seed, 5));
+        assert_eq!(b0.received(&sent).alpha, expected);
+    }
+}

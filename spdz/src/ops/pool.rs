@@ -1,0 +1,58 @@
+//! Sums over windows; with the division folded into the precision, average pooling.
+
+use crate::geometry::Pooling;
+use crate::ring::{Ring, kernels};
+use crate::share::Share;
+
+/// Sums each channel over disjoint windows: `[batch, height, width, channels]`
+/// to `[batch, height / window, width / window, channels]`. Local.
+#[must_use]
+pub fn sum_pool<R: Ring>(x: &Share<R>, pooling: Pooling) -> Share<R> {
+    Share(sum_windows(&x.0, pooling, R::add))
+}
+
+/// The sums of windows under any addition; the plaintext reference uses it with floats.
+#[must_use]
+pub fn sum_windows<E: Copy + Default>(
+    input: &[E],
+    pooling: Pooling,
+    add: impl Fn(E, E) -> E + Copy,
+) -> Vec<E> {
+    let Pooling { width, channels, window, .. } = pooling;
+    let mut output = vec![E::default(); pooling.output_len()];
+    let row = width * channels;
+    let output_row = width / window * channels;
+    // Images are a multiple of the window high, so a band of rows never spans two.
+    let bands = input.chunks_exact(row * window).zip(output.chunks_exact_mut(output_row));
+    kernels::vectorized(|| {
+        for (band, sums) in bands {
+            for pixels in band.chunks_exact(row) {
+                let places = pixels.chunks_exact(window * channels);
+                for (pixels, sums) in places.zip(sums.chunks_exact_mut(channels)) {
+                    for pixel in pixels.chunks_exact(channels) {
+                        for (sum, &value) in sums.iter_mut().zip(pixel) {
+                            *sum = add(*sum, value);
+                        }
+                    }
+                }
+            }
+        }
+    });
+    output
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_are_summed_channel_by_channel() {
+        let pooling = Pooling { batch: 2, height: 2, width: 4, channels: 2, window: 2 };
+        let input: Vec<u64> = (0..32).collect();
+        // Pixel (y, x) of image n holds 16n + 8y + 2x and one more in channel 1.
+        let expected = [20, 24, 36, 40].map(|sum| sum as u64);
+        let found = sum_windows(&input, pooling, |x, y| x + y);
+        assert_eq!(found[..4], expected);
+        assert_eq!(found[4..], expected.map(|sum| sum + 64));
+    }
+}
