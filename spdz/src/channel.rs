@@ -200,6 +200,16 @@ pub trait Channel {
     fn recv(&mut self, tag: Tag, length: usize) -> Result<Bytes, ChannelError>;
 }
 
+impl<C: Channel + ?Sized> Channel for &mut C {
+    fn send(&mut self, tag: Tag, message: Bytes) -> Result<(), ChannelError> {
+        (**self).send(tag, message)
+    }
+
+    fn recv(&mut self, tag: Tag, length: usize) -> Result<Bytes, ChannelError> {
+        (**self).recv(tag, length)
+    }
+}
+
 /// One end of an in-memory connection.
 #[derive(Debug)]
 pub struct MemoryChannel {

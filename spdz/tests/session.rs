@@ -1,5 +1,7 @@
 //! The conformance tests of the protocol, on whole sessions.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
+
 #[allow(unreachable_pub)]
 mod common;
 

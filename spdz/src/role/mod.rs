@@ -17,6 +17,7 @@
 //! | masked input | client | servers | online, the input's step |
 //! | opening | each server | the other | online, the opening's step |
 //! | share of the output | servers | client | online, the output's step |
+//! | report of the transport | servers | client | control 1 ([`report_tag`]) |
 
 use bytes::Bytes;
 
@@ -160,6 +161,13 @@ impl Command {
             found => Err(Error::Command { peer, found }),
         }
     }
+}
+
+/// The message in which a server may tell the client, after `inferences`
+/// inferences, what it measured. Its content is the transport's affair.
+#[must_use]
+pub fn report_tag(inferences: u64) -> Tag {
+    Tag::new(Phase::Control, inferences, 1)
 }
 
 fn send_seed<C: Channel>(channel: &mut C, tag: Tag, seed: &Seed) -> Result<(), ChannelError> {

@@ -75,11 +75,6 @@ impl<R: Ring, C: Channel> Producer<R, C> {
         }
         Ok(u64::MAX)
     }
-
-    /// The connections, to close them in good order.
-    pub fn into_links(self) -> [C; 2] {
-        self.servers
-    }
 }
 
 /// A server's shares of the masks of a model's parameters, in the order of the plan.

@@ -15,15 +15,13 @@ use crate::prg::{Purpose, Seed, SessionId};
 use crate::ring::{Ring, Side};
 use crate::share::Share;
 
-/// A server's connections.
+/// A server's connections that last for the whole session.
 #[derive(Debug)]
 pub struct ServerLinks<C> {
     /// To the other server.
     pub other: C,
     /// To the producer.
     pub producer: C,
-    /// To the model owner.
-    pub model_owner: C,
     /// To the client.
     pub client: C,
 }
@@ -39,17 +37,19 @@ pub struct Server<R: Ring, C> {
 }
 
 impl<R: Ring, C: Channel> Server<R, C> {
-    /// Agrees on keys and receives the masked model. `fresh` must be fresh from
+    /// Agrees on keys and receives the masked model, after which the model owner
+    /// has nothing more to do. `fresh` must be fresh from
     /// the operating system; server 0 makes it the key shared with server 1.
     ///
     /// # Errors
     /// If a peer is gone, silent or sends something else.
-    pub fn set_up(
+    pub fn set_up<O: Channel>(
         plan: Arc<Plan>,
         session: SessionId,
         side: Side,
         fresh: Seed,
         mut links: ServerLinks<C>,
+        mut model_owner: O,
     ) -> Result<Self, Error> {
         let context = plan.digest().0;
         let server_key = match side {
@@ -64,11 +64,11 @@ impl<R: Ring, C: Channel> Server<R, C> {
         let producer_key = producer_key.bind(session, &context);
 
         let seed = ModelMasks::seed(&producer_key);
-        send_seed(&mut links.model_owner, MODEL_SEED, &seed).map_err(at(&plan))?;
+        send_seed(&mut model_owner, MODEL_SEED, &seed).map_err(at(&plan))?;
         let mut masks = ModelMasks::from_seed(seed);
         let mut masked = |index: usize| -> Result<Masked<R>, ChannelError> {
             let len = plan.parameters()[index].len;
-            let alpha = links.model_owner.recv(parameter(index), len * R::WIRE_BYTES)?;
+            let alpha = model_owner.recv(parameter(index), len * R::WIRE_BYTES)?;
             Ok(Mask::from_share(masks.next(len)).received(&alpha))
         };
         let mut layers = Vec::new();
@@ -103,11 +103,6 @@ impl<R: Ring, C: Channel> Server<R, C> {
             }
         }
         Ok(u64::MAX)
-    }
-
-    /// The connections, to report and to close them in good order.
-    pub fn into_links(self) -> ServerLinks<C> {
-        self.links
     }
 
     /// The offline phase: makes the bundle, then tells the client by handing it

@@ -107,21 +107,20 @@ pub fn run(
     let (s1_o, o_s1) = pair(Server1, ModelOwner);
     let (s0_c, c_s0) = pair(Server0, Role::Client);
     let (s1_c, c_s1) = pair(Server1, Role::Client);
-    let links =
-        |other, producer, model_owner, client| ServerLinks { other, producer, model_owner, client };
+    let links = |other, producer, client| ServerLinks { other, producer, client };
 
     let outputs = std::thread::scope(|scope| {
-        let serve = |side, fresh, links| {
+        let serve = |side, fresh, links, owner| {
             let plan = plan.clone();
             scope.spawn(move || {
                 let fresh = Seed::from_bytes([fresh; 32]);
                 let mut server =
-                    Server::<Int64, _>::set_up(plan, session, side, fresh, links).unwrap();
+                    Server::<Int64, _>::set_up(plan, session, side, fresh, links, owner).unwrap();
                 assert_eq!(server.serve().unwrap(), batches.len() as u64);
             })
         };
-        serve(Side::Zero, randomness.servers, links(s0_s1, s0_p, s0_o, s0_c));
-        serve(Side::One, 0, links(s1_s0, s1_p, s1_o, s1_c));
+        serve(Side::Zero, randomness.servers, links(s0_s1, s0_p, s0_c), s0_o);
+        serve(Side::One, 0, links(s1_s0, s1_p, s1_c), s1_o);
         scope.spawn({
             let plan = plan.clone();
             move || {

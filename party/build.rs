@@ -1,0 +1,9 @@
+//! Compiles the wire format, without an installed protoc.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let proto = "proto/secureinference/party/v1/party.proto";
+    println!("cargo:rerun-if-changed={proto}");
+    let descriptors = protox::compile([proto], ["proto"])?;
+    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,220 @@
+//! Certificates: who issues them, and which role one proves.
+//!
+//! A session has its own authority. It signs one certificate a role, whose
+//! subject alternative name is the role's name in that session, and is then
+//! forgotten. A party trusts that authority alone, so a certificate of another
+//! session, or of another role, opens nothing.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use spdz::channel::Role;
+use spdz::prg::SessionId;
+use tokio_rustls::rustls::crypto::ring::default_provider;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::version::TLS13;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
+use zeroize::Zeroize;
+
+use crate::config::Identity;
+
+/// What is wrong with a party's identity.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// A file cannot be used.
+    #[error("cannot use {}: {problem}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        problem: String,
+    },
+    /// The certificate is another role's or another session's.
+    #[error("{} is not the certificate of {role} in session {session}: it must carry the name {name}", path.display())]
+    Role {
+        /// The file.
+        path: PathBuf,
+        /// The configured role.
+        role: Role,
+        /// The configured session.
+        session: SessionId,
+        /// The name that the certificate lacks.
+        name: String,
+    },
+    /// The certificates could not be made.
+    #[error("cannot issue certificates: {0}")]
+    Issue(#[from] rcgen::Error),
+}
+
+/// The name of a role in a session, as certificates carry it.
+#[must_use]
+pub fn name(role: Role, session: SessionId) -> String {
+    format!("{role}.{session}.secure-inference.internal")
+}
+
+/// The role that a certificate proves in `session`, if it proves one.
+#[must_use]
+pub fn role_of(certificate: &CertificateDer<'_>, session: SessionId) -> Option<Role> {
+    let certificate = webpki::EndEntityCert::try_from(certificate).ok()?;
+    Role::ALL.into_iter().find(|role| {
+        ServerName::try_from(name(*role, session))
+            .is_ok_and(|name| certificate.verify_is_valid_for_subject_name(&name).is_ok())
+    })
+}
+
+/// The certificates of a session, PEM.
+pub struct Issued {
+    /// The authority's certificate.
+    pub authority: String,
+    /// Each role's certificate and private key.
+    pub parties: Vec<(Role, IssuedParty)>,
+}
+
+/// One role's certificate and private key, PEM; the key is wiped when dropped.
+pub struct IssuedParty {
+    /// The certificate.
+    pub certificate: String,
+    /// The private key.
+    pub key: String,
+}
+
+impl Drop for IssuedParty {
+    fn drop(&mut self) {
+        self.key.zeroize();
+    }
+}
+
+/// Makes an authority, issues one certificate a role, and forgets the authority's key.
+///
+/// # Errors
+/// If there is no randomness.
+pub fn issue(session: SessionId) -> Result<Issued, IdentityError> {
+    use rcgen::{
+        BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose as Usage, IsCa,
+        Issuer, KeyPair, KeyUsagePurpose,
+    };
+    let authority_key = KeyPair::generate()?;
+    let mut authority = CertificateParams::default();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    authority.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    authority.distinguished_name.push(DnType::CommonName, format!("secure-inference {session}"));
+    let authority_certificate = authority.self_signed(&authority_key)?;
+    let issuer = Issuer::new(authority, authority_key);
+    let parties = Role::ALL
+        .into_iter()
+        .map(|role| {
+            let key = KeyPair::generate()?;
+            let mut params = CertificateParams::new([name(role, session)])?;
+            params.distinguished_name.push(DnType::CommonName, role.name());
+            params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+            params.extended_key_usages = vec![Usage::ServerAuth, Usage::ClientAuth];
+            let certificate = params.signed_by(&key, &issuer)?.pem();
+            Ok((role, IssuedParty { certificate, key: key.serialize_pem() }))
+        })
+        .collect::<Result<_, IdentityError>>()?;
+    Ok(Issued { authority: authority_certificate.pem(), parties })
+}
+
+/// What a party needs to prove who it is and to check who its peers are.
+#[derive(Clone)]
+pub struct Credentials {
+    /// For connections that this party accepts.
+    pub(crate) server: Arc<ServerConfig>,
+    /// For connections that this party makes.
+    pub(crate) client: Arc<ClientConfig>,
+}
+
+impl Credentials {
+    /// Reads the files, and checks that the certificate is that of `role` in `session`.
+    ///
+    /// # Errors
+    /// If a file cannot be read, or the certificate is another role's.
+    pub fn load(files: &Identity, role: Role, session: SessionId) -> Result<Self, IdentityError> {
+        fn refuse<E: ToString>(path: &Path) -> impl Fn(E) -> IdentityError + '_ {
+            |error| IdentityError::File { path: path.into(), problem: error.to_string() }
+        }
+        let certificate = CertificateDer::from_pem_file(&files.certificate)
+            .map_err(refuse(&files.certificate))?;
+        if role_of(&certificate, session) != Some(role) {
+            let name = name(role, session);
+            return Err(IdentityError::Role {
+                path: files.certificate.clone(),
+                role,
+                session,
+                name,
+            });
+        }
+        let key = || PrivateKeyDer::from_pem_file(&files.key).map_err(refuse(&files.key));
+        let authority =
+            CertificateDer::from_pem_file(&files.authority).map_err(refuse(&files.authority))?;
+        let mut roots = RootCertStore::empty();
+        roots.add(authority).map_err(refuse(&files.authority))?;
+        let roots = Arc::new(roots);
+        let provider = Arc::new(default_provider());
+
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
+            .build()
+            .map_err(refuse(&files.authority))?;
+        let mut server = ServerConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(&[&TLS13])
+            .map_err(refuse(&files.certificate))?
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(vec![certificate.clone()], key()?)
+            .map_err(refuse(&files.key))?;
+        server.alpn_protocols = vec![b"h2".to_vec()];
+        // Each session's connections are made once; there is nothing to resume.
+        server.send_tls13_tickets = 0;
+        let mut client = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&TLS13])
+            .map_err(refuse(&files.certificate))?
+            .with_root_certificates(roots)
+            .with_client_auth_cert(vec![certificate], key()?)
+            .map_err(refuse(&files.key))?;
+        client.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(Self { server: Arc::new(server), client: Arc::new(client) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_proves_its_role_in_its_session_only() {
+        let (session, other) = (SessionId([1; 16]), SessionId([2; 16]));
+        for (role, party) in issue(session).unwrap().parties {
+            let certificate = CertificateDer::from_pem_slice(party.certificate.as_bytes()).unwrap();
+            assert_eq!(role_of(&certificate, session), Some(role));
+            assert_eq!(role_of(&certificate, other), None);
+        }
+    }
+
+    #[test]
+    fn a_party_refuses_to_start_with_another_roles_certificate() {
+        let session = SessionId([1; 16]);
+        let folder = tempfile::tempdir().unwrap();
+        let issued = issue(session).unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let (_, client) = issued.parties.iter().find(|(role, _)| *role == Role::Client).unwrap();
+        std::fs::write(path("tls.crt"), &client.certificate).unwrap();
+        std::fs::write(path("tls.key"), &client.key).unwrap();
+        std::fs::write(path("ca.crt"), &issued.authority).unwrap();
+        let files = Identity {
+            certificate: path("tls.crt"),
+            key: path("tls.key"),
+            authority: path("ca.crt"),
+        };
+        assert!(Credentials::load(&files, Role::Client, session).is_ok());
+        let load = |files, role| Credentials::load(files, role, session).err().unwrap().to_string();
+        let wrong_role = load(&files, Role::Server0);
+        assert!(wrong_role.contains("not the certificate of server0"), "{wrong_role}");
+        let swapped = Identity { key: path("ca.crt"), ..files.clone() };
+        let no_key = load(&swapped, Role::Client);
+        assert!(no_key.contains("ca.crt"), "{no_key}");
+        let missing = Identity { authority: path("nothing"), ..files };
+        let no_authority = load(&missing, Role::Client);
+        assert!(no_authority.contains("nothing"), "{no_authority}");
+    }
+}

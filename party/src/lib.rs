@@ -1,0 +1,15 @@
+//! One party of a private inference: a process that plays one role.
+//!
+//! The protocol is [`spdz`]'s. This crate gives it what it must not know: a
+//! configuration file, an identity, connections over mutual TLS, deadlines,
+//! images and weights from files, and a result that others can read.
+
+pub mod cli;
+pub mod config;
+pub mod identity;
+pub mod idx;
+pub mod net;
+pub mod result;
+pub mod run;
+mod telemetry;
+mod workload;

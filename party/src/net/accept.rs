@@ -1,0 +1,283 @@
+//! The listening side: servers accept the roles that must talk to them, and no one else.
+
+use std::collections::HashSet;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use spdz::channel::Role;
+use spdz::prg::SessionId;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::server::TlsStream;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::transport::Server;
+use tonic::transport::server::Connected;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::wire::Frame;
+use super::wire::party_server::{Party, PartyServer};
+use super::{Arrival, ConnectError, FRAME_OVERHEAD, HTTP2_FRAME, Outgoing, WINDOW};
+use crate::config::PartyConfig;
+use crate::identity::{self, Credentials};
+
+/// A stranger gets this long for the TLS handshake.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// Handshakes under way at once; more wait in the listener's queue.
+const HANDSHAKES: usize = 64;
+
+/// An accepted connection whose peer holds a certificate of this session's authority.
+struct Accepted(TlsStream<TcpStream>);
+
+/// The certificate that the peer proved to hold.
+#[derive(Clone)]
+struct PeerCertificate(Option<CertificateDer<'static>>);
+
+impl Connected for Accepted {
+    type ConnectInfo = PeerCertificate;
+
+    fn connect_info(&self) -> PeerCertificate {
+        let (_, connection) = self.0.get_ref();
+        let first = connection.peer_certificates().and_then(<[_]>::first);
+        PeerCertificate(first.map(|certificate| certificate.clone().into_owned()))
+    }
+}
+
+impl AsyncRead for Accepted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Accepted {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[std::io::IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(context, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+
+    fn poll_flush(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
+    }
+}
+
+/// The gRPC service: admits each expected role once.
+struct Gate {
+    role: Role,
+    session: SessionId,
+    expected: Vec<Role>,
+    admitted: Mutex<HashSet<Role>>,
+    arrivals: mpsc::UnboundedSender<Arrival>,
+    refusals: Refusals,
+}
+
+/// Why connections were refused, for the error when somebody never comes.
+#[derive(Clone, Default)]
+struct Refusals(Arc<Mutex<(usize, String)>>);
+
+impl Refusals {
+    fn add(&self, reason: String) {
+        tracing::warn!(reason, "refused a connection");
+        let mut refusals = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *refusals = (refusals.0 + 1, reason);
+    }
+
+    fn describe(&self) -> String {
+        let refusals = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*refusals {
+            (0, _) => "nobody tried".into(),
+            (count, last) => format!("{count} connection(s) refused, the last: {last}"),
+        }
+    }
+}
+
+impl Gate {
+    fn admit(&self, certificate: Option<&CertificateDer<'_>>) -> Result<Role, Status> {
+        let proved = certificate.and_then(|c| identity::role_of(c, self.session));
+        let Some(peer) = proved.filter(|peer| self.expected.contains(peer)) else {
+            let found = match proved {
+                Some(role) => {
+                    format!("the certificate of {role}, which does not talk to {}", self.role)
+                }
+                None => "a certificate that names no role of this session".into(),
+            };
+            self.refusals.add(found.clone());
+            return Err(Status::permission_denied(format!("{} refuses {found}", self.role)));
+        };
+        let mut admitted = self.admitted.lock().unwrap_or_else(PoisonError::into_inner);
+        if !admitted.insert(peer) {
+            let reason = format!("{peer} is connected already");
+            self.refusals.add(reason.clone());
+            return Err(Status::already_exists(reason));
+        }
+        Ok(peer)
+    }
+}
+
+#[tonic::async_trait]
+impl Party for Gate {
+    type ExchangeStream = UnboundedReceiverStream<Result<Frame, Status>>;
+
+    async fn exchange(
+        &self,
+        request: Request<Streaming<Frame>>,
+    ) -> Result<Response<Self::ExchangeStream>, Status> {
+        let certificate =
+            request.extensions().get::<PeerCertificate>().and_then(|peer| peer.0.as_ref());
+        let peer = self.admit(certificate)?;
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let outgoing = Outgoing::Response(sender);
+        self.arrivals
+            .send(Arrival { peer, outgoing, incoming: request.into_inner() })
+            .map_err(|_| Status::unavailable(format!("{} is closing", self.role)))?;
+        Ok(Response::new(UnboundedReceiverStream::new(receiver)))
+    }
+}
+
+/// A server's listener.
+pub(super) struct Acceptor {
+    expected: Vec<Role>,
+    arrivals: mpsc::UnboundedReceiver<Arrival>,
+    refusals: Refusals,
+}
+
+/// Starts to listen, if the role does.
+pub(super) async fn listen(
+    config: &PartyConfig,
+    credentials: &Credentials,
+) -> Result<Option<Acceptor>, ConnectError> {
+    let Some(address) = config.listen else {
+        return Ok(None);
+    };
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|source| ConnectError::Listen { address, source })?;
+    let expected = PartyConfig::accepts(config.role);
+    let refusals = Refusals::default();
+    let (arrived, arrivals) = mpsc::unbounded_channel();
+    let gate = Gate {
+        role: config.role,
+        session: config.session.0,
+        expected: expected.clone(),
+        admitted: Mutex::default(),
+        arrivals: arrived,
+        refusals: refusals.clone(),
+    };
+    let service = PartyServer::new(gate)
+        .max_decoding_message_size(config.transport.chunk_bytes + FRAME_OVERHEAD)
+        .max_encoding_message_size(config.transport.chunk_bytes + FRAME_OVERHEAD);
+    let (secured, connections) = mpsc::channel(HANDSHAKES);
+    tokio::spawn(accept(
+        listener,
+        TlsAcceptor::from(credentials.server.clone()),
+        secured,
+        refusals.clone(),
+    ));
+    let connections = tokio_stream::wrappers::ReceiverStream::new(connections);
+    tokio::spawn(
+        Server::builder()
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW)
+            .max_frame_size(HTTP2_FRAME)
+            .add_service(service)
+            .serve_with_incoming(connections),
+    );
+    Ok(Some(Acceptor { expected, arrivals, refusals }))
+}
+
+/// Accepts connections and completes their TLS handshakes, for as long as the runtime lives.
+async fn accept(
+    listener: TcpListener,
+    tls: TlsAcceptor,
+    secured: mpsc::Sender<std::io::Result<Accepted>>,
+    refusals: Refusals,
+) {
+    let slots = Arc::new(tokio::sync::Semaphore::new(HANDSHAKES));
+    while let Ok(slot) = slots.clone().acquire_owned().await {
+        let (stream, address) = match listener.accept().await {
+            Ok(connection) => connection,
+            Err(error) => {
+                // Out of descriptors, say: wait for some to be freed.
+                refusals.add(format!("cannot accept: {error}"));
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let (tls, secured, refusals) = (tls.clone(), secured.clone(), refusals.clone());
+        tokio::spawn(async move {
+            let _slot = slot;
+            // Without it a small message waits for the acknowledgement of the one before.
+            let handshake = match stream.set_nodelay(true) {
+                Ok(()) => tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await,
+                Err(error) => Ok(Err(error)),
+            };
+            let problem = match handshake {
+                Ok(Ok(stream)) => {
+                    let _ = secured.send(Ok(Accepted(stream))).await;
+                    return;
+                }
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => format!("no TLS handshake within {} s", HANDSHAKE.as_secs()),
+            };
+            refusals.add(format!("{address}: {problem}"));
+        });
+    }
+}
+
+impl Acceptor {
+    /// Waits until every expected role has connected.
+    pub(super) async fn wait(
+        &mut self,
+        until: Instant,
+        patience: Duration,
+        arrivals: &mut Vec<Arrival>,
+    ) -> Result<(), ConnectError> {
+        let mut missing = self.expected.clone();
+        while let Some(&peer) = missing.first() {
+            match tokio::time::timeout_at(until.into(), self.arrivals.recv()).await {
+                Ok(Some(arrival)) => {
+                    missing.retain(|role| *role != arrival.peer);
+                    arrivals.push(arrival);
+                }
+                Ok(None) | Err(_) => {
+                    let detail = self.refusals.describe();
+                    return Err(ConnectError::Absent { peer, waited: patience, detail });
+                }
+            }
+        }
+        Ok(())
+    }
+}

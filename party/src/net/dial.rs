@@ -1,0 +1,125 @@
+//! The dialling side: connects to a server and checks that it is the one.
+
+use std::time::{Duration, Instant};
+
+use hyper_util::rt::TokioIo;
+use spdz::channel::Role;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::Code;
+use tonic::transport::{Channel, Endpoint, Uri};
+
+use super::wire::party_client::PartyClient;
+use super::{Arrival, ConnectError, FRAME_OVERHEAD, HTTP2_FRAME, Outgoing, WINDOW};
+use crate::config::PartyConfig;
+use crate::identity::{self, Credentials};
+
+/// Between two attempts to reach a peer that is not there yet.
+const RETRY: Duration = Duration::from_millis(20);
+
+/// Why an attempt failed.
+enum Failure {
+    /// Perhaps the peer has not started yet.
+    Unreachable(String),
+    /// Another attempt would fail alike.
+    Final(String),
+}
+
+/// Connects to `peer`, trying again until it is there.
+pub(super) async fn dial(
+    config: &PartyConfig,
+    credentials: &Credentials,
+    peer: Role,
+    until: Instant,
+) -> Result<Arrival, ConnectError> {
+    let Some(address) = config.peers.get(&peer) else {
+        return Err(crate::config::ConfigError::Section {
+            role: config.role,
+            problem: format!("needs `peers.{peer}`"),
+        }
+        .into());
+    };
+    let mut seen = String::from("no answer");
+    loop {
+        let attempt = attempt(config, credentials, peer, address);
+        match tokio::time::timeout_at(until.into(), attempt).await {
+            Ok(Ok(arrival)) => return Ok(arrival),
+            Ok(Err(Failure::Final(reason))) => return Err(ConnectError::Refused { peer, reason }),
+            Ok(Err(Failure::Unreachable(reason))) => seen = reason,
+            Err(_) => {}
+        }
+        if Instant::now() + RETRY >= until {
+            let detail = format!("{address}: {seen}");
+            let waited = config.deadlines.connect();
+            return Err(ConnectError::Absent { peer, waited, detail });
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+async fn attempt(
+    config: &PartyConfig,
+    credentials: &Credentials,
+    peer: Role,
+    address: &str,
+) -> Result<Arrival, Failure> {
+    let unreachable = |error: std::io::Error| Failure::Unreachable(error.to_string());
+    let stream = TcpStream::connect(address).await.map_err(unreachable)?;
+    stream.set_nodelay(true).map_err(unreachable)?;
+    let name = identity::name(peer, config.session.0);
+    let server_name =
+        ServerName::try_from(name.clone()).map_err(|error| Failure::Final(error.to_string()))?;
+    let stream = TlsConnector::from(credentials.client.clone())
+        .connect(server_name, stream)
+        .await
+        // A certificate that does not verify comes as invalid data.
+        .map_err(|error| match error.kind() {
+            std::io::ErrorKind::InvalidData => Failure::Final(error.to_string()),
+            _ => Failure::Unreachable(error.to_string()),
+        })?;
+
+    // The connection is made; the connector hands it over once.
+    let mut stream = Some(TokioIo::new(stream));
+    let connector = tower::service_fn(move |_: Uri| {
+        let stream = stream.take().ok_or_else(|| std::io::Error::other("the connection ended"));
+        std::future::ready(stream)
+    });
+    let channel: Channel = Endpoint::from_shared(format!("http://{name}"))
+        .map_err(|error| Failure::Final(error.to_string()))?
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
+        .max_frame_size(HTTP2_FRAME)
+        .connect_with_connector(connector)
+        .await
+        .map_err(|error| Failure::Unreachable(with_causes(&error)))?;
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let response = PartyClient::new(channel)
+        .max_decoding_message_size(config.transport.chunk_bytes + FRAME_OVERHEAD)
+        .max_encoding_message_size(config.transport.chunk_bytes + FRAME_OVERHEAD)
+        .exchange(UnboundedReceiverStream::new(receiver))
+        .await
+        .map_err(|status| match status.code() {
+            // Whoever holds this session's only certificate for the role was here first.
+            Code::PermissionDenied | Code::AlreadyExists => {
+                Failure::Final(super::excerpt(status.message()))
+            }
+            _ => Failure::Unreachable(with_causes(&status)),
+        })?;
+    let outgoing = Outgoing::Request(sender);
+    Ok(Arrival { peer, outgoing, incoming: response.into_inner() })
+}
+
+/// An error and what caused it, on one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    super::excerpt(&text)
+}

@@ -1,0 +1,510 @@
+//! Connections between parties: gRPC streams over mutual TLS 1.3, as [`Channel`]s.
+//!
+//! The protocol is blocking code on one thread, and that thread owns a
+//! current-thread runtime, which it drives only while it sends or waits. So a
+//! message wakes no other thread on its way, and a short wait never sleeps: the
+//! two cost more than the rest of a small exchange together.
+//!
+//! Nothing drives the connections between calls. A message that was handed over
+//! is written before `send` returns, as far as the socket takes it; what is left
+//! goes out during the next wait.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use prost::Message as _;
+use spdz::channel::{self, Channel, ChannelError, ChannelFault, Phase, Role, Tag};
+use spdz::plan::{Digest, Plan};
+use spdz::prg::SessionId;
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+use tonic::{Status, Streaming};
+
+use crate::config::{ConfigError, PartyConfig, Transport};
+use crate::identity::{Credentials, IdentityError};
+
+mod accept;
+mod dial;
+
+/// The generated types of the wire format.
+#[allow(missing_docs, unreachable_pub, clippy::all)]
+pub mod wire {
+    tonic::include_proto!("secureinference.party.v1");
+}
+
+use wire::frame::Content;
+use wire::{Abort, Chunk, Frame, Hello};
+
+/// The version of the wire format and the protocol.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// Room for a frame's other fields beside a chunk's data, bytes.
+const FRAME_OVERHEAD: usize = 1024;
+
+/// Flow-control window of streams and connections, bytes: no sender waits for a
+/// window update in the middle of an exchange of usual size.
+const WINDOW: u32 = 16 << 20;
+
+/// Largest HTTP/2 frame, bytes.
+const HTTP2_FRAME: u32 = 1 << 20;
+
+/// Why parties could not connect.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The configuration does not say what is needed.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// This party's own identity is wrong.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The runtime could not start.
+    #[error("cannot start the network runtime: {0}")]
+    Runtime(std::io::Error),
+    /// The port is taken or not ours.
+    #[error("cannot listen on {address}: {source}; choose another address in `listen`")]
+    Listen {
+        /// The configured address.
+        address: std::net::SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A peer did not come, or could not be reached.
+    #[error("{peer} did not connect within {} s: {detail}", .waited.as_secs_f64())]
+    Absent {
+        /// The peer.
+        peer: Role,
+        /// How long it was waited for.
+        waited: Duration,
+        /// What was seen of it.
+        detail: String,
+    },
+    /// A peer refused this party, or is not who it should be.
+    #[error("{peer} and this party do not accept each other: {reason}")]
+    Refused {
+        /// The peer.
+        peer: Role,
+        /// Why.
+        reason: String,
+    },
+    /// The two do not agree on what to do.
+    #[error(
+        "{peer} has another {what}: {theirs}, here {ours}; give all parties the same configuration"
+    )]
+    Mismatch {
+        /// The peer.
+        peer: Role,
+        /// What differs.
+        what: &'static str,
+        /// The peer's.
+        theirs: String,
+        /// This party's.
+        ours: String,
+    },
+    /// The connection failed while the two were introducing themselves.
+    #[error("while {peer} and this party introduced themselves: {fault}")]
+    Handshake {
+        /// The peer.
+        peer: Role,
+        /// What went wrong.
+        fault: ChannelFault,
+    },
+}
+
+/// Bytes and messages of one connection, by phase.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Bytes of the frames sent, before TLS.
+    pub sent_bytes: [u64; Phase::ALL.len()],
+    /// Bytes of the frames received, after TLS.
+    pub received_bytes: [u64; Phase::ALL.len()],
+    /// Whole messages received.
+    pub received_messages: [u64; Phase::ALL.len()],
+}
+
+/// What this party says of itself and expects of its peers.
+struct Introduction {
+    session: SessionId,
+    role: Role,
+    plan: Digest,
+    summary: String,
+}
+
+impl Introduction {
+    fn new(config: &PartyConfig, plan: &Plan) -> Self {
+        Self {
+            session: config.session.0,
+            role: config.role,
+            plan: plan.digest(),
+            summary: format!(
+                "network {}, {}, {} truncation, batch {}",
+                plan.network().name,
+                plan.format(),
+                plan.truncation(),
+                plan.batch()
+            ),
+        }
+    }
+
+    fn hello(&self) -> Frame {
+        let hello = Hello {
+            protocol_version: PROTOCOL_VERSION,
+            session: Bytes::copy_from_slice(&self.session.0),
+            role: self.role.name().into(),
+            plan_digest: Bytes::copy_from_slice(&self.plan.0),
+            plan_summary: self.summary.clone(),
+        };
+        Frame { content: Some(Content::Hello(hello)) }
+    }
+
+    /// Whether a peer that says `hello` may go on.
+    fn check(&self, peer: Role, hello: &Hello) -> Result<(), ConnectError> {
+        let hex = |bytes: &[u8]| -> String {
+            bytes.iter().take(32).map(|byte| format!("{byte:02x}")).collect()
+        };
+        let mismatch = |what, theirs: String, ours: String| {
+            Err(ConnectError::Mismatch { peer, what, theirs, ours })
+        };
+        if hello.protocol_version != PROTOCOL_VERSION {
+            let theirs = hello.protocol_version.to_string();
+            return mismatch("protocol version", theirs, PROTOCOL_VERSION.to_string());
+        }
+        if hello.role != peer.name() {
+            let theirs = excerpt(&hello.role);
+            return mismatch("role than its certificate", theirs, peer.name().into());
+        }
+        if hello.session != self.session.0[..] {
+            return mismatch("session", hex(&hello.session), self.session.to_string());
+        }
+        if hello.plan_digest != self.plan.0[..] {
+            let theirs = format!("{} ({})", excerpt(&hello.plan_summary), hex(&hello.plan_digest));
+            let ours = format!("{} ({})", self.summary, hex(&self.plan.0));
+            return mismatch("plan", theirs, ours);
+        }
+        Ok(())
+    }
+}
+
+/// The beginning of a text from outside, fit for a log line.
+fn excerpt(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(200).collect()
+}
+
+/// Where frames to a peer go: a request's or a response's stream.
+enum Outgoing {
+    Request(mpsc::UnboundedSender<Frame>),
+    Response(mpsc::UnboundedSender<Result<Frame, Status>>),
+}
+
+impl Outgoing {
+    fn send(&self, frame: Frame) -> bool {
+        match self {
+            Self::Request(sender) => sender.send(frame).is_ok(),
+            Self::Response(sender) => sender.send(Ok(frame)).is_ok(),
+        }
+    }
+}
+
+/// A connection to one peer.
+pub struct Link {
+    peer: Role,
+    session: SessionId,
+    runtime: Rc<Runtime>,
+    outgoing: Option<Outgoing>,
+    incoming: Streaming<Frame>,
+    sent: u64,
+    received: u64,
+    transport: Transport,
+    deadline: Duration,
+    traffic: Traffic,
+}
+
+impl Link {
+    /// The peer at the other end.
+    #[must_use]
+    pub fn peer(&self) -> Role {
+        self.peer
+    }
+
+    /// What went over it so far.
+    #[must_use]
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
+    /// Tells the peer that this party gives up, and why.
+    pub fn abort(&mut self, reason: &str) {
+        let abort = Abort { reason: reason.into() };
+        if let Some(outgoing) = &self.outgoing {
+            outgoing.send(Frame { content: Some(Content::Abort(abort)) });
+        }
+    }
+
+    /// Ends this side of the connection and waits until the peer has ended its
+    /// own, so that everything that was sent has arrived; at most `patience`.
+    pub fn close(mut self, patience: Duration) {
+        self.outgoing = None;
+        let Self { runtime, mut incoming, .. } = self;
+        let drain = async { while let Ok(Some(_)) = incoming.message().await {} };
+        // Whether the peer ended in time makes no difference any more.
+        let _ = runtime.block_on(async { tokio::time::timeout(patience, drain).await });
+    }
+
+    fn error(&self, tag: Tag, fault: ChannelFault) -> ChannelError {
+        ChannelError { tag, fault }
+    }
+
+    fn lost(&self, reason: impl Into<String>) -> ChannelFault {
+        ChannelFault::Lost { peer: self.peer, reason: reason.into() }
+    }
+
+    /// The next frame's content, at the latest at `until`.
+    async fn next(&mut self, until: Instant) -> Result<Content, ChannelFault> {
+        let spin_until = Instant::now() + Duration::from_micros(self.transport.spin_micros);
+        let frame = loop {
+            let incoming = &mut self.incoming;
+            let now = std::future::poll_fn(|context| {
+                Poll::Ready(Pin::new(&mut *incoming).poll_next(context))
+            });
+            if let Poll::Ready(frame) = now.await {
+                break frame;
+            }
+            if Instant::now() >= spin_until {
+                let waiting =
+                    std::future::poll_fn(|context| Pin::new(&mut *incoming).poll_next(context));
+                match tokio::time::timeout_at(until.into(), waiting).await {
+                    Ok(frame) => break frame,
+                    Err(_) => {
+                        let waited = self.deadline;
+                        return Err(ChannelFault::Deadline { peer: self.peer, waited });
+                    }
+                }
+            }
+            // Let other parties on this machine work, then look at the sockets again.
+            std::thread::yield_now();
+            tokio::task::yield_now().await;
+        };
+        match frame {
+            None => Err(self.lost("it ended the connection")),
+            Some(Err(status)) => Err(self.lost(excerpt(status.message()))),
+            Some(Ok(Frame { content: None })) => Err(self.envelope("a frame without content")),
+            Some(Ok(Frame { content: Some(Content::Abort(Abort { reason })) })) => {
+                let reason = excerpt(&reason);
+                Err(ChannelFault::Aborted { peer: self.peer, reason })
+            }
+            Some(Ok(Frame { content: Some(content) })) => Ok(content),
+        }
+    }
+
+    fn envelope(&self, found: impl Into<String>) -> ChannelFault {
+        ChannelFault::Envelope {
+            peer: self.peer,
+            expected: format!("message {} of session {}", self.received, self.session),
+            found: found.into(),
+        }
+    }
+
+    /// The next chunk of the message with `tag`, checked.
+    async fn next_chunk(
+        &mut self,
+        tag: Tag,
+        length: usize,
+        until: Instant,
+    ) -> Result<Bytes, ChannelFault> {
+        let chunk = match self.next(until).await? {
+            Content::Chunk(chunk) => chunk,
+            Content::Hello(_) | Content::Abort(_) => {
+                return Err(self.envelope("a second introduction"));
+            }
+        };
+        let bytes = chunk.encoded_len() as u64;
+        if chunk.session != self.session.0[..] {
+            return Err(self.envelope("a message of another session"));
+        }
+        if chunk.sequence != self.received {
+            return Err(self.envelope(format!("message {}", chunk.sequence)));
+        }
+        let Some(&phase) = usize::try_from(chunk.phase).ok().and_then(|p| Phase::ALL.get(p)) else {
+            return Err(self.envelope(format!("a message of phase {}", chunk.phase)));
+        };
+        let found = Tag::new(phase, chunk.inference, chunk.step);
+        let found_length = usize::try_from(chunk.length).unwrap_or(usize::MAX);
+        channel::check(self.peer, tag, length, found, found_length).map_err(|error| error.fault)?;
+        self.traffic.received_bytes[phase as usize] += bytes;
+        Ok(chunk.data)
+    }
+
+    async fn recv_message(&mut self, tag: Tag, length: usize) -> Result<Bytes, ChannelFault> {
+        let until = Instant::now() + self.deadline;
+        let first = self.next_chunk(tag, length, until).await?;
+        let message = if first.len() == length {
+            first
+        } else {
+            // No more than the plan says is ever allocated, whatever the peer declares.
+            let mut message = BytesMut::with_capacity(length);
+            let mut next = first;
+            loop {
+                if next.is_empty() || message.len() + next.len() > length {
+                    let found = message.len() + next.len();
+                    return Err(ChannelFault::Length { peer: self.peer, expected: length, found });
+                }
+                message.extend_from_slice(&next);
+                if message.len() == length {
+                    break message.freeze();
+                }
+                next = self.next_chunk(tag, length, until).await?;
+            }
+        };
+        self.received += 1;
+        self.traffic.received_messages[tag.phase as usize] += 1;
+        Ok(message)
+    }
+}
+
+impl Channel for Link {
+    fn send(&mut self, tag: Tag, mut message: Bytes) -> Result<(), ChannelError> {
+        let session = Bytes::copy_from_slice(&self.session.0);
+        let length = message.len() as u64;
+        let sequence = self.sent;
+        self.sent += 1;
+        loop {
+            let data = message.split_to(message.len().min(self.transport.chunk_bytes));
+            let chunk = Chunk {
+                session: session.clone(),
+                phase: tag.phase as i32,
+                inference: tag.inference,
+                step: tag.step,
+                sequence,
+                length,
+                data,
+            };
+            self.traffic.sent_bytes[tag.phase as usize] += chunk.encoded_len() as u64;
+            let frame = Frame { content: Some(Content::Chunk(chunk)) };
+            if !self.outgoing.as_ref().is_some_and(|outgoing| outgoing.send(frame)) {
+                // The stream's end says more than the failure to write to it.
+                let mut fault = self.lost("the connection is closed");
+                let until = Instant::now() + Duration::from_millis(100);
+                let runtime = self.runtime.clone();
+                if let Err(found) = runtime.block_on(self.next(until))
+                    && !matches!(found, ChannelFault::Deadline { .. })
+                {
+                    fault = found;
+                }
+                return Err(self.error(tag, fault));
+            }
+            if message.is_empty() {
+                break;
+            }
+        }
+        // The connection's task only runs when this thread lets it.
+        self.runtime.block_on(tokio::task::yield_now());
+        Ok(())
+    }
+
+    fn recv(&mut self, tag: Tag, length: usize) -> Result<Bytes, ChannelError> {
+        let runtime = self.runtime.clone();
+        runtime.block_on(self.recv_message(tag, length)).map_err(|fault| self.error(tag, fault))
+    }
+}
+
+/// Connects to all peers that the role has, and makes sure that all mean the same run.
+///
+/// # Errors
+/// If a peer does not come in time, is not who it should be, or means another run.
+pub fn connect(config: &PartyConfig, plan: &Plan) -> Result<Vec<Link>, ConnectError> {
+    let credentials = Credentials::load(&config.identity, config.role, config.session.0)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(ConnectError::Runtime)?;
+    let until = Instant::now() + config.deadlines.connect();
+    let introduction = Introduction::new(config, plan);
+    let mut arrivals = runtime.block_on(async {
+        let mut acceptor = accept::listen(config, &credentials).await?;
+        let mut arrivals = Vec::new();
+        for &peer in PartyConfig::dials(config.role) {
+            arrivals.push(dial::dial(config, &credentials, peer, until).await?);
+        }
+        if let Some(acceptor) = &mut acceptor {
+            acceptor.wait(until, config.deadlines.connect(), &mut arrivals).await?;
+        }
+        Ok::<_, ConnectError>(arrivals)
+    })?;
+    let runtime = Rc::new(runtime);
+    let mut links: Vec<Link> = arrivals
+        .drain(..)
+        .map(|Arrival { peer, outgoing, incoming }| Link {
+            peer,
+            session: config.session.0,
+            runtime: runtime.clone(),
+            outgoing: Some(outgoing),
+            incoming,
+            sent: 0,
+            received: 0,
+            transport: config.transport,
+            deadline: config.deadlines.message(),
+            traffic: Traffic::default(),
+        })
+        .collect();
+    for link in &links {
+        if let Some(outgoing) = &link.outgoing {
+            outgoing.send(introduction.hello());
+        }
+    }
+    let mut agreed = Ok(());
+    for link in &mut links {
+        agreed = introduce(link, &introduction, until.max(Instant::now() + link.deadline));
+        if agreed.is_err() {
+            break;
+        }
+    }
+    if let Err(error) = agreed {
+        give_up(links, &error.to_string());
+        return Err(error);
+    }
+    Ok(links)
+}
+
+/// Hears the peer's introduction.
+fn introduce(link: &mut Link, ours: &Introduction, until: Instant) -> Result<(), ConnectError> {
+    let peer = link.peer;
+    let runtime = link.runtime.clone();
+    match runtime.block_on(link.next(until)) {
+        Ok(Content::Hello(hello)) => ours.check(peer, &hello),
+        Ok(_) => {
+            let fault = link.envelope("a message before its introduction");
+            Err(ConnectError::Handshake { peer, fault })
+        }
+        Err(fault) => Err(ConnectError::Handshake { peer, fault }),
+    }
+}
+
+/// Tells all peers why this party gives up, and closes the connections.
+pub fn give_up(mut links: Vec<Link>, reason: &str) {
+    for link in &mut links {
+        link.abort(reason);
+    }
+    close(links, Duration::from_millis(500));
+}
+
+/// Closes all connections in good order; waits at most `patience` for the peers.
+pub fn close(mut links: Vec<Link>, patience: Duration) {
+    // All our ends first: a peer may be waiting for another of us.
+    for link in &mut links {
+        link.outgoing = None;
+    }
+    let until = Instant::now() + patience;
+    for link in links {
+        link.close(until.saturating_duration_since(Instant::now()));
+    }
+}
+
+/// A peer that has connected and proved its role.
+struct Arrival {
+    peer: Role,
+    outgoing: Outgoing,
+    incoming: Streaming<Frame>,
+}

@@ -1,0 +1,151 @@
+//! The client's files: images, labels, and what the network says in the clear.
+
+use std::path::{Path, PathBuf};
+
+use safetensors::{Dtype, SafeTensors};
+use spdz::plan::Plan;
+
+use crate::config::{AccuracyWorkload, Workload};
+use crate::idx::{self, IdxError};
+
+/// Largest file that is read, bytes.
+const MAX_FILE_BYTES: u64 = 1 << 30;
+
+/// What is wrong with a file.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// It cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is far too large.
+    #[error("{} has {found} bytes, at most {MAX_FILE_BYTES} are accepted", path.display())]
+    Size {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        found: u64,
+    },
+    /// It is not in the idx format.
+    #[error("{}: {source}", path.display())]
+    Idx {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: IdxError,
+    },
+    /// It does not fit the rest.
+    #[error("{} holds {found}, expected {expected}", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What it holds.
+        found: String,
+        /// What it should hold.
+        expected: String,
+    },
+}
+
+/// Reads a whole file of bounded size.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, DataError> {
+    let refuse = |source| DataError::Read { path: path.into(), source };
+    let found = std::fs::metadata(path).map_err(refuse)?.len();
+    if found > MAX_FILE_BYTES {
+        return Err(DataError::Size { path: path.into(), found });
+    }
+    std::fs::read(path).map_err(refuse)
+}
+
+/// Images as a network takes them.
+pub(crate) struct Inputs {
+    pixels: Vec<u8>,
+    size: usize,
+    count: usize,
+}
+
+impl Inputs {
+    pub(crate) fn load(workload: &Workload, plan: &Plan) -> Result<Self, DataError> {
+        let path = &workload.images;
+        let images = idx::read_images(&read(path)?)
+            .map_err(|source| DataError::Idx { path: path.clone(), source })?;
+        let size = images.height * images.width;
+        let expected: usize = plan.network().input.iter().product();
+        if size != expected || images.count == 0 {
+            return Err(DataError::Content {
+                path: path.clone(),
+                found: format!("{} images of {}x{}", images.count, images.height, images.width),
+                expected: format!("at least one image of {expected} pixels"),
+            });
+        }
+        Ok(Self { pixels: images.pixels, size, count: images.count })
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// `batch` images from `first` on, going round; pixels from 0 to 1.
+    pub(crate) fn batch(&self, first: usize, batch: usize) -> Vec<f32> {
+        (first..first + batch)
+            .flat_map(|image| {
+                let start = image % self.count * self.size;
+                &self.pixels[start..start + self.size]
+            })
+            .map(|pixel| f32::from(*pixel) / 255.0)
+            .collect()
+    }
+}
+
+/// What outputs are scored against.
+pub(crate) struct Expected {
+    pub(crate) samples: usize,
+    pub(crate) labels: Vec<u8>,
+    /// `[samples, classes]`.
+    pub(crate) logits: Vec<f32>,
+    pub(crate) classes: usize,
+}
+
+impl Expected {
+    pub(crate) fn load(
+        workload: &AccuracyWorkload,
+        inputs: &Inputs,
+        plan: &Plan,
+    ) -> Result<Self, DataError> {
+        let samples = workload.samples;
+        let classes = plan.output_len() / plan.batch();
+        let path = &workload.labels;
+        let labels = idx::read_labels(&read(path)?)
+            .map_err(|source| DataError::Idx { path: path.clone(), source })?;
+        let available = labels.len().min(inputs.count());
+        if available < samples {
+            return Err(DataError::Content {
+                path: path.clone(),
+                found: format!("labels for {} of {} images", labels.len(), inputs.count()),
+                expected: format!("{samples} images with labels (accuracy.samples)"),
+            });
+        }
+        let path = &workload.reference;
+        let bytes = read(path)?;
+        let content = |found: String| DataError::Content {
+            path: path.clone(),
+            found,
+            expected: format!("a tensor `logits` of F32, [at least {samples}, {classes}]"),
+        };
+        let file = SafeTensors::deserialize(&bytes)
+            .map_err(|error| content(format!("no safetensors ({error})")))?;
+        let tensor = file.tensor("logits").map_err(|_| content("no tensor `logits`".into()))?;
+        let shape_fits =
+            matches!(tensor.shape(), [rows, columns] if *rows >= samples && *columns == classes);
+        if tensor.dtype() != Dtype::F32 || !shape_fits {
+            return Err(content(format!("{:?} of {:?}", tensor.dtype(), tensor.shape())));
+        }
+        let values = tensor.data().as_chunks::<4>().0.iter();
+        let logits =
+            values.take(samples * classes).map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        Ok(Self { samples, labels, logits, classes })
+    }
+}
