@@ -1,0 +1,200 @@
+//! The command line of `bench`.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use clap::{Args, Parser, Subcommand};
+
+use party::config::Transport;
+use spdz::plan::NumberFormat;
+
+use crate::launch::local;
+use crate::{data, table1};
+
+/// Data, trained models and measurements of the secure-inference toolkit.
+#[derive(Debug, Parser)]
+#[command(name = "bench", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What `bench` can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Fetch MNIST and check it
+    Data(DataArguments),
+    /// Train the networks on MNIST, with the polynomial activation
+    ///
+    /// Writes NAME.safetensors, the weights, and NAME.json, the model card, for
+    /// each network. The same command gives the same files on the same machine.
+    ///
+    /// With glibc, MALLOC_MMAP_THRESHOLD_=4294967296 and
+    /// MALLOC_TRIM_THRESHOLD_=8589934592 in the environment halve the time: they
+    /// keep the memory of one step for the next.
+    Train(TrainArguments),
+    /// Measure the paper's Table 1 on this machine
+    ///
+    /// Starts the five parties of a private inference as five processes on
+    /// loopback, runs timed inferences and then the test set, prints the paper's
+    /// Table 1 beside what it measured, and writes DIR/results.json.
+    Table1(Table1Arguments),
+}
+
+/// Arguments of `bench table1`.
+#[derive(Debug, Args)]
+pub struct Table1Arguments {
+    /// Networks to measure
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "A,B,C")]
+    #[arg(value_parser = ["A", "B", "C"])]
+    networks: Vec<String>,
+    /// Number formats to measure
+    #[arg(long, value_name = "FORMATS", value_delimiter = ',', default_value = "int64")]
+    #[arg(value_parser = ["int64"])]
+    formats: Vec<String>,
+    /// Images of one inference
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    batch_size: u16,
+    /// Timed inferences
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    repetitions: u64,
+    /// Inferences before the timed ones
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..=100_000))]
+    warmup: u64,
+    /// Images of the test set scored afterwards; 0 for none
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u16).range(0..=10_000))]
+    accuracy_samples: u16,
+    /// Folder for results.json
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    out: PathBuf,
+    /// Folder with the test set
+    #[arg(long, value_name = "DIR", default_value = data::DEFAULT_FOLDER)]
+    data: PathBuf,
+    /// Folder with the trained weights
+    #[arg(long, value_name = "DIR", default_value = "bench/models")]
+    models: PathBuf,
+    /// The party program; without it the one beside this program
+    #[arg(long, value_name = "FILE")]
+    party: Option<PathBuf>,
+    /// How long a party looks for a message before it sleeps, microseconds
+    #[arg(long, value_name = "MICROS", default_value_t = Transport::default().spin_micros)]
+    spin_micros: u64,
+}
+
+impl Table1Arguments {
+    fn run(self) -> anyhow::Result<()> {
+        let interrupted = Arc::new(AtomicBool::new(false));
+        let flag = interrupted.clone();
+        ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed))?;
+        let plan = table1::Table1 {
+            networks: self.networks,
+            formats: self.formats.iter().map(|_| NumberFormat::Int64).collect(),
+            batch_size: self.batch_size.into(),
+            repetitions: self.repetitions,
+            warmup: self.warmup,
+            accuracy_samples: self.accuracy_samples.into(),
+            data: self.data,
+            models: self.models,
+            party: self.party.map_or_else(local::party_program, Ok)?,
+            transport: Transport { spin_micros: self.spin_micros, ..Transport::default() },
+        };
+        let results = plan.run(&interrupted)?;
+        let path = results.write(&self.out)?;
+        writeln!(io::stdout().lock(), "{}\nWritten to {}", table1::render(&results), path.display())?;
+        Ok(())
+    }
+}
+
+/// Arguments of `bench data`.
+#[derive(Debug, Args)]
+pub struct DataArguments {
+    /// Folder to put the files into
+    #[arg(long, value_name = "DIR", default_value = data::DEFAULT_FOLDER)]
+    dir: PathBuf,
+    /// Folder that has the files, gzipped or not; without it they are downloaded
+    #[arg(long, value_name = "FOLDER")]
+    from: Option<PathBuf>,
+}
+
+/// Arguments of `bench train`.
+#[derive(Debug, Args)]
+pub struct TrainArguments {
+    /// Networks to train
+    #[arg(
+        long,
+        value_name = "NAMES",
+        value_delimiter = ',',
+        default_value = "A,B,C"
+    )]
+    #[arg(value_parser = ["A", "B", "C"])]
+    pub networks: Vec<String>,
+    /// Passes over the training set
+    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u16).range(1..))]
+    pub epochs: u16,
+    /// Images per step
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(2..=60_000))]
+    pub batch_size: u16,
+    /// Largest step size
+    #[arg(long, default_value_t = 0.002)]
+    pub learning_rate: f64,
+    /// Seed of everything random
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Folder with MNIST's files
+    #[arg(long, value_name = "DIR", default_value = data::DEFAULT_FOLDER)]
+    pub data: PathBuf,
+    /// Folder to put the weights and the model cards into
+    #[arg(long, value_name = "DIR", default_value = "bench/models")]
+    pub out: PathBuf,
+}
+
+impl Cli {
+    /// Does what the command line asks for.
+    ///
+    /// # Errors
+    /// If it cannot be done; the error says why.
+    pub fn run(self) -> anyhow::Result<()> {
+        match self.command {
+            Command::Data(arguments) => {
+                let mut stdout = io::stdout().lock();
+                let mut told = Ok(());
+                data::fetch(&arguments.dir, arguments.from.as_deref(), |line| {
+                    if told.is_ok() {
+                        told = writeln!(stdout, "{line}");
+                    }
+                })?;
+                Ok(told?)
+            }
+            Command::Table1(arguments) => arguments.run(),
+            #[cfg(feature = "train")]
+            Command::Train(arguments) => crate::train::command::run(&arguments),
+            #[cfg(not(feature = "train"))]
+            Command::Train(_) => anyhow::bail!(
+                "this build cannot train; build it with its training: \
+                 cargo run --release -p bench --features train -- train"
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn unknown_networks_are_refused() {
+        let error = Cli::try_parse_from(["bench", "train", "--networks", "A,D"]).unwrap_err();
+        assert!(
+            error.to_string().contains("[possible values: A, B, C]"),
+            "{error}"
+        );
+    }
+}

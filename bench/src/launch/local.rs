@@ -1,0 +1,312 @@
+//! Five parties as five processes on this machine, over loopback.
+//!
+//! The same program, the same configuration files and the same mutual TLS as
+//! anywhere else. The folder of a run holds its certificates, configurations and
+//! logs; whoever made the folder removes it.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use party::config::{
+    Computation, Deadlines, Identity, Model, PartyConfig, Session, Transport, Workload,
+};
+use party::identity::{self, IdentityError};
+use party::run::Progress;
+use spdz::channel::Role;
+use spdz::prg::{NoRandomness, SessionId};
+
+/// After one party failed, how long the others get to say what they saw.
+const AFTERMATH: Duration = Duration::from_secs(5);
+
+/// Between two looks at the processes.
+const POLL: Duration = Duration::from_millis(5);
+
+/// Why a local run failed.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// The party program is not there.
+    #[error("there is no party program at {}; build it with: cargo build --release -p party", path.display())]
+    NoProgram {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// A file could not be written, or a process not started.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// The certificates could not be made.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// No randomness.
+    #[error(transparent)]
+    NoRandomness(#[from] NoRandomness),
+    /// A configuration could not be written as YAML.
+    #[error("cannot write a configuration: {0}")]
+    Yaml(#[from] serde_yaml::Error),
+    /// Parties failed; the first to fail comes first.
+    #[error("{}", failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Failed {
+        /// Each failed party.
+        failures: Vec<Failure>,
+    },
+    /// The user interrupted the run.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// How a party failed.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// The party.
+    pub role: Role,
+    /// Its exit code; none if a signal ended it.
+    pub code: Option<i32>,
+    /// The last error in its log.
+    pub message: String,
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.code {
+            Some(code) => write!(f, "{} (exit code {code}): {}", self.role, self.message),
+            None => write!(f, "{} (ended by a signal): {}", self.role, self.message),
+        }
+    }
+}
+
+/// What five parties are to do.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// What they compute.
+    pub computation: Computation,
+    /// The model owner's weights.
+    pub weights: PathBuf,
+    /// What the client does.
+    pub workload: Workload,
+    /// How long they wait for each other.
+    pub deadlines: Deadlines,
+    /// How they wait and send.
+    pub transport: Transport,
+}
+
+/// The party program beside this one.
+///
+/// # Errors
+/// If it is not there.
+pub fn party_program() -> Result<PathBuf, LaunchError> {
+    let path = std::env::current_exe()
+        .map(|own| own.with_file_name(format!("party{}", std::env::consts::EXE_SUFFIX)))
+        .unwrap_or_else(|_| PathBuf::from("party"));
+    if path.is_file() { Ok(path) } else { Err(LaunchError::NoProgram { path }) }
+}
+
+/// The five configurations of `job`, with a fresh session, fresh certificates in
+/// `folder` and two free ports.
+///
+/// # Errors
+/// If certificates cannot be made or written, or there is no free port.
+pub fn configure(job: &Job, folder: &Path) -> Result<Vec<PartyConfig>, LaunchError> {
+    let session = SessionId::fresh()?;
+    let issued = identity::issue(session)?;
+    let authority = folder.join("ca.crt");
+    write(&authority, issued.authority.as_bytes())?;
+    let ports = free_ports(folder)?;
+    let address = |role: Role| SocketAddr::from((Ipv4Addr::LOCALHOST, ports[usize::from(role == Role::Server1)]));
+    issued
+        .parties
+        .iter()
+        .map(|(role, issued)| {
+            let role = *role;
+            let certificate = folder.join(format!("{role}.crt"));
+            let key = folder.join(format!("{role}.key"));
+            write(&certificate, issued.certificate.as_bytes())?;
+            write(&key, issued.key.as_bytes())?;
+            let listens = matches!(role, Role::Server0 | Role::Server1);
+            Ok(PartyConfig {
+                role,
+                session: Session(session),
+                computation: job.computation.clone(),
+                identity: Identity { certificate, key, authority: authority.clone() },
+                listen: listens.then(|| address(role)),
+                peers: PartyConfig::dials(role)
+                    .iter()
+                    .map(|peer| (*peer, address(*peer).to_string()))
+                    .collect(),
+                deadlines: job.deadlines,
+                transport: job.transport,
+                model: (role == Role::ModelOwner).then(|| Model { weights: job.weights.clone() }),
+                workload: (role == Role::Client).then(|| job.workload.clone()),
+            })
+        })
+        .collect()
+}
+
+/// Two ports that are free now. Another program may still take one before the
+/// servers do; they then say so.
+fn free_ports(folder: &Path) -> Result<[u16; 2], LaunchError> {
+    let refuse =
+        |source| LaunchError::Io { action: "find a free port for", path: folder.into(), source };
+    // Both are held at once, so that they differ.
+    let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(refuse);
+    let listeners = [listen()?, listen()?];
+    let port = |listener: &TcpListener| listener.local_addr().map(|a| a.port()).map_err(refuse);
+    Ok([port(&listeners[0])?, port(&listeners[1])?])
+}
+
+/// Writes a file that only this user can read: some hold private keys.
+fn write(path: &Path, bytes: &[u8]) -> Result<(), LaunchError> {
+    fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
+        .and_then(|mut file| file.write_all(bytes))
+        .map_err(|source| LaunchError::Io { action: "write", path: path.into(), source })
+}
+
+/// Parties that have been started; those still running when it is dropped are ended.
+pub struct Running {
+    parties: Vec<(Role, Child)>,
+    folder: PathBuf,
+    progress: mpsc::Receiver<Progress>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        for (_, child) in &mut self.parties {
+            // It may have ended by itself in the meantime.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Writes the configurations into `folder` and starts a process of `program` for each.
+///
+/// # Errors
+/// If a file cannot be written or a process not started.
+pub fn start(
+    configs: &[PartyConfig],
+    folder: &Path,
+    program: &Path,
+) -> Result<Running, LaunchError> {
+    let (sender, progress) = mpsc::channel();
+    let mut running = Running { parties: Vec::new(), folder: folder.into(), progress };
+    for config in configs {
+        let role = config.role;
+        let path = folder.join(format!("{role}.yaml"));
+        write(&path, serde_yaml::to_string(config)?.as_bytes())?;
+        let log = log_path(folder, role);
+        let log = File::create(&log)
+            .map_err(|source| LaunchError::Io { action: "write", path: log, source })?;
+        let mut child = Command::new(program)
+            .arg("--config")
+            .arg(&path)
+            .stdin(Stdio::null())
+            .stdout(if role == Role::Client { Stdio::piped() } else { Stdio::null() })
+            .stderr(log)
+            .spawn()
+            .map_err(|source| LaunchError::Io { action: "start", path: program.into(), source })?;
+        if let Some(output) = child.stdout.take() {
+            let sender = sender.clone();
+            std::thread::spawn(move || {
+                for line in BufReader::new(output).lines().map_while(Result::ok) {
+                    if let Ok(progress) = serde_json::from_str(&line)
+                        && sender.send(progress).is_err()
+                    {
+                        return;
+                    }
+                }
+            });
+        }
+        running.parties.push((role, child));
+    }
+    Ok(running)
+}
+
+fn log_path(folder: &Path, role: Role) -> PathBuf {
+    folder.join(format!("{role}.log"))
+}
+
+impl Running {
+    /// The process of a party.
+    pub fn process(&mut self, role: Role) -> Option<&mut Child> {
+        self.parties.iter_mut().find(|(party, _)| *party == role).map(|(_, child)| child)
+    }
+
+    /// Waits until all parties have ended, or ends them when `interrupted` is
+    /// set or one has failed.
+    ///
+    /// # Errors
+    /// If a party failed (the error says which and why), or on interruption.
+    pub fn wait(
+        &mut self,
+        interrupted: &AtomicBool,
+        mut on_progress: impl FnMut(Progress),
+    ) -> Result<(), LaunchError> {
+        let mut failures: Vec<Failure> = Vec::new();
+        let mut give_up_at: Option<Instant> = None;
+        let mut ended = vec![false; self.parties.len()];
+        loop {
+            if interrupted.load(Ordering::Relaxed) {
+                return Err(LaunchError::Interrupted);
+            }
+            while let Ok(progress) = self.progress.try_recv() {
+                on_progress(progress);
+            }
+            for (index, (role, child)) in self.parties.iter_mut().enumerate() {
+                if ended[index] {
+                    continue;
+                }
+                let status = child.try_wait().map_err(|source| LaunchError::Io {
+                    action: "wait for",
+                    path: PathBuf::from(role.name()),
+                    source,
+                })?;
+                let Some(status) = status else { continue };
+                ended[index] = true;
+                if !status.success() {
+                    failures.push(failure(&self.folder, *role, status));
+                    give_up_at.get_or_insert(Instant::now() + AFTERMATH);
+                }
+            }
+            let late = give_up_at.is_some_and(|at| Instant::now() >= at);
+            if late || ended.iter().all(|ended| *ended) {
+                if failures.is_empty() {
+                    return Ok(());
+                }
+                return Err(LaunchError::Failed { failures });
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+}
+
+fn failure(folder: &Path, role: Role, status: ExitStatus) -> Failure {
+    let log = fs::read_to_string(log_path(folder, role)).unwrap_or_default();
+    let message = log
+        .lines()
+        .rev()
+        .find_map(|line| {
+            let entry: serde_json::Value = serde_json::from_str(line).ok()?;
+            let error = entry.get("level")? == "ERROR";
+            error.then(|| entry.get("message").and_then(|m| m.as_str()).map(str::to_owned))?
+        })
+        .or_else(|| log.lines().last().map(str::to_owned))
+        .unwrap_or_else(|| "it said nothing".into());
+    Failure { role, code: status.code(), message }
+}

@@ -1,0 +1,3 @@
+//! Where parties run: as processes on this machine.
+
+pub mod local;

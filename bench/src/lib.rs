@@ -1,0 +1,15 @@
+//! Data, trained models and measurements of the secure-inference toolkit.
+
+pub mod card;
+pub mod cli;
+pub mod data;
+pub mod environment;
+pub mod launch;
+pub mod paper;
+pub mod patches;
+pub mod plaintext;
+mod progress;
+pub mod results;
+pub mod table1;
+#[cfg(feature = "train")]
+pub mod train;

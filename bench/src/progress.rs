@@ -1,0 +1,81 @@
+//! What a long command is doing: a bar on a terminal, plain lines elsewhere.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use party::run::{Progress, Stage};
+
+/// The progress of a series of runs.
+pub(crate) struct Reporter {
+    bar: ProgressBar,
+    label: String,
+    stage: Option<Stage>,
+}
+
+impl Reporter {
+    /// Writes to standard error.
+    pub(crate) fn new() -> Self {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        bar.enable_steady_tick(Duration::from_millis(200));
+        Self { bar, label: String::new(), stage: None }
+    }
+
+    /// Something begins that cannot be counted.
+    pub(crate) fn begin(&mut self, label: &str, what: &str) {
+        self.label = label.into();
+        self.stage = None;
+        self.bar.unset_length();
+        // A template that is a constant always parses.
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} [{elapsed}]") {
+            self.bar.set_style(style);
+        }
+        self.say(what);
+    }
+
+    /// The client got further.
+    pub(crate) fn update(&mut self, progress: Progress) {
+        if self.stage != Some(progress.stage) {
+            self.stage = Some(progress.stage);
+            self.bar.reset();
+            self.bar.set_length(progress.of);
+            let template = "{spinner} {msg} {wide_bar} {pos}/{len} [{eta} left]";
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                self.bar.set_style(style);
+            }
+            self.say(match progress.stage {
+                Stage::Warmup => "warming up",
+                Stage::Timed => "timed inferences",
+                Stage::Accuracy => "scoring the test set",
+            });
+        }
+        self.bar.set_position(progress.done);
+    }
+
+    /// A line that stays.
+    pub(crate) fn line(&self, line: &str) {
+        if self.bar.is_hidden() {
+            plain(line);
+        } else {
+            self.bar.println(line);
+        }
+    }
+
+    fn say(&self, what: &str) {
+        let message = format!("{}: {what}", self.label);
+        if self.bar.is_hidden() {
+            plain(&message);
+        }
+        self.bar.set_message(message);
+    }
+
+    /// Removes the bar.
+    pub(crate) fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+fn plain(line: &str) {
+    use std::io::Write;
+    // Nobody has to read it.
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}

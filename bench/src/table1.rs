@@ -1,0 +1,232 @@
+//! `bench table1`: the paper's Table 1 again, on this machine.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use anyhow::Context;
+use party::config::{AccuracyWorkload, Computation, Deadlines, Transport, Workload};
+use party::result::RunResult;
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+use spdz::network::Network;
+use spdz::network::weights::Weights;
+use spdz::plan::{NumberFormat, Truncation};
+
+use crate::environment::Environment;
+use crate::launch::local::{self, Job};
+use crate::progress::Reporter;
+use crate::results::{Results, SCHEMA_VERSION};
+use crate::{paper, plaintext};
+
+/// What to measure.
+#[derive(Clone, Debug)]
+pub struct Table1 {
+    /// The networks, `A`, `B`, `C`.
+    pub networks: Vec<String>,
+    /// The number formats.
+    pub formats: Vec<NumberFormat>,
+    /// Inputs of one inference.
+    pub batch_size: usize,
+    /// Timed inferences.
+    pub repetitions: u64,
+    /// Inferences before them.
+    pub warmup: u64,
+    /// Images scored; 0 for none.
+    pub accuracy_samples: usize,
+    /// Folder with the test set.
+    pub data: PathBuf,
+    /// Folder with the weights.
+    pub models: PathBuf,
+    /// The party program.
+    pub party: PathBuf,
+    /// How parties wait and send.
+    pub transport: Transport,
+}
+
+impl Table1 {
+    /// Runs everything, five processes at a time, and tells of it on standard error.
+    ///
+    /// # Errors
+    /// If a file is missing or wrong, or a run fails.
+    pub fn run(&self, interrupted: &AtomicBool) -> anyhow::Result<Results> {
+        let environment = Environment::read();
+        let mut reporter = Reporter::new();
+        let mut runs = Vec::new();
+        for name in &self.networks {
+            let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+            reporter.begin(name, "inferring in the clear");
+            let reference = folder.path().join("reference.safetensors");
+            if self.accuracy_samples > 0 {
+                self.write_reference(name, &reference)?;
+            }
+            for &format in &self.formats {
+                let label = format!("{name} {format}");
+                reporter.begin(&label, "starting five parties");
+                let run = self.measure(name, format, &reference, folder.path(), |progress| {
+                    reporter.update(progress);
+                }, interrupted);
+                let run = run.with_context(|| format!("{label} failed"))?;
+                reporter.line(&summary(&run));
+                runs.push(run);
+            }
+        }
+        reporter.finish();
+        Ok(Results { schema_version: SCHEMA_VERSION, environment, runs })
+    }
+
+    fn weights(&self, network: &str) -> PathBuf {
+        self.models.join(format!("{}.safetensors", network.to_lowercase()))
+    }
+
+    fn measure(
+        &self,
+        network: &str,
+        format: NumberFormat,
+        reference: &Path,
+        folder: &Path,
+        on_progress: impl FnMut(party::run::Progress),
+        interrupted: &AtomicBool,
+    ) -> anyhow::Result<RunResult> {
+        let result = folder.join("result.json");
+        let file = |name: &str| -> anyhow::Result<PathBuf> {
+            let path = self.data.join(name);
+            fs::canonicalize(&path).with_context(|| {
+                format!("cannot find {}; get it with: bench data", path.display())
+            })
+        };
+        let job = Job {
+            computation: Computation {
+                network: network.into(),
+                format,
+                truncation: Truncation::Local,
+                batch_size: self.batch_size,
+            },
+            weights: self.weights(network),
+            workload: Workload {
+                images: file("t10k-images-idx3-ubyte.gz")?,
+                warmup: self.warmup,
+                repetitions: self.repetitions,
+                accuracy: (self.accuracy_samples > 0)
+                    .then(|| {
+                        anyhow::Ok(AccuracyWorkload {
+                            samples: self.accuracy_samples,
+                            labels: file("t10k-labels-idx1-ubyte.gz")?,
+                            reference: reference.into(),
+                        })
+                    })
+                    .transpose()?,
+                result: result.clone(),
+            },
+            deadlines: Deadlines::default(),
+            transport: self.transport,
+        };
+        let configs = local::configure(&job, folder)?;
+        let mut running = local::start(&configs, folder, &self.party)?;
+        running.wait(interrupted, on_progress)?;
+        let json = fs::read(&result).context("the client left no result")?;
+        serde_json::from_slice(&json).context("the client's result cannot be read")
+    }
+
+    /// What the network says in the clear, for the client to score its outputs against.
+    fn write_reference(&self, name: &str, path: &Path) -> anyhow::Result<()> {
+        let network = Network::builtin(name).with_context(|| format!("there is no network {name}"))?;
+        let weights_path = self.weights(name);
+        let bytes = fs::read(&weights_path)
+            .with_context(|| format!("cannot read the weights {}", weights_path.display()))?;
+        let weights = Weights::from_safetensors(&bytes, &network)
+            .with_context(|| format!("weights {}", weights_path.display()))?;
+        let images = party::idx::read_images(
+            &fs::read(self.data.join("t10k-images-idx3-ubyte.gz")).with_context(|| {
+                format!("cannot read the test images in {}; get them with: bench data", self.data.display())
+            })?,
+        )?;
+        let samples = self.accuracy_samples.min(images.count);
+        let inputs = plaintext::inputs(&images);
+        let inputs = inputs.slice(ndarray::s![..samples, ..]);
+        let logits = plaintext::logits(&network, &weights, inputs, |_, _| {})?;
+        let bytes: Vec<u8> = logits.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let view = TensorView::new(Dtype::F32, logits.shape().to_vec(), &bytes)?;
+        let file = safetensors::serialize([("logits", view)], None)?;
+        fs::write(path, file).context("cannot write the reference")
+    }
+}
+
+fn summary(run: &RunResult) -> String {
+    let accuracy = run.accuracy.map_or(String::new(), |a| {
+        format!(", accuracy {:.2} % secure, {:.2} % in the clear", a.secure * 100.0, a.plaintext * 100.0)
+    });
+    format!(
+        "{} {}: {:.2} ms combined, {:.2} ms online{accuracy}",
+        run.network, run.format, run.combined.mean_ms, run.online.mean_ms
+    )
+}
+
+/// The table: the paper's numbers beside these.
+#[must_use]
+pub fn render(results: &Results) -> String {
+    let environment = &results.environment;
+    let mut text = String::new();
+    let repetitions = results.runs.first().map_or(0, |run| run.repetitions);
+    let batch = results.runs.first().map_or(1, |run| run.batch_size);
+    // Writing to a string cannot fail.
+    let _ = writeln!(
+        text,
+        "Table 1: private inference on MNIST, batch {batch}, {repetitions} timed inferences"
+    );
+    let _ = writeln!(
+        text,
+        "  here:  5 processes on {} cores of {}, mutual TLS on loopback, load {:.1} at the start",
+        environment.cores, environment.cpu, environment.load_average
+    );
+    let _ = writeln!(text, "  paper: 36 cores for each party, one cloud region, batch 1\n");
+    let _ = writeln!(
+        text,
+        "             runtime, ms                              accuracy, %                   KL divergence"
+    );
+    let _ = writeln!(
+        text,
+        "             paper (sd)     here (sd)        online   paper plain/secure  here plain/secure   paper    here"
+    );
+    for run in &results.runs {
+        let paper = paper::table1(&run.network, run.format);
+        let pair = |mean: f64, deviation: f64, digits: usize| {
+            format!("{mean:.digits$} ({deviation:.digits$})")
+        };
+        let percent = |plain: f64, secure: f64| format!("{:.2} / {:.2}", plain * 100.0, secure * 100.0);
+        let _ = writeln!(
+            text,
+            "{:<2} {:<8}  {:<13}  {:<15}  {:<7}  {:<18}  {:<18}  {:<7}  {}",
+            run.network,
+            run.format,
+            paper.map_or("-".into(), |p| pair(p.mean_ms, p.stddev_ms, 0)),
+            pair(run.combined.mean_ms, run.combined.stddev_ms, 2),
+            format!("{:.2}", run.online.mean_ms),
+            paper.map_or("-".into(), |p| percent(p.plaintext, p.secure)),
+            run.accuracy.map_or("-".into(), |a| percent(a.plaintext, a.secure)),
+            paper.map_or("-".into(), |p| format!("{:.4}", p.kl_divergence)),
+            run.accuracy.map_or("-".into(), |a| format!("{:.1e}", a.mean_kl_divergence)),
+        );
+    }
+    let _ = writeln!(
+        text,
+        "\nRuntime is offline and online together: the producer makes each inference's randomness\n\
+         within it. Online starts when the randomness is there. Bytes and rounds of one inference:"
+    );
+    for run in &results.runs {
+        let agreement = run.accuracy.map_or(String::new(), |a| {
+            format!(", {:.2} % of {} predictions agree", a.agreement * 100.0, a.samples)
+        });
+        let _ = writeln!(
+            text,
+            "{:<2} {:<8}  online {:.1} kB in {} rounds, offline {:.1} kB{agreement}",
+            run.network,
+            run.format,
+            run.online_bytes as f64 / 1e3,
+            run.online_rounds,
+            run.offline_bytes as f64 / 1e3,
+        );
+    }
+    text
+}

@@ -1,0 +1,137 @@
+//! `bench train`: trains networks, saves them with their model cards, and shows how far it is.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use indicatif::{ProgressBar, ProgressStyle};
+use spdz::network::{Network, weights::Weights};
+
+use super::{Progress, TRAINED_WITH, train};
+use crate::card::{Augmentation, Measured, ModelCard, Training};
+use crate::cli::TrainArguments;
+use crate::data::{Dataset, sha256, write_whole};
+
+/// Trains the networks one after the other.
+///
+/// # Errors
+/// If the data set is missing, a training fails or a file cannot be written.
+pub(crate) fn run(arguments: &TrainArguments) -> anyhow::Result<()> {
+    let train_set = Dataset::train(&arguments.data)?;
+    let test_set = Dataset::test(&arguments.data)?;
+    let training = Training {
+        seed: arguments.seed,
+        epochs: arguments.epochs.into(),
+        batch_size: arguments.batch_size.into(),
+        learning_rate: arguments.learning_rate,
+        weight_decay: 0.05,
+        label_smoothing: 0.05,
+        gradient_norm: 1.0,
+        averaging: 0.999,
+        activation_limit: 2.5,
+        activation_penalty: 0.01,
+        augmentation: Augmentation {
+            shift: 2.0,
+            rotation: 10.0,
+            scale: 0.1,
+        },
+    };
+    std::fs::create_dir_all(&arguments.out)
+        .with_context(|| format!("cannot make the folder {}", arguments.out.display()))?;
+    for name in &arguments.networks {
+        let network = Network::builtin(name)
+            .with_context(|| format!("there is no network {name}; expected A, B or C"))?;
+        let mut display = Display::new(name);
+        let weights = train(&network, &training, &train_set, |progress| {
+            display.show(progress);
+        })
+        .with_context(|| format!("training network {name}"))?;
+        display.finish();
+        let measured = Measured::of(
+            &network,
+            &Weights::from_safetensors(&weights, &network)?,
+            &test_set,
+        )?;
+        let card = ModelCard {
+            network: name.clone(),
+            training: training.clone(),
+            measured,
+            sha256: sha256(&weights),
+            trained_with: TRAINED_WITH.into(),
+        };
+        let stem = arguments.out.join(name.to_lowercase());
+        let mut json = serde_json::to_vec_pretty(&card)?;
+        json.push(b'\n');
+        for (extension, bytes) in [("safetensors", &weights), ("json", &json)] {
+            let path = stem.with_extension(extension);
+            write_whole(&path, bytes)
+                .with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        writeln!(
+            io::stdout().lock(),
+            "{name}: {:.2} % of the test images right, largest pre-activation {:.2}, largest logit {:.2}",
+            100.0 * measured.plaintext_accuracy,
+            measured.largest_pre_activation,
+            measured.largest_logit,
+        )?;
+    }
+    Ok(())
+}
+
+/// The training's progress on stderr: a bar on a terminal, a line per epoch elsewhere.
+struct Display {
+    network: String,
+    bar: Option<ProgressBar>,
+    start: Instant,
+}
+
+impl Display {
+    fn new(network: &str) -> Self {
+        Self {
+            network: network.to_owned(),
+            bar: io::stderr().is_terminal().then(|| {
+                let style = ProgressStyle::with_template(
+                    "{prefix} {bar:30} {msg}, {elapsed} passed, {eta} to go",
+                );
+                let bar = ProgressBar::new(0);
+                bar.set_prefix(network.to_owned());
+                style.map_or(bar.clone(), |style| bar.with_style(style))
+            }),
+            start: Instant::now(),
+        }
+    }
+
+    fn show(&mut self, progress: Progress) {
+        let Progress {
+            step,
+            steps,
+            epochs,
+            epoch,
+            loss,
+        } = progress;
+        let message = format!("epoch {epoch}/{epochs}, loss {loss:.4}");
+        if let Some(bar) = &self.bar {
+            bar.set_length(steps as u64);
+            bar.set_position(step as u64);
+            bar.set_message(message);
+        } else if step * epochs % steps == 0 {
+            let elapsed = self.start.elapsed();
+            let left = elapsed.mul_f64((steps - step) as f64 / step as f64);
+            let seconds = |duration: Duration| duration.as_secs();
+            // Progress nobody can see is no reason to stop training.
+            let _ = writeln!(
+                io::stderr().lock(),
+                "{} {message}, {} s passed, {} s to go",
+                self.network,
+                seconds(elapsed),
+                seconds(left),
+            );
+        }
+    }
+
+    fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish();
+        }
+    }
+}

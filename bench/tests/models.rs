@@ -1,0 +1,50 @@
+//! The committed models are what their cards say, on the committed test set.
+
+use std::path::Path;
+
+use bench::card::{Measured, ModelCard};
+use bench::data::{Dataset, sha256};
+use spdz::network::{Network, weights::Weights};
+
+/// Checks one model, and that it reaches the accuracy its network is meant to.
+fn check(name: &str, least: f64) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let models = folder.join("models").join(name.to_lowercase());
+    let file = std::fs::read(models.with_extension("safetensors")).unwrap();
+    let card = std::fs::read(models.with_extension("json")).unwrap();
+    let card: ModelCard = serde_json::from_slice(&card).unwrap();
+    assert_eq!((card.network.as_str(), card.sha256), (name, sha256(&file)));
+
+    let network = Network::builtin(name).unwrap();
+    let weights = Weights::from_safetensors(&file, &network).unwrap();
+    let test_set = Dataset::test(&folder.join("data")).unwrap();
+    let measured = Measured::of(&network, &weights, &test_set).unwrap();
+    assert!(measured.plaintext_accuracy >= least, "{measured:?}");
+    // Another machine adds up in another order, which may turn a borderline image.
+    let apart = (measured.plaintext_accuracy - card.measured.plaintext_accuracy).abs();
+    assert!(apart <= 1.5e-4, "{measured:?} {:?}", card.measured);
+    for (found, expected) in [
+        (
+            measured.largest_pre_activation,
+            card.measured.largest_pre_activation,
+        ),
+        (measured.largest_logit, card.measured.largest_logit),
+    ] {
+        assert!((found - expected).abs() < 1e-3, "{found} {expected}");
+    }
+}
+
+#[test]
+fn network_a_is_what_its_card_says() {
+    check("A", 0.98);
+}
+
+#[test]
+fn network_b_is_what_its_card_says() {
+    check("B", 0.9926);
+}
+
+#[test]
+fn network_c_is_what_its_card_says() {
+    check("C", 0.9944);
+}
