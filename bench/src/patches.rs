@@ -110,14 +110,8 @@ mod tests {
 
     #[test]
     fn patches_are_rows_of_what_lies_under_the_filter() {
-        let patches = Patches {
-            height: 2,
-            width: 3,
-            channels: 1,
-            filter: 2,
-            stride: 1,
-            padding: 0,
-        };
+        let patches =
+            Patches { height: 2, width: 3, channels: 1, filter: 2, stride: 1, padding: 0 };
         let unfolded = patches.unfold(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
         assert_eq!(unfolded, [1.0, 2.0, 4.0, 5.0, 2.0, 3.0, 5.0, 6.0]);
         assert_eq!(patches.fold(&unfolded), [1.0, 4.0, 3.0, 4.0, 10.0, 6.0]);
@@ -125,14 +119,8 @@ mod tests {
 
     #[test]
     fn padding_is_zero() {
-        let patches = Patches {
-            height: 1,
-            width: 1,
-            channels: 2,
-            filter: 3,
-            stride: 2,
-            padding: 1,
-        };
+        let patches =
+            Patches { height: 1, width: 1, channels: 2, filter: 3, stride: 2, padding: 1 };
         let mut expected = vec![0.0; 18];
         expected[8..10].copy_from_slice(&[7.0, 9.0]);
         assert_eq!(patches.unfold(&[7.0, 9.0]), expected);
@@ -140,21 +128,12 @@ mod tests {
 
     #[test]
     fn fold_is_the_transpose_of_unfold() {
-        let patches = Patches {
-            height: 5,
-            width: 4,
-            channels: 2,
-            filter: 3,
-            stride: 2,
-            padding: 1,
-        };
+        let patches =
+            Patches { height: 5, width: 4, channels: 2, filter: 3, stride: 2, padding: 1 };
         let images: Vec<f32> = (0..2 * 5 * 4 * 2).map(|i| (i * 7 % 11) as f32).collect();
         let unfolded = patches.unfold(&images);
         let others: Vec<f32> = (0..unfolded.len()).map(|i| (i * 5 % 13) as f32).collect();
         let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
-        assert_eq!(
-            dot(&unfolded, &others),
-            dot(&images, &patches.fold(&others))
-        );
+        assert_eq!(dot(&unfolded, &others), dot(&images, &patches.fold(&others)));
     }
 }

@@ -7,8 +7,8 @@ use ndarray::{Array2, ArrayD, ArrayView2, ArrayViewD, Axis, ErrorKind, ShapeErro
 use spdz::network::weights::{Weights, WeightsError};
 use spdz::network::{BATCH_NORM_EPSILON, Layer, Network, NetworkError};
 
-use party::idx::Images;
 use crate::patches::Patches;
+use party::idx::Images;
 
 /// Images evaluated at once; bounds the memory that a convolution's patches take.
 const BATCH: usize = 500;
@@ -64,9 +64,8 @@ pub fn logits(
     check(network, weights, images.ncols())?;
     let classes = shapes.last().unwrap_or(&network.input).iter().product();
     let mut logits = Array2::zeros((images.nrows(), classes));
-    for (images, mut logits) in images
-        .axis_chunks_iter(Axis(0), BATCH)
-        .zip(logits.axis_chunks_iter_mut(Axis(0), BATCH))
+    for (images, mut logits) in
+        images.axis_chunks_iter(Axis(0), BATCH).zip(logits.axis_chunks_iter_mut(Axis(0), BATCH))
     {
         let mut current: Vec<f32> = images.iter().copied().collect();
         let mut shape = network.input.as_slice();
@@ -76,10 +75,7 @@ pub fn logits(
             let dimensions = [&[images.nrows()], shape].concat();
             observe(name, &ArrayViewD::from_shape(dimensions, &current)?);
         }
-        logits.assign(&ArrayView2::from_shape(
-            (images.nrows(), classes),
-            &current,
-        )?);
+        logits.assign(&ArrayView2::from_shape((images.nrows(), classes), &current)?);
     }
     Ok(logits)
 }
@@ -146,21 +142,9 @@ fn apply(
     let parameter = |what: &str| weights.get(&format!("{name}.{what}"));
     match *layer {
         Layer::Dense { .. } => product(&values, parameter("weight")?, parameter("bias")?),
-        Layer::Conv2d {
-            filter,
-            stride,
-            padding,
-            ..
-        } => {
+        Layer::Conv2d { filter, stride, padding, .. } => {
             let [height, width, channels] = image_shape(shape)?;
-            let patches = Patches {
-                height,
-                width,
-                channels,
-                filter,
-                stride,
-                padding,
-            };
+            let patches = Patches { height, width, channels, filter, stride, padding };
             let unfolded = patches.unfold(&values);
             product(&unfolded, parameter("weight")?, parameter("bias")?)
         }
@@ -187,9 +171,7 @@ fn apply(
 }
 
 fn image_shape(shape: &[usize]) -> Result<[usize; 3], ShapeError> {
-    shape
-        .try_into()
-        .map_err(|_| ShapeError::from_kind(ErrorKind::IncompatibleShape))
+    shape.try_into().map_err(|_| ShapeError::from_kind(ErrorKind::IncompatibleShape))
 }
 
 /// Rows times `weight` `[..., out]` plus `bias` `[out]`, in C order.
@@ -213,10 +195,7 @@ fn average_pool(values: &[f32], [_, width, channels]: [usize; 3], window: usize)
         // Images lie below each other, and windows tile them.
         let (row, column) = (pixel / width, pixel % width);
         let output = row / window * (width / window) + column / window;
-        for (mean, value) in means[output * channels..][..channels]
-            .iter_mut()
-            .zip(values)
-        {
+        for (mean, value) in means[output * channels..][..channels].iter_mut().zip(values) {
             *mean += factor * value;
         }
     }
@@ -235,12 +214,7 @@ mod tests {
             name: "small".into(),
             input: vec![4, 4, 2],
             layers: vec![
-                Layer::Conv2d {
-                    filter: 3,
-                    channels: 3,
-                    stride: 1,
-                    padding: 1,
-                },
+                Layer::Conv2d { filter: 3, channels: 3, stride: 1, padding: 1 },
                 Layer::BatchNorm,
                 Layer::Activation(Polynomial::relu(3.0)),
                 Layer::AvgPool { window: 2 },
@@ -261,9 +235,7 @@ mod tests {
             .map(|parameter| {
                 let mut values = wave(parameter.shape.iter().product(), 0.6);
                 if parameter.name.ends_with("variance") {
-                    values
-                        .iter_mut()
-                        .for_each(|value| *value = value.abs() + 0.5);
+                    values.iter_mut().for_each(|value| *value = value.abs() + 0.5);
                 }
                 let bytes = values.iter().flat_map(|value| value.to_le_bytes());
                 (parameter.name, parameter.shape, bytes.collect())
@@ -315,10 +287,7 @@ mod tests {
         for index in [0, 1, 499, 500, 502] {
             let expected = by_hand(&weights, images.row(index).as_slice().unwrap());
             for (found, expected) in logits.row(index).iter().zip(expected) {
-                assert!(
-                    (f64::from(*found) - expected).abs() < 1e-5,
-                    "{found} {expected}"
-                );
+                assert!((f64::from(*found) - expected).abs() < 1e-5, "{found} {expected}");
             }
         }
         assert_eq!(observed[3], ("pool1".to_owned(), vec![500, 2, 2, 3]));
@@ -330,24 +299,16 @@ mod tests {
         let network = small();
         let weights = weights(&network);
         let refusal = |network: &Network, values: usize| {
-            logits(
-                network,
-                &weights,
-                Array2::zeros((1, values)).view(),
-                |_, _| {},
-            )
-            .unwrap_err()
-            .to_string()
+            logits(network, &weights, Array2::zeros((1, values)).view(), |_, _| {})
+                .unwrap_err()
+                .to_string()
         };
         let images = refusal(&network, 31);
         assert!(images.contains("images of 31 values"), "{images}");
         let mut other = small();
         other.layers[4] = Layer::Dense { outputs: 5 };
         let weights = refusal(&other, 32);
-        assert!(
-            weights.contains("fc1.weight has shape [12, 4]"),
-            "{weights}"
-        );
+        assert!(weights.contains("fc1.weight has shape [12, 4]"), "{weights}");
     }
 
     #[test]
@@ -359,12 +320,7 @@ mod tests {
 
     #[test]
     fn inputs_are_pixels_over_255() {
-        let images = Images {
-            count: 2,
-            height: 1,
-            width: 2,
-            pixels: vec![0, 255, 51, 102],
-        };
+        let images = Images { count: 2, height: 1, width: 2, pixels: vec![0, 255, 51, 102] };
         assert_eq!(inputs(&images), ndarray::array![[0.0, 1.0], [0.2, 0.4]]);
     }
 }

@@ -64,9 +64,16 @@ impl Table1 {
             for &format in &self.formats {
                 let label = format!("{name} {format}");
                 reporter.begin(&label, "starting five parties");
-                let run = self.measure(name, format, &reference, folder.path(), |progress| {
-                    reporter.update(progress);
-                }, interrupted);
+                let run = self.measure(
+                    name,
+                    format,
+                    &reference,
+                    folder.path(),
+                    |progress| {
+                        reporter.update(progress);
+                    },
+                    interrupted,
+                );
                 let run = run.with_context(|| format!("{label} failed"))?;
                 reporter.line(&summary(&run));
                 runs.push(run);
@@ -92,9 +99,8 @@ impl Table1 {
         let result = folder.join("result.json");
         let file = |name: &str| -> anyhow::Result<PathBuf> {
             let path = self.data.join(name);
-            fs::canonicalize(&path).with_context(|| {
-                format!("cannot find {}; get it with: bench data", path.display())
-            })
+            fs::canonicalize(&path)
+                .with_context(|| format!("cannot find {}; get it with: bench data", path.display()))
         };
         let job = Job {
             computation: Computation {
@@ -131,7 +137,8 @@ impl Table1 {
 
     /// What the network says in the clear, for the client to score its outputs against.
     fn write_reference(&self, name: &str, path: &Path) -> anyhow::Result<()> {
-        let network = Network::builtin(name).with_context(|| format!("there is no network {name}"))?;
+        let network =
+            Network::builtin(name).with_context(|| format!("there is no network {name}"))?;
         let weights_path = self.weights(name);
         let bytes = fs::read(&weights_path)
             .with_context(|| format!("cannot read the weights {}", weights_path.display()))?;
@@ -139,7 +146,10 @@ impl Table1 {
             .with_context(|| format!("weights {}", weights_path.display()))?;
         let images = party::idx::read_images(
             &fs::read(self.data.join("t10k-images-idx3-ubyte.gz")).with_context(|| {
-                format!("cannot read the test images in {}; get them with: bench data", self.data.display())
+                format!(
+                    "cannot read the test images in {}; get them with: bench data",
+                    self.data.display()
+                )
             })?,
         )?;
         let samples = self.accuracy_samples.min(images.count);
@@ -155,7 +165,11 @@ impl Table1 {
 
 fn summary(run: &RunResult) -> String {
     let accuracy = run.accuracy.map_or(String::new(), |a| {
-        format!(", accuracy {:.2} % secure, {:.2} % in the clear", a.secure * 100.0, a.plaintext * 100.0)
+        format!(
+            ", accuracy {:.2} % secure, {:.2} % in the clear",
+            a.secure * 100.0,
+            a.plaintext * 100.0
+        )
     });
     format!(
         "{} {}: {:.2} ms combined, {:.2} ms online{accuracy}",
@@ -194,7 +208,8 @@ pub fn render(results: &Results) -> String {
         let pair = |mean: f64, deviation: f64, digits: usize| {
             format!("{mean:.digits$} ({deviation:.digits$})")
         };
-        let percent = |plain: f64, secure: f64| format!("{:.2} / {:.2}", plain * 100.0, secure * 100.0);
+        let percent =
+            |plain: f64, secure: f64| format!("{:.2} / {:.2}", plain * 100.0, secure * 100.0);
         let _ = writeln!(
             text,
             "{:<2} {:<8}  {:<13}  {:<15}  {:<7}  {:<18}  {:<18}  {:<7}  {}",

@@ -177,11 +177,7 @@ fn statistics(
         let values = images.iter().copied().collect();
         let shape = (images.nrows(), height, width, 1);
         let images = Tensor::from_vec(values, shape, &Device::Cpu)?;
-        batches.push(
-            model
-                .forward(&images, training.activation_limit)?
-                .statistics,
-        );
+        batches.push(model.forward(&images, training.activation_limit)?.statistics);
     }
     Ok(Statistics::merge(&batches))
 }
@@ -199,16 +195,10 @@ impl Optimizers {
             let chosen = variables.filter(|(name, _)| name.ends_with(".weight") == weights);
             AdamW::new(
                 chosen.map(|(_, variable)| variable.clone()).collect(),
-                ParamsAdamW {
-                    weight_decay,
-                    ..ParamsAdamW::default()
-                },
+                ParamsAdamW { weight_decay, ..ParamsAdamW::default() },
             )
         };
-        Ok(Self {
-            decayed: of(true, weight_decay)?,
-            others: of(false, 0.0)?,
-        })
+        Ok(Self { decayed: of(true, weight_decay)?, others: of(false, 0.0)? })
     }
 
     fn step(&mut self, gradients: &GradStore, rate: f64) -> Result<()> {
@@ -229,10 +219,7 @@ struct Averages {
 impl Averages {
     fn new(model: &Model, keep: f64) -> Result<Self> {
         let copy = |(name, variable): (&String, &Var)| {
-            Ok((
-                name.clone(),
-                Var::from_tensor(&variable.as_tensor().copy()?)?,
-            ))
+            Ok((name.clone(), Var::from_tensor(&variable.as_tensor().copy()?)?))
         };
         let variables = model.variables().iter().map(copy).collect::<Result<_>>()?;
         Ok(Self { keep, variables })
@@ -286,11 +273,7 @@ mod tests {
             averaging: 0.5,
             activation_limit: 2.5,
             activation_penalty: 0.01,
-            augmentation: Augmentation {
-                shift: 1.0,
-                rotation: 10.0,
-                scale: 0.1,
-            },
+            augmentation: Augmentation { shift: 1.0, rotation: 10.0, scale: 0.1 },
         };
         let count = 45;
         let images = Images {
@@ -312,13 +295,7 @@ mod tests {
         assert_eq!(progress[7].epoch, 2);
         assert!(file == train(&network, &training, &dataset, |_| {}).unwrap());
         let weights = Weights::from_safetensors(&file, &network).unwrap();
-        assert!(
-            weights
-                .get("bn1.variance")
-                .unwrap()
-                .iter()
-                .all(|v| *v > 0.0)
-        );
+        assert!(weights.get("bn1.variance").unwrap().iter().all(|v| *v > 0.0));
         training.seed += 1;
         assert!(file != train(&network, &training, &dataset, |_| {}).unwrap());
     }
@@ -328,9 +305,6 @@ mod tests {
         let (network, mut training, dataset) = small();
         training.batch_size = 46;
         let error = train(&network, &training, &dataset, |_| {}).unwrap_err();
-        assert!(
-            error.to_string().contains("at least one full batch"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("at least one full batch"), "{error}");
     }
 }

@@ -1,5 +1,7 @@
 //! The committed models are what their cards say, on the committed test set.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::Path;
 
 use bench::card::{Measured, ModelCard};
@@ -24,10 +26,7 @@ fn check(name: &str, least: f64) {
     let apart = (measured.plaintext_accuracy - card.measured.plaintext_accuracy).abs();
     assert!(apart <= 1.5e-4, "{measured:?} {:?}", card.measured);
     for (found, expected) in [
-        (
-            measured.largest_pre_activation,
-            card.measured.largest_pre_activation,
-        ),
+        (measured.largest_pre_activation, card.measured.largest_pre_activation),
         (measured.largest_logit, card.measured.largest_logit),
     ] {
         assert!((found - expected).abs() < 1e-3, "{found} {expected}");

@@ -207,7 +207,9 @@ mod tests {
             authority: path("ca.crt"),
         };
         assert!(Credentials::load(&files, Role::Client, session).is_ok());
-        let load = |files: &Identity, role| Credentials::load(files, role, session).err().unwrap().to_string();
+        let load = |files: &Identity, role| {
+            Credentials::load(files, role, session).err().unwrap().to_string()
+        };
         let wrong_role = load(&files, Role::Server0);
         assert!(wrong_role.contains("not the certificate of server0"), "{wrong_role}");
         let swapped = Identity { key: path("ca.crt"), ..files.clone() };

@@ -124,7 +124,9 @@ pub fn configure(job: &Job, folder: &Path) -> Result<Vec<PartyConfig>, LaunchErr
     let authority = folder.join("ca.crt");
     write(&authority, issued.authority.as_bytes())?;
     let ports = free_ports(folder)?;
-    let address = |role: Role| SocketAddr::from((Ipv4Addr::LOCALHOST, ports[usize::from(role == Role::Server1)]));
+    let address = |role: Role| {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, ports[usize::from(role == Role::Server1)]))
+    };
     issued
         .parties
         .iter()
@@ -211,8 +213,11 @@ pub fn start(
         let path = folder.join(format!("{role}.yaml"));
         write(&path, serde_yaml::to_string(config)?.as_bytes())?;
         let log = log_path(folder, role);
-        let log = File::create(&log)
-            .map_err(|source| LaunchError::Io { action: "write", path: log, source })?;
+        let log = File::create(&log).map_err(|source| LaunchError::Io {
+            action: "write",
+            path: log,
+            source,
+        })?;
         let mut child = Command::new(program)
             .arg("--config")
             .arg(&path)
@@ -248,8 +253,29 @@ impl Running {
         self.parties.iter_mut().find(|(party, _)| *party == role).map(|(_, child)| child)
     }
 
-    /// Waits until all parties have ended, or ends them when `interrupted` is
-    /// set or one has failed.
+    /// Waits until the client has told of its first inference.
+    ///
+    /// # Errors
+    /// If a party failed before, or on interruption.
+    pub fn wait_for_progress(&mut self, interrupted: &AtomicBool) -> Result<(), LaunchError> {
+        loop {
+            if interrupted.load(Ordering::Relaxed) {
+                return Err(LaunchError::Interrupted);
+            }
+            match self.progress.recv_timeout(POLL) {
+                Ok(_) => return Ok(()),
+                // The client's output has ended, so it has: how is for `wait` to say.
+                Err(mpsc::RecvTimeoutError::Disconnected) => {
+                    return self.wait(interrupted, |_| {});
+                }
+                Err(mpsc::RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
+    /// Waits until all parties have ended. The parties are ended when this is
+    /// dropped: on interruption, or when one has failed and the others do not
+    /// follow.
     ///
     /// # Errors
     /// If a party failed (the error says which and why), or on interruption.

@@ -30,11 +30,7 @@ pub(crate) fn run(arguments: &TrainArguments) -> anyhow::Result<()> {
         averaging: 0.999,
         activation_limit: 2.5,
         activation_penalty: 0.01,
-        augmentation: Augmentation {
-            shift: 2.0,
-            rotation: 10.0,
-            scale: 0.1,
-        },
+        augmentation: Augmentation { shift: 2.0, rotation: 10.0, scale: 0.1 },
     };
     std::fs::create_dir_all(&arguments.out)
         .with_context(|| format!("cannot make the folder {}", arguments.out.display()))?;
@@ -47,11 +43,8 @@ pub(crate) fn run(arguments: &TrainArguments) -> anyhow::Result<()> {
         })
         .with_context(|| format!("training network {name}"))?;
         display.finish();
-        let measured = Measured::of(
-            &network,
-            &Weights::from_safetensors(&weights, &network)?,
-            &test_set,
-        )?;
+        let measured =
+            Measured::of(&network, &Weights::from_safetensors(&weights, &network)?, &test_set)?;
         let card = ModelCard {
             network: name.clone(),
             training: training.clone(),
@@ -102,13 +95,7 @@ impl Display {
     }
 
     fn show(&mut self, progress: Progress) {
-        let Progress {
-            step,
-            steps,
-            epochs,
-            epoch,
-            loss,
-        } = progress;
+        let Progress { step, steps, epochs, epoch, loss } = progress;
         let message = format!("epoch {epoch}/{epochs}, loss {loss:.4}");
         if let Some(bar) = &self.bar {
             bar.set_length(steps as u64);

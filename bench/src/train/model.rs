@@ -55,9 +55,7 @@ impl Model {
                     // Uniform with variance 1 / inputs.
                     let inputs: usize = parameter.shape.iter().rev().skip(1).product();
                     let bound = (3.0 / inputs as f32).sqrt();
-                    (0..count)
-                        .map(|_| random.random_range(-bound..bound))
-                        .collect()
+                    (0..count).map(|_| random.random_range(-bound..bound)).collect()
                 }
                 "gamma" => vec![1.0; count],
                 "beta" => vec![0.0; count],
@@ -67,12 +65,7 @@ impl Model {
             let tensor = Tensor::from_vec(values, parameter.shape, &Device::Cpu)?;
             variables.insert(parameter.name, Var::from_tensor(&tensor)?);
         }
-        Ok(Self {
-            network: network.clone(),
-            names,
-            shapes,
-            variables,
-        })
+        Ok(Self { network: network.clone(), names, shapes, variables })
     }
 
     /// The variables by parameter name.
@@ -101,12 +94,7 @@ impl Model {
                     let rows = current.flatten_from(1)?;
                     self.linear(name, rows, index == 0)?
                 }
-                Layer::Conv2d {
-                    filter,
-                    stride,
-                    padding,
-                    ..
-                } => {
+                Layer::Conv2d { filter, stride, padding, .. } => {
                     let (_, height, width, channels) = current.dims4()?;
                     let patches = Patches {
                         height,
@@ -137,11 +125,7 @@ impl Model {
             let shape = [&[n], self.shapes[index].as_slice()].concat();
             current = current.reshape(shape)?;
         }
-        Ok(Output {
-            logits: current,
-            excess,
-            statistics,
-        })
+        Ok(Output { logits: current, excess, statistics })
     }
 
     /// Rows times the layer's weights plus its bias, `[rows, out]`.
@@ -150,11 +134,7 @@ impl Model {
     fn linear(&self, layer: &str, rows: Tensor, data: bool) -> Result<Tensor> {
         let inputs = rows.dim(1)?;
         let weight = self.variable(layer, "weight")?.reshape((inputs, ()))?;
-        let product = if data {
-            weight.apply_op1(DataTimes(rows))?
-        } else {
-            rows.matmul(&weight)?
-        };
+        let product = if data { weight.apply_op1(DataTimes(rows))? } else { rows.matmul(&weight)? };
         match self.variables.get(&format!("{layer}.bias")) {
             Some(bias) => product.broadcast_add(bias),
             None => Ok(product),
@@ -167,10 +147,7 @@ impl Model {
         &self,
         statistics: &BTreeMap<String, Statistics>,
     ) -> Result<Vec<u8>> {
-        let parameters = self
-            .network
-            .parameters()
-            .map_err(candle_core::Error::wrap)?;
+        let parameters = self.network.parameters().map_err(candle_core::Error::wrap)?;
         let mut tensors = HashMap::new();
         for parameter in parameters {
             let tensor = match self.variables.get(&parameter.name) {

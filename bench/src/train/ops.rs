@@ -90,10 +90,7 @@ impl AveragePool {
         let window = self.window;
         for row in 0..n * height {
             for column in 0..width {
-                visit(
-                    row * width + column,
-                    row / window * (width / window) + column / window,
-                );
+                visit(row * width + column, row / window * (width / window) + column / window);
             }
         }
     }
@@ -151,10 +148,7 @@ impl From<&Polynomial> for Activation {
             .skip(1)
             .map(|(power, coefficient)| power as f32 * coefficient)
             .collect();
-        Self {
-            coefficients,
-            derivative,
-        }
+        Self { coefficients, derivative }
     }
 }
 
@@ -223,9 +217,8 @@ impl CustomOp1 for Excess {
 
     fn bwd(&self, inputs: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
         let factor = 2.0 * gradient.to_scalar::<f32>()?;
-        let result = read(inputs, |inputs| {
-            Ok(inputs.iter().map(|&x| factor * self.of(x)).collect())
-        })?;
+        let result =
+            read(inputs, |inputs| Ok(inputs.iter().map(|&x| factor * self.of(x)).collect()))?;
         Tensor::from_vec(result, inputs.shape(), inputs.device()).map(Some)
     }
 }
@@ -292,10 +285,8 @@ impl Statistics {
                 of_name.iter().map(|batch| value(batch)).sum::<f64>() / of_name.len() as f64
             };
             let channels = 0..first.mean.len();
-            let mean: Vec<f64> = channels
-                .clone()
-                .map(|channel| average(&|batch| batch.mean[channel]))
-                .collect();
+            let mean: Vec<f64> =
+                channels.clone().map(|channel| average(&|batch| batch.mean[channel])).collect();
             let variance = channels
                 .map(|channel| {
                     average(&|batch| {
@@ -356,9 +347,8 @@ impl CustomOp3 for BatchNorm {
             .collect();
         let inputs = values(storage, layout)?;
         let mut outputs = vec![0.0; inputs.len()];
-        for (outputs, inputs) in outputs
-            .chunks_exact_mut(channels)
-            .zip(inputs.chunks_exact(channels))
+        for (outputs, inputs) in
+            outputs.chunks_exact_mut(channels).zip(inputs.chunks_exact(channels))
         {
             for (((output, input), factor), offset) in
                 outputs.iter_mut().zip(inputs).zip(&factor).zip(&offset)
@@ -418,12 +408,8 @@ impl CustomOp3 for BatchNorm {
                         [0, 1, 2].map(|i| terms.iter().map(|t| t[i]).collect::<Vec<f32>>());
                     let mut result = vec![0.0; inputs.len()];
                     for (index, result) in result.chunks_exact_mut(channels).enumerate() {
-                        for ((((result, (gradient, input)), factor), slope), offset) in result
-                            .iter_mut()
-                            .zip(row(index))
-                            .zip(&factor)
-                            .zip(&slope)
-                            .zip(&offset)
+                        for ((((result, (gradient, input)), factor), slope), offset) in
+                            result.iter_mut().zip(row(index)).zip(&factor).zip(&slope).zip(&offset)
                         {
                             *result = factor * gradient + slope * input + offset;
                         }
@@ -489,28 +475,16 @@ mod tests {
     #[test]
     fn gradients_agree_with_differences() {
         let images = wave(&[2, 4, 4, 3], 0.37);
-        let patches = Patches {
-            height: 4,
-            width: 4,
-            channels: 3,
-            filter: 3,
-            stride: 1,
-            padding: 1,
-        };
+        let patches =
+            Patches { height: 4, width: 4, channels: 3, filter: 3, stride: 1, padding: 1 };
         check(&images, || images.apply_op1(Unfold(patches)).unwrap());
         let weights = wave(&[3, 2], 0.3);
         check(&weights, || {
             let data = wave(&[4, 3], 0.8).as_detached_tensor();
             weights.apply_op1(DataTimes(data)).unwrap()
         });
-        check(&images, || {
-            images.apply_op1(AveragePool { window: 2 }).unwrap()
-        });
-        check(&images, || {
-            images
-                .apply_op1(Activation::from(&Polynomial::relu(3.0)))
-                .unwrap()
-        });
+        check(&images, || images.apply_op1(AveragePool { window: 2 }).unwrap());
+        check(&images, || images.apply_op1(Activation::from(&Polynomial::relu(3.0))).unwrap());
         check(&images, || images.apply_op1(Excess { limit: 1.0 }).unwrap());
     }
 
@@ -519,9 +493,7 @@ mod tests {
         let (inputs, gamma, beta) = (wave(&[4, 3], 0.9), wave(&[3], 1.3), wave(&[3], 0.4));
         let normalise = || {
             let statistics = Statistics::of(&inputs).unwrap();
-            inputs
-                .apply_op3(&gamma, &beta, BatchNorm::from(&statistics))
-                .unwrap()
+            inputs.apply_op3(&gamma, &beta, BatchNorm::from(&statistics)).unwrap()
         };
         for variable in [&inputs, &gamma, &beta] {
             check(variable, normalise);

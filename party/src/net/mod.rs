@@ -300,11 +300,7 @@ impl Link {
     }
 
     fn envelope(&self, found: impl Into<String>) -> ChannelFault {
-        ChannelFault::Envelope {
-            peer: self.peer,
-            expected: format!("message {} of session {}", self.received, self.session),
-            found: found.into(),
-        }
+        envelope(self.peer, self.session, self.received, found)
     }
 
     /// The next chunk of the message with `tag`, checked.
@@ -321,20 +317,14 @@ impl Link {
             }
         };
         let bytes = chunk.encoded_len() as u64;
-        if chunk.session != self.session.0[..] {
-            return Err(self.envelope("a message of another session"));
-        }
-        if chunk.sequence != self.received {
-            return Err(self.envelope(format!("message {}", chunk.sequence)));
-        }
-        let Some(&phase) = usize::try_from(chunk.phase).ok().and_then(|p| Phase::ALL.get(p)) else {
-            return Err(self.envelope(format!("a message of phase {}", chunk.phase)));
-        };
-        let found = Tag::new(phase, chunk.inference, chunk.step);
-        let found_length = usize::try_from(chunk.length).unwrap_or(usize::MAX);
-        channel::check(self.peer, tag, length, found, found_length).map_err(|error| error.fault)?;
+        let phase = self.admit(&chunk, tag, length)?;
         self.traffic.received_bytes[phase as usize] += bytes;
         Ok(chunk.data)
+    }
+
+    /// Whether `chunk` belongs to the next message, which has `tag` and `length`.
+    fn admit(&self, chunk: &Chunk, tag: Tag, length: usize) -> Result<Phase, ChannelFault> {
+        admit(self.peer, self.session, self.received, chunk, tag, length)
     }
 
     async fn recv_message(&mut self, tag: Tag, length: usize) -> Result<Bytes, ChannelFault> {
@@ -408,6 +398,42 @@ impl Channel for Link {
         let runtime = self.runtime.clone();
         runtime.block_on(self.recv_message(tag, length)).map_err(|fault| self.error(tag, fault))
     }
+}
+
+fn envelope(
+    peer: Role,
+    session: SessionId,
+    sequence: u64,
+    found: impl Into<String>,
+) -> ChannelFault {
+    let expected = format!("message {sequence} of session {session}");
+    ChannelFault::Envelope { peer, expected, found: found.into() }
+}
+
+/// Whether a chunk from `peer` is part of message `sequence` of `session`, which
+/// has `tag` and `length`; its phase if it is.
+fn admit(
+    peer: Role,
+    session: SessionId,
+    sequence: u64,
+    chunk: &Chunk,
+    tag: Tag,
+    length: usize,
+) -> Result<Phase, ChannelFault> {
+    let refuse = |found: String| Err(envelope(peer, session, sequence, found));
+    if chunk.session != session.0[..] {
+        return refuse("a message of another session".into());
+    }
+    if chunk.sequence != sequence {
+        return refuse(format!("message {}", chunk.sequence));
+    }
+    let Some(&phase) = usize::try_from(chunk.phase).ok().and_then(|p| Phase::ALL.get(p)) else {
+        return refuse(format!("a message of phase {}", chunk.phase));
+    };
+    let found = Tag::new(phase, chunk.inference, chunk.step);
+    let found_length = usize::try_from(chunk.length).unwrap_or(usize::MAX);
+    channel::check(peer, tag, length, found, found_length).map_err(|error| error.fault)?;
+    Ok(phase)
 }
 
 /// Connects to all peers that the role has, and makes sure that all mean the same run.
@@ -507,4 +533,84 @@ struct Arrival {
     peer: Role,
     outgoing: Outgoing,
     incoming: Streaming<Frame>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SESSION: SessionId = SessionId([7; 16]);
+
+    fn chunk() -> Chunk {
+        Chunk {
+            session: Bytes::copy_from_slice(&SESSION.0),
+            phase: wire::Phase::Online as i32,
+            inference: 3,
+            step: 5,
+            sequence: 11,
+            length: 80,
+            data: Bytes::from_static(&[0; 80]),
+        }
+    }
+
+    #[test]
+    fn a_chunk_must_be_of_the_next_message() {
+        let tag = Tag::new(Phase::Online, 3, 5);
+        let admit = |chunk: &Chunk| admit(Role::Producer, SESSION, 11, chunk, tag, 80);
+        assert_eq!(admit(&chunk()), Ok(Phase::Online));
+        let mut other_session = SESSION.0.to_vec();
+        other_session[15] ^= 1;
+        let cases = [
+            (Chunk { session: other_session.into(), ..chunk() }, "another session"),
+            (Chunk { session: Bytes::new(), ..chunk() }, "another session"),
+            (Chunk { sequence: 10, ..chunk() }, "message 10, expected message 11"),
+            (Chunk { sequence: 12, ..chunk() }, "message 12, expected message 11"),
+            (Chunk { phase: 9, ..chunk() }, "phase 9"),
+            (Chunk { phase: -1, ..chunk() }, "phase -1"),
+            (Chunk { phase: wire::Phase::Offline as i32, ..chunk() }, "offline step 5"),
+            (Chunk { inference: 4, ..chunk() }, "online step 5 of inference 4"),
+            (Chunk { step: 6, ..chunk() }, "online step 6 of inference 3"),
+            (Chunk { length: 81, ..chunk() }, "sent 81 bytes, expected 80"),
+            (Chunk { length: u64::MAX, ..chunk() }, "expected 80"),
+        ];
+        for (chunk, expected) in cases {
+            let message = admit(&chunk).unwrap_err().to_string();
+            assert!(
+                message.starts_with("producer sent") && message.contains(expected),
+                "{message}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_introduction_that_differs_is_refused_by_name() {
+        let ours = Introduction {
+            session: SESSION,
+            role: Role::Server0,
+            plan: Digest([1; 32]),
+            summary: "network C".into(),
+        };
+        let hello = || {
+            let theirs = Introduction { role: Role::Client, summary: "network B".into(), ..ours };
+            match theirs.hello().content {
+                Some(Content::Hello(hello)) => hello,
+                _ => panic!("an introduction is a hello"),
+            }
+        };
+        assert!(ours.check(Role::Client, &hello()).is_ok());
+        let cases = [
+            (Hello { protocol_version: 2, ..hello() }, "another protocol version: 2, here 1"),
+            (Hello { role: "producer".into(), ..hello() }, "another role than its certificate"),
+            (Hello { session: Bytes::from_static(&[8; 16]), ..hello() }, "another session: 0808"),
+            (
+                Hello { plan_digest: Bytes::from_static(&[2; 32]), ..hello() },
+                "another plan: network B",
+            ),
+            (Hello { plan_digest: Bytes::new(), ..hello() }, "another plan"),
+        ];
+        for (hello, expected) in cases {
+            let message = ours.check(Role::Client, &hello).unwrap_err().to_string();
+            assert!(message.starts_with("client has") && message.contains(expected), "{message}");
+        }
+    }
 }
