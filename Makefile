@@ -1,0 +1,23 @@
+CARGO ?= cargo
+
+.PHONY: help build table1 test lint fmt
+
+help: ## List the targets
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+build: ## Build the release programs, party and bench
+	$(CARGO) build --locked --release -p party -p bench
+
+table1: build ## The main job: the paper's Table 1, on this machine
+	$(CARGO) run --locked --quiet --release -p bench -- table1
+
+test: lint ## Format, lints, unit, property and five-process tests
+	$(CARGO) test --locked --workspace --all-features
+
+lint: ## Check the format, and lints with warnings denied
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --quiet
+
+fmt: ## Format the code
+	$(CARGO) fmt --all
