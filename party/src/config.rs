@@ -17,6 +17,9 @@ use spdz::prg::SessionId;
 /// Largest configuration file, bytes.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
+/// Largest part of a message, bytes.
+pub const MAX_CHUNK_BYTES: usize = 4 << 20;
+
 /// The configuration of one party.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -343,7 +346,7 @@ impl PartyConfig {
                 });
             }
         }
-        if !(1 << 10..=4 << 20).contains(&self.transport.chunk_bytes) {
+        if !(1 << 10..=MAX_CHUNK_BYTES).contains(&self.transport.chunk_bytes) {
             return Err(ConfigError::Number {
                 setting: "transport.chunkBytes",
                 found: self.transport.chunk_bytes.to_string(),

@@ -191,21 +191,72 @@ mod tests {
         }
     }
 
+    /// The files of `role` in a fresh folder.
+    fn files(issued: &Issued, role: Role) -> (tempfile::TempDir, Identity) {
+        let folder = tempfile::tempdir().unwrap();
+        let (_, party) = issued.parties.iter().find(|(found, _)| *found == role).unwrap();
+        let write = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let identity = Identity {
+            certificate: write("tls.crt", &party.certificate),
+            key: write("tls.key", &party.key),
+            authority: write("ca.crt", &issued.authority),
+        };
+        (folder, identity)
+    }
+
+    /// What the server says to a handshake with `client`.
+    fn handshake(
+        server: &Credentials,
+        client: ClientConfig,
+        session: SessionId,
+    ) -> Result<(), String> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let (near, far) = tokio::io::duplex(1 << 16);
+        let name = ServerName::try_from(name(Role::Server0, session)).unwrap();
+        runtime.block_on(async {
+            let connector = tokio_rustls::TlsConnector::from(Arc::new(client));
+            let accept = tokio_rustls::TlsAcceptor::from(server.server.clone()).accept(far);
+            let (accepted, _) = tokio::join!(accept, connector.connect(name, near));
+            accepted.map(drop).map_err(|error| error.to_string())
+        })
+    }
+
+    #[test]
+    fn only_this_sessions_certificates_complete_a_handshake() {
+        let session = SessionId([1; 16]);
+        let (issued, other) = (issue(session).unwrap(), issue(session).unwrap());
+        let credentials = |issued: &Issued, role| {
+            let (_folder, files) = files(issued, role);
+            Credentials::load(&files, role, session).unwrap()
+        };
+        let server = credentials(&issued, Role::Server0);
+        let genuine = credentials(&issued, Role::Client).client;
+        assert_eq!(handshake(&server, (*genuine).clone(), session), Ok(()));
+
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(issued.authority.as_bytes()).unwrap()).unwrap();
+        let anonymous = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_protocol_versions(&[&TLS13])
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let refused = handshake(&server, anonymous, session).unwrap_err();
+        assert!(refused.contains("no certificates"), "{refused}");
+
+        // The same role and session, but from another authority.
+        let stranger = (*credentials(&other, Role::Client).client).clone();
+        assert!(handshake(&server, stranger, session).is_err());
+    }
+
     #[test]
     fn a_party_refuses_to_start_with_another_roles_certificate() {
         let session = SessionId([1; 16]);
-        let folder = tempfile::tempdir().unwrap();
-        let issued = issue(session).unwrap();
+        let (folder, files) = files(&issue(session).unwrap(), Role::Client);
         let path = |name: &str| folder.path().join(name);
-        let (_, client) = issued.parties.iter().find(|(role, _)| *role == Role::Client).unwrap();
-        std::fs::write(path("tls.crt"), &client.certificate).unwrap();
-        std::fs::write(path("tls.key"), &client.key).unwrap();
-        std::fs::write(path("ca.crt"), &issued.authority).unwrap();
-        let files = Identity {
-            certificate: path("tls.crt"),
-            key: path("tls.key"),
-            authority: path("ca.crt"),
-        };
         assert!(Credentials::load(&files, Role::Client, session).is_ok());
         let load = |files: &Identity, role| {
             Credentials::load(files, role, session).err().unwrap().to_string()

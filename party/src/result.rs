@@ -116,7 +116,7 @@ impl AccuracyCounter {
     pub fn add(&mut self, label: u8, plaintext: &[f32], secure: Option<&[f64]>) {
         let plaintext: Vec<f64> = plaintext.iter().map(|&x| f64::from(x)).collect();
         let expected = argmax(&plaintext);
-        let found = secure.and_then(argmax);
+        let found = secure.and_then(argmax::<f64>);
         let label = usize::from(label);
         self.samples += 1;
         self.plaintext += usize::from(expected == Some(label));
@@ -143,7 +143,7 @@ impl AccuracyCounter {
 
 /// The place of the largest value, the earliest of equals.
 #[must_use]
-pub fn argmax(values: &[f64]) -> Option<usize> {
+pub fn argmax<T: PartialOrd>(values: &[T]) -> Option<usize> {
     let mut best: Option<usize> = None;
     for (index, value) in values.iter().enumerate() {
         if best.is_none_or(|best| *value > values[best]) {
@@ -214,6 +214,6 @@ mod tests {
     #[test]
     fn the_earliest_of_equal_logits_wins() {
         assert_eq!(argmax(&[1.0, 3.0, 3.0]), Some(1));
-        assert_eq!(argmax(&[]), None);
+        assert_eq!(argmax::<f64>(&[]), None);
     }
 }

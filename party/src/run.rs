@@ -13,6 +13,7 @@ use spdz::plan::{NumberFormat, Plan};
 use spdz::prg::{NoRandomness, Seed};
 use spdz::ring::{Int64, Ring, Side};
 use spdz::role::{self, Client, Producer, Server, ServerLinks, provide_model, report_tag};
+use zeroize::Zeroizing;
 
 use crate::config::{ConfigError, PartyConfig, Workload};
 use crate::net::{self, ConnectError, Link};
@@ -109,7 +110,8 @@ pub fn run(config: &PartyConfig) -> Result<(), RunError> {
     let part = match (&config.model, &config.workload) {
         (Some(model), _) => {
             let path = &model.weights;
-            let weights = Weights::from_safetensors(&workload::read(path)?, plan.network())
+            let file = Zeroizing::new(workload::read(path)?);
+            let weights = Weights::from_safetensors(&file, plan.network())
                 .map_err(|source| RunError::Weights { path: path.clone(), source })?;
             Part::ModelOwner(weights)
         }

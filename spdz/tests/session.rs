@@ -188,6 +188,33 @@ fn a_linear_layer_is_exact_to_the_truncation() {
     }
 }
 
+#[test]
+fn the_activation_is_good_to_a_few_units_in_the_last_place() {
+    let relu = Polynomial::relu(3.0);
+    let network = Network {
+        name: "activation".into(),
+        input: vec![801],
+        layers: vec![Layer::Activation(relu.clone())],
+    };
+    let weights = weights(&network, |_, _, _| 0.0);
+    // Multiples of the unit from -4 to 4, a little beyond where activations lie.
+    let unit = 2f64.powi(-12);
+    let grid: Vec<f32> = (-400..=400).map(|i| (f64::from(i * 41) * unit) as f32).collect();
+    let batches = vec![grid.clone(); 20];
+    let outcome = run(&network, &weights, 1, &batches, Randomness::all(6));
+    let (mut largest, mut sum) = (0f64, 0f64);
+    for outputs in &outcome.outputs {
+        for (x, found) in grid.iter().zip(outputs.as_ref().unwrap()) {
+            let error = (found - relu.evaluate(f64::from(*x))) / unit;
+            largest = largest.max(error.abs());
+            sum += error;
+        }
+    }
+    assert!(largest < 5.0, "{largest} units");
+    let mean = sum / (20.0 * 801.0);
+    assert!(mean.abs() < 0.25, "{mean} units on average");
+}
+
 /// Messages that carry a seed or a command instead of ring elements.
 fn is_key_or_command(from: Role, to: Role, tag: Tag) -> bool {
     let server = |role| matches!(role, Role::Server0 | Role::Server1);

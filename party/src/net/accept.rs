@@ -21,7 +21,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::wire::Frame;
 use super::wire::party_server::{Party, PartyServer};
-use super::{Arrival, ConnectError, FRAME_OVERHEAD, HTTP2_FRAME, Outgoing, WINDOW};
+use super::{Arrival, ConnectError, HTTP2_FRAME, MAX_FRAME, Outgoing, WINDOW};
 use crate::config::PartyConfig;
 use crate::identity::{self, Credentials};
 
@@ -197,8 +197,8 @@ pub(super) async fn listen(
         refusals: refusals.clone(),
     };
     let service = PartyServer::new(gate)
-        .max_decoding_message_size(config.transport.chunk_bytes + FRAME_OVERHEAD)
-        .max_encoding_message_size(config.transport.chunk_bytes + FRAME_OVERHEAD);
+        .max_decoding_message_size(MAX_FRAME)
+        .max_encoding_message_size(MAX_FRAME);
     let (secured, connections) = mpsc::channel(HANDSHAKES);
     tokio::spawn(accept(
         listener,
@@ -279,5 +279,46 @@ impl Acceptor {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio_rustls::rustls::pki_types::pem::PemObject;
+
+    const SESSION: SessionId = SessionId([1; 16]);
+
+    fn certificate(role: Role, session: SessionId) -> CertificateDer<'static> {
+        let issued = identity::issue(session).unwrap();
+        let (_, party) = issued.parties.iter().find(|(found, _)| *found == role).unwrap();
+        CertificateDer::from_pem_slice(party.certificate.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_server_admits_the_roles_that_talk_to_it_each_once() {
+        let gate = Gate {
+            role: Role::Server1,
+            session: SESSION,
+            expected: PartyConfig::accepts(Role::Server1),
+            admitted: Mutex::default(),
+            arrivals: mpsc::unbounded_channel().0,
+            refusals: Refusals::default(),
+        };
+        let admit = |role, session| gate.admit(Some(&certificate(role, session)));
+        for role in [Role::Producer, Role::ModelOwner, Role::Client] {
+            assert_eq!(admit(role, SESSION).ok(), Some(role));
+            let again = admit(role, SESSION).unwrap_err();
+            assert_eq!(again.message(), format!("{role} is connected already"));
+        }
+        for role in [Role::Server0, Role::Server1] {
+            let refused = admit(role, SESSION).unwrap_err();
+            assert!(refused.message().contains(&format!("the certificate of {role}")), "{refused}");
+        }
+        for stranger in [admit(Role::Client, SessionId([2; 16])), gate.admit(None)] {
+            let refused = stranger.unwrap_err();
+            assert!(refused.message().contains("names no role of this session"), "{refused}");
+        }
+        assert!(gate.refusals.describe().starts_with("7 connection(s) refused"));
     }
 }

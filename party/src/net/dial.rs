@@ -13,7 +13,7 @@ use tonic::Code;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use super::wire::party_client::PartyClient;
-use super::{Arrival, ConnectError, FRAME_OVERHEAD, HTTP2_FRAME, Outgoing, WINDOW};
+use super::{Arrival, ConnectError, HTTP2_FRAME, MAX_FRAME, Outgoing, WINDOW};
 use crate::config::PartyConfig;
 use crate::identity::{self, Credentials};
 
@@ -97,8 +97,8 @@ async fn attempt(
         .map_err(|error| Failure::Unreachable(with_causes(&error)))?;
     let (sender, receiver) = mpsc::unbounded_channel();
     let response = PartyClient::new(channel)
-        .max_decoding_message_size(config.transport.chunk_bytes + FRAME_OVERHEAD)
-        .max_encoding_message_size(config.transport.chunk_bytes + FRAME_OVERHEAD)
+        .max_decoding_message_size(MAX_FRAME)
+        .max_encoding_message_size(MAX_FRAME)
         .exchange(UnboundedReceiverStream::new(receiver))
         .await
         .map_err(|status| match status.code() {

@@ -24,7 +24,7 @@ use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tonic::{Status, Streaming};
 
-use crate::config::{ConfigError, PartyConfig, Transport};
+use crate::config::{ConfigError, MAX_CHUNK_BYTES, PartyConfig, Transport};
 use crate::identity::{Credentials, IdentityError};
 
 mod accept;
@@ -42,8 +42,9 @@ use wire::{Abort, Chunk, Frame, Hello};
 /// The version of the wire format and the protocol.
 pub const PROTOCOL_VERSION: u32 = 1;
 
-/// Room for a frame's other fields beside a chunk's data, bytes.
-const FRAME_OVERHEAD: usize = 1024;
+/// Largest frame: a chunk of any size that a peer may be configured to send, and
+/// room for its other fields; bytes.
+const MAX_FRAME: usize = MAX_CHUNK_BYTES + 1024;
 
 /// Flow-control window of streams and connections, bytes: no sender waits for a
 /// window update in the middle of an exchange of usual size.
