@@ -24,9 +24,11 @@ pub struct RunResult {
     pub online: Latency,
     /// From the client's request until both servers hold the randomness.
     pub offline: Latency,
-    /// Bytes sent by all parties together in the online phase of one inference.
+    /// Bytes that all parties together send in the online phase of one inference,
+    /// as gRPC messages, before HTTP/2 and TLS.
     pub online_bytes: u64,
-    /// Bytes sent by all parties together in the offline phase of one inference.
+    /// Bytes that all parties together send in the offline phase of one inference,
+    /// the few of the client's command excepted.
     pub offline_bytes: u64,
     /// Exchanges between the servers in one inference.
     pub online_rounds: u64,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use spdz::channel::{Channel, ChannelFault, Phase, Role};
+use spdz::channel::{Channel, ChannelError, ChannelFault, Phase, Role};
 use spdz::network::weights::{Weights, WeightsError};
 use spdz::plan::{NumberFormat, Plan};
 use spdz::prg::{NoRandomness, Seed};
@@ -19,9 +19,6 @@ use crate::config::{ConfigError, PartyConfig, Workload};
 use crate::net::{self, ConnectError, Link};
 use crate::result::{AccuracyCounter, Latency, RunResult};
 use crate::workload::{self, DataError, Expected, Inputs};
-
-/// At the end, how long to wait for the peers to close their side.
-const PARTING: Duration = Duration::from_secs(10);
 
 /// Why a run failed.
 #[derive(Debug, thiserror::Error)]
@@ -59,19 +56,33 @@ pub enum RunError {
     },
 }
 
+const INTERNAL: u8 = 1;
+const INPUT: u8 = 2;
+const DISAGREEMENT: u8 = 3;
+const PEER_LOST: u8 = 4;
+
 impl RunError {
+    /// What the peers are told. Nothing about this party's own files and values.
+    fn public_reason(&self) -> String {
+        match self {
+            Self::Role(error @ (role::Error::Channel { .. } | role::Error::Command { .. })) => {
+                error.to_string()
+            }
+            Self::Role(_) => "its model, input or output does not fit; its own log says why".into(),
+            _ => "a failure of its own; its own log says why".into(),
+        }
+    }
+
     /// The exit code of the process; `party --help` lists them.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
-        const INTERNAL: u8 = 1;
-        const INPUT: u8 = 2;
-        const DISAGREEMENT: u8 = 3;
-        const PEER_LOST: u8 = 4;
         let fault = |fault: &ChannelFault| match fault {
             ChannelFault::Lost { .. }
             | ChannelFault::Deadline { .. }
-            | ChannelFault::Aborted { .. } => PEER_LOST,
-            ChannelFault::Tag { .. }
+            | ChannelFault::Unread { .. }
+            | ChannelFault::Aborted { disagreement: false, .. } => PEER_LOST,
+            ChannelFault::Aborted { disagreement: true, .. }
+            | ChannelFault::Tag { .. }
             | ChannelFault::Length { .. }
             | ChannelFault::Envelope { .. } => DISAGREEMENT,
         };
@@ -84,14 +95,13 @@ impl RunError {
                 ConnectError::Runtime(_) => INTERNAL,
                 ConnectError::Absent { .. } => PEER_LOST,
                 ConnectError::Refused { .. } | ConnectError::Mismatch { .. } => DISAGREEMENT,
-                // Who gives up during the introduction has found a difference.
-                ConnectError::Handshake { fault: ChannelFault::Aborted { .. }, .. } => DISAGREEMENT,
                 ConnectError::Handshake { fault: found, .. } => fault(found),
             },
             Self::Role(role::Error::Channel { error, .. }) => fault(&error.fault),
             Self::Role(role::Error::Command { .. }) => DISAGREEMENT,
             Self::Role(
                 role::Error::Range { .. }
+                | role::Error::OutputRange { .. }
                 | role::Error::InputLength { .. }
                 | role::Error::Weights(_),
             ) => INPUT,
@@ -131,15 +141,25 @@ pub fn run(config: &PartyConfig) -> Result<(), RunError> {
     };
     match outcome {
         Ok(()) => {
-            net::close(links, PARTING);
+            let closed = net::close(links, config.deadlines.message());
+            // Only the model owner leaves while others still depend on what it sent.
+            if config.role == Role::ModelOwner {
+                closed.map_err(parting)?;
+            }
             tracing::info!(role = %config.role, "done");
             Ok(())
         }
         Err(error) => {
-            net::give_up(links, &error.to_string());
+            net::give_up(links, &error.public_reason(), error.exit_code() == DISAGREEMENT);
             Err(error)
         }
     }
+}
+
+/// A failure after the last message.
+fn parting(fault: ChannelFault) -> RunError {
+    let error = ChannelError { tag: report_tag(0), fault };
+    RunError::Role(role::Error::Channel { place: "closing the connections".into(), error })
 }
 
 /// What a party brings to the run besides its configuration.
@@ -223,12 +243,13 @@ fn serve<R: Ring>(
         Ok(server) => server,
         Err(error) => {
             // The caller tells the others.
-            model_owner.abort(&error.to_string());
-            model_owner.close(Duration::ZERO);
-            return Err(error.into());
+            let error = RunError::from(error);
+            let disagreement = error.exit_code() == DISAGREEMENT;
+            net::give_up(vec![model_owner], &error.public_reason(), disagreement);
+            return Err(error);
         }
     };
-    model_owner.close(PARTING);
+    model_owner.close(config.deadlines.message()).map_err(parting)?;
     tracing::info!("holds the masked model");
     let inferences = server.serve()?;
     tracing::info!(inferences, "evaluated all inferences");
@@ -242,7 +263,7 @@ fn serve<R: Ring>(
 /// What a server measured over a session; sums over all inferences.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Report {
-    /// Sent by this server, or to it by the client or the producer, bytes.
+    /// In gRPC messages sent by this server, or to it by the client or the producer, bytes.
     online_bytes: u64,
     /// The same of the offline phase, bytes.
     offline_bytes: u64,
@@ -340,8 +361,9 @@ fn infer<R: Ring>(
             let start = Instant::now();
             let ready = client.prepare()?;
             let prepared = Instant::now();
-            client.infer(ready, &images)?;
+            let outputs = client.infer(ready, &images);
             let end = Instant::now();
+            tolerate(outputs)?;
             if stage == Stage::Timed {
                 offline.push(milliseconds(start, prepared));
                 online.push(milliseconds(prepared, end));
@@ -355,15 +377,8 @@ fn infer<R: Ring>(
     let mut out_of_range = 0;
     for first in (0..samples).step_by(batch) {
         let ready = client.prepare()?;
-        let outputs = match client.infer(ready, &inputs.batch(first, batch)) {
-            Ok(outputs) => Some(outputs),
-            Err(error @ role::Error::Range { .. }) => {
-                tracing::warn!(first, "scored as wrong: {error}");
-                out_of_range += 1;
-                None
-            }
-            Err(error) => return Err(error.into()),
-        };
+        let outputs = tolerate(client.infer(ready, &inputs.batch(first, batch)))?;
+        out_of_range += usize::from(outputs.is_none());
         let Some(expected) = expected else { break };
         let classes = expected.classes;
         for image in first..samples.min(first + batch) {
@@ -375,7 +390,7 @@ fn infer<R: Ring>(
         Progress { stage: Stage::Accuracy, done, of: samples as u64 }.tell(&mut told);
     }
     if out_of_range > 0 {
-        tracing::warn!(out_of_range, "some outputs were out of range");
+        tracing::warn!(out_of_range, "scored inferences out of range as wrong");
     }
 
     let inferences = client.finish()?;
@@ -385,8 +400,8 @@ fn infer<R: Ring>(
             RunError::Role(role::Error::Channel { place: "report of a server".into(), error })
         })?;
         let report = Report::from_bytes(&bytes);
-        sum.online_bytes += report.online_bytes;
-        sum.offline_bytes += report.offline_bytes;
+        sum.online_bytes = sum.online_bytes.saturating_add(report.online_bytes);
+        sum.offline_bytes = sum.offline_bytes.saturating_add(report.offline_bytes);
         sum.online_rounds = sum.online_rounds.max(report.online_rounds);
     }
     let each = inferences.max(1);
@@ -405,6 +420,19 @@ fn infer<R: Ring>(
         online_rounds: sum.online_rounds / each,
         accuracy: expected.map(|_| counter.finish()),
     })
+}
+
+/// The outputs, or nothing if they are out of range: a local truncation may fail,
+/// and the next inference is none the worse for it.
+fn tolerate(outputs: Result<Vec<f64>, role::Error>) -> Result<Option<Vec<f64>>, RunError> {
+    match outputs {
+        Ok(outputs) => Ok(Some(outputs)),
+        Err(error @ role::Error::OutputRange { .. }) => {
+            tracing::warn!("{error}");
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Writes the result so that a reader sees all of it or none.

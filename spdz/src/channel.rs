@@ -130,11 +130,21 @@ pub enum ChannelFault {
         /// How long it was waited for.
         waited: Duration,
     },
+    /// Nothing that was sent was taken in time.
+    #[error("{peer} took nothing for {}", seconds(.waited))]
+    Unread {
+        /// The peer.
+        peer: Role,
+        /// How long it was waited for.
+        waited: Duration,
+    },
     /// The peer gave up and says why.
     #[error("{peer} gave up: {reason}")]
     Aborted {
         /// The peer.
         peer: Role,
+        /// Whether it found that the parties do not agree, which no retry mends.
+        disagreement: bool,
         /// Its reason.
         reason: String,
     },

@@ -88,15 +88,11 @@ impl<R: Ring> Mask<R> {
 /// What an input's owner sends to both servers: `x - a_0 - a_1`, with the shares
 /// of the mask expanded from the seeds that the servers gave.
 #[must_use]
-pub fn mask_input<R: Ring>(mut values: Vec<R::Element>, seeds: [Seed; 2]) -> Bytes {
-    let len = values.len();
+pub fn mask_input<R: Ring>(mut values: Share<R>, seeds: [Seed; 2]) -> Bytes {
     for seed in seeds {
-        let share = Share::<R>::sample(&mut seed.into_stream(), len);
-        for (value, &a) in values.iter_mut().zip(&share.0) {
-            *value = R::sub(*value, a);
-        }
+        values.sub_assign(&Share::sample(&mut seed.into_stream(), values.len()));
     }
-    R::to_bytes(&values)
+    R::to_bytes(&values.0)
 }
 
 #[cfg(test)]
@@ -124,7 +120,7 @@ mod tests {
         assert_eq!(m0.alpha, expected);
         assert_eq!(m1.alpha, expected);
 
-        let sent = mask_input::<Int64>(x, seeds());
+        let sent = mask_input(Share::<Int64>(x), seeds());
         let [b0, _] = seeds().map(|seed| Mask::<Int64>::expand(seed, 5));
         assert_eq!(b0.received(&sent).alpha, expected);
     }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::fixed::Precision;
 use crate::geometry::{Convolution, Linear, MatMul, Pooling};
 use crate::network::{Layer, Network, NetworkError, Polynomial};
+use crate::ring::Ring;
 
 /// The number formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -44,6 +45,14 @@ impl fmt::Display for Truncation {
 }
 
 impl NumberFormat {
+    /// Bytes of an element on the wire.
+    #[must_use]
+    pub fn wire_bytes(self) -> usize {
+        match self {
+            Self::Int64 => crate::ring::Int64::WIRE_BYTES,
+        }
+    }
+
     /// Its precision and range.
     #[must_use]
     pub fn precision(self) -> Precision {
@@ -456,6 +465,14 @@ impl Plan {
         self.output_fraction
     }
 
+    /// The longest message of a run, bytes.
+    #[must_use]
+    pub fn largest_message(&self) -> usize {
+        let parameters = self.parameters.iter().map(|parameter| &parameter.len);
+        let lens = self.private_lens.iter().chain(&self.masked_lens).chain(parameters);
+        lens.max().map_or(0, |len| len * self.format.wire_bytes())
+    }
+
     /// Exchanges between the two servers in one inference.
     #[must_use]
     pub fn rounds(&self) -> usize {
@@ -772,7 +789,9 @@ impl Compiler {
         for power in powers.products() {
             let (low, high) = (power / 2, power - power / 2);
             let mut operand = |compiler: &mut Self, j: usize| {
-                let value = values[j].unwrap_or(value);
+                let Some(value) = values[j] else {
+                    unreachable!("a power comes after the powers that it is made of");
+                };
                 let id = *masked[j].get_or_insert_with(|| compiler.open(value));
                 (id, value.fraction)
             };

@@ -85,12 +85,24 @@ impl Seed {
     /// # Errors
     /// If there is no randomness.
     pub fn fresh() -> Result<Self, NoRandomness> {
-        let mut bytes = [0; SEED_BYTES];
-        getrandom::fill(&mut bytes)?;
-        Ok(Self(bytes))
+        // Filled in place: a copy on the stack would not be wiped.
+        let mut seed = Self([0; SEED_BYTES]);
+        getrandom::fill(&mut seed.0)?;
+        Ok(seed)
     }
 
-    /// A seed received from the party it is shared with (or fixed, in a test).
+    /// A copy of the first [`SEED_BYTES`] of a message; what is missing is zero,
+    /// so check the length before.
+    #[must_use]
+    pub(crate) fn copy_from(message: &[u8]) -> Self {
+        let mut seed = Self([0; SEED_BYTES]);
+        for (byte, received) in seed.0.iter_mut().zip(message) {
+            *byte = *received;
+        }
+        seed
+    }
+
+    /// A seed that is fixed, for tests and for runs that must be repeatable.
     #[must_use]
     pub fn from_bytes(bytes: [u8; SEED_BYTES]) -> Self {
         Self(bytes)
@@ -135,12 +147,12 @@ impl Seed {
     #[must_use]
     pub fn into_stream(self) -> KeyStream {
         let (key, counter) = self.0.split_at(16);
-        let mut whole = [0; 32];
-        whole[..16].copy_from_slice(key);
-        whole[16..].copy_from_slice(counter);
-        let [key, counter]: [[u8; 16]; 2] = bytemuck::cast(whole);
-        whole.zeroize();
-        KeyStream(Ctr128BE::new(&key.into(), &counter.into()))
+        let mut words = [[0; 16]; 2];
+        words[0].copy_from_slice(key);
+        words[1].copy_from_slice(counter);
+        let stream = KeyStream(Ctr128BE::new(&words[0].into(), &words[1].into()));
+        words.zeroize();
+        stream
     }
 }
 

@@ -56,7 +56,7 @@ pub enum LaunchError {
     /// A configuration could not be written as YAML.
     #[error("cannot write a configuration: {0}")]
     Yaml(#[from] serde_yaml::Error),
-    /// Parties failed; the first to fail comes first.
+    /// Parties failed, in the order in which they were seen to.
     #[error("{}", failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Failed {
         /// Each failed party.

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::server::TlsStream;
-use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status, Streaming};
@@ -26,7 +26,7 @@ use crate::config::PartyConfig;
 use crate::identity::{self, Credentials};
 
 /// A stranger gets this long for the TLS handshake.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+const HANDSHAKE: Duration = Duration::from_secs(3);
 
 /// Handshakes under way at once; more wait in the listener's queue.
 const HANDSHAKES: usize = 64;
@@ -101,6 +101,8 @@ struct Gate {
     expected: Vec<Role>,
     admitted: Mutex<HashSet<Role>>,
     arrivals: mpsc::UnboundedSender<Arrival>,
+    /// Frames that may wait to be sent on one connection.
+    queue: usize,
     refusals: Refusals,
 }
 
@@ -149,7 +151,7 @@ impl Gate {
 
 #[tonic::async_trait]
 impl Party for Gate {
-    type ExchangeStream = UnboundedReceiverStream<Result<Frame, Status>>;
+    type ExchangeStream = ReceiverStream<Result<Frame, Status>>;
 
     async fn exchange(
         &self,
@@ -158,12 +160,12 @@ impl Party for Gate {
         let certificate =
             request.extensions().get::<PeerCertificate>().and_then(|peer| peer.0.as_ref());
         let peer = self.admit(certificate)?;
-        let (sender, receiver) = mpsc::unbounded_channel();
+        let (sender, receiver) = mpsc::channel(self.queue);
         let outgoing = Outgoing::Response(sender);
         self.arrivals
             .send(Arrival { peer, outgoing, incoming: request.into_inner() })
             .map_err(|_| Status::unavailable(format!("{} is closing", self.role)))?;
-        Ok(Response::new(UnboundedReceiverStream::new(receiver)))
+        Ok(Response::new(ReceiverStream::new(receiver)))
     }
 }
 
@@ -172,12 +174,14 @@ pub(super) struct Acceptor {
     expected: Vec<Role>,
     arrivals: mpsc::UnboundedReceiver<Arrival>,
     refusals: Refusals,
+    accepting: tokio::task::AbortHandle,
 }
 
 /// Starts to listen, if the role does.
 pub(super) async fn listen(
     config: &PartyConfig,
     credentials: &Credentials,
+    queue: usize,
 ) -> Result<Option<Acceptor>, ConnectError> {
     let Some(address) = config.listen else {
         return Ok(None);
@@ -194,13 +198,14 @@ pub(super) async fn listen(
         expected: expected.clone(),
         admitted: Mutex::default(),
         arrivals: arrived,
+        queue,
         refusals: refusals.clone(),
     };
     let service = PartyServer::new(gate)
         .max_decoding_message_size(MAX_FRAME)
         .max_encoding_message_size(MAX_FRAME);
     let (secured, connections) = mpsc::channel(HANDSHAKES);
-    tokio::spawn(accept(
+    let accepting = tokio::spawn(accept(
         listener,
         TlsAcceptor::from(credentials.server.clone()),
         secured,
@@ -215,7 +220,7 @@ pub(super) async fn listen(
             .add_service(service)
             .serve_with_incoming(connections),
     );
-    Ok(Some(Acceptor { expected, arrivals, refusals }))
+    Ok(Some(Acceptor { expected, arrivals, refusals, accepting: accepting.abort_handle() }))
 }
 
 /// Accepts connections and completes their TLS handshakes, for as long as the runtime lives.
@@ -258,7 +263,8 @@ async fn accept(
 }
 
 impl Acceptor {
-    /// Waits until every expected role has connected.
+    /// Waits until every expected role has connected, then stops listening: once a
+    /// run is under way, strangers get nothing done at its expense.
     pub(super) async fn wait(
         &mut self,
         until: Instant,
@@ -278,6 +284,7 @@ impl Acceptor {
                 }
             }
         }
+        self.accepting.abort();
         Ok(())
     }
 }
@@ -303,6 +310,7 @@ mod tests {
             expected: PartyConfig::accepts(Role::Server1),
             admitted: Mutex::default(),
             arrivals: mpsc::unbounded_channel().0,
+            queue: 1,
             refusals: Refusals::default(),
         };
         let admit = |role, session| gate.admit(Some(&certificate(role, session)));

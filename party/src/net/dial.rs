@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint, Uri};
 
@@ -33,6 +33,7 @@ pub(super) async fn dial(
     config: &PartyConfig,
     credentials: &Credentials,
     peer: Role,
+    queue: usize,
     until: Instant,
 ) -> Result<Arrival, ConnectError> {
     let Some(address) = config.peers.get(&peer) else {
@@ -44,7 +45,7 @@ pub(super) async fn dial(
     };
     let mut seen = String::from("no answer");
     loop {
-        let attempt = attempt(config, credentials, peer, address);
+        let attempt = attempt(config, credentials, peer, queue, address);
         match tokio::time::timeout_at(until.into(), attempt).await {
             Ok(Ok(arrival)) => return Ok(arrival),
             Ok(Err(Failure::Final(reason))) => return Err(ConnectError::Refused { peer, reason }),
@@ -64,6 +65,7 @@ async fn attempt(
     config: &PartyConfig,
     credentials: &Credentials,
     peer: Role,
+    queue: usize,
     address: &str,
 ) -> Result<Arrival, Failure> {
     let unreachable = |error: std::io::Error| Failure::Unreachable(error.to_string());
@@ -95,11 +97,11 @@ async fn attempt(
         .connect_with_connector(connector)
         .await
         .map_err(|error| Failure::Unreachable(with_causes(&error)))?;
-    let (sender, receiver) = mpsc::unbounded_channel();
+    let (sender, receiver) = mpsc::channel(queue);
     let response = PartyClient::new(channel)
         .max_decoding_message_size(MAX_FRAME)
         .max_encoding_message_size(MAX_FRAME)
-        .exchange(UnboundedReceiverStream::new(receiver))
+        .exchange(ReceiverStream::new(receiver))
         .await
         .map_err(|status| match status.code() {
             // Whoever holds this session's only certificate for the role was here first.

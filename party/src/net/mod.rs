@@ -7,7 +7,8 @@
 //!
 //! Nothing drives the connections between calls. A message that was handed over
 //! is written before `send` returns, as far as the socket takes it; what is left
-//! goes out during the next wait.
+//! goes out during the next wait. What may be left is bounded, so a peer that
+//! asks and does not listen makes `send` wait, and then fail.
 
 use std::pin::Pin;
 use std::rc::Rc;
@@ -22,7 +23,7 @@ use spdz::prg::SessionId;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 use crate::config::{ConfigError, MAX_CHUNK_BYTES, PartyConfig, Transport};
 use crate::identity::{Credentials, IdentityError};
@@ -115,12 +116,20 @@ pub enum ConnectError {
     },
 }
 
+/// How long to listen for a peer's own account of a failure, after the deadline
+/// for its message: whoever waits for the one to blame gives up at about the
+/// same time.
+const LINGER: Duration = Duration::from_millis(300);
+
+/// gRPC's prefix of a message, bytes.
+const GRPC_PREFIX: usize = 5;
+
 /// Bytes and messages of one connection, by phase.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// Bytes of the frames sent, before TLS.
+    /// Bytes of the gRPC messages sent, before HTTP/2 and TLS.
     pub sent_bytes: [u64; Phase::ALL.len()],
-    /// Bytes of the frames received, after TLS.
+    /// Bytes of the gRPC messages received.
     pub received_bytes: [u64; Phase::ALL.len()],
     /// Whole messages received.
     pub received_messages: [u64; Phase::ALL.len()],
@@ -194,17 +203,45 @@ fn excerpt(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(200).collect()
 }
 
+/// The bytes of the gRPC message that carries `chunk`.
+fn message_bytes(chunk: &Chunk) -> u64 {
+    let length = chunk.encoded_len();
+    (GRPC_PREFIX + prost::encoding::key_len(2) + prost::length_delimiter_len(length) + length)
+        as u64
+}
+
+/// Keys and shares travel in chunks, so their data is not printed.
+impl std::fmt::Debug for Chunk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Chunk(message {}, {} of {} bytes)", self.sequence, self.data.len(), self.length)
+    }
+}
+
 /// Where frames to a peer go: a request's or a response's stream.
 enum Outgoing {
-    Request(mpsc::UnboundedSender<Frame>),
-    Response(mpsc::UnboundedSender<Result<Frame, Status>>),
+    Request(mpsc::Sender<Frame>),
+    Response(mpsc::Sender<Result<Frame, Status>>),
+}
+
+/// Why a frame was not taken.
+enum Unsent {
+    Closed,
+    Late,
 }
 
 impl Outgoing {
-    fn send(&self, frame: Frame) -> bool {
-        match self {
-            Self::Request(sender) => sender.send(frame).is_ok(),
-            Self::Response(sender) => sender.send(Ok(frame)).is_ok(),
+    /// Queues a frame; waits for room until `until`.
+    async fn send(&self, frame: Frame, until: Instant) -> Result<(), Unsent> {
+        let sent = async {
+            match self {
+                Self::Request(sender) => sender.send(frame).await.is_ok(),
+                Self::Response(sender) => sender.send(Ok(frame)).await.is_ok(),
+            }
+        };
+        match tokio::time::timeout_at(until.into(), sent).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Unsent::Closed),
+            Err(_) => Err(Unsent::Late),
         }
     }
 }
@@ -221,6 +258,8 @@ pub struct Link {
     transport: Transport,
     deadline: Duration,
     traffic: Traffic,
+    /// The peer has ended its side in good order.
+    ended: bool,
 }
 
 impl Link {
@@ -236,26 +275,31 @@ impl Link {
         &self.traffic
     }
 
-    /// Tells the peer that this party gives up, and why.
-    pub fn abort(&mut self, reason: &str) {
-        let abort = Abort { reason: reason.into() };
+    /// Tells the peer that this party gives up, and why; `reason` must be nothing private.
+    pub fn abort(&mut self, reason: &str, disagreement: bool) {
+        let abort = Abort { reason: reason.into(), disagreement };
         if let Some(outgoing) = &self.outgoing {
-            outgoing.send(Frame { content: Some(Content::Abort(abort)) });
+            let frame = Frame { content: Some(Content::Abort(abort)) };
+            let until = Instant::now() + Duration::from_millis(100);
+            // The peer may be gone; it will notice.
+            let _ = self.runtime.block_on(outgoing.send(frame, until));
         }
     }
 
     /// Ends this side of the connection and waits until the peer has ended its
     /// own, so that everything that was sent has arrived; at most `patience`.
-    pub fn close(mut self, patience: Duration) {
+    ///
+    /// # Errors
+    /// If the peer did not, or ended otherwise than in good order.
+    pub fn close(mut self, patience: Duration) -> Result<(), ChannelFault> {
         self.outgoing = None;
-        let Self { runtime, mut incoming, .. } = self;
-        let drain = async { while let Ok(Some(_)) = incoming.message().await {} };
-        // Whether the peer ended in time makes no difference any more.
-        let _ = runtime.block_on(async { tokio::time::timeout(patience, drain).await });
-    }
-
-    fn error(&self, tag: Tag, fault: ChannelFault) -> ChannelError {
-        ChannelError { tag, fault }
+        let runtime = self.runtime.clone();
+        self.deadline = patience;
+        match runtime.block_on(self.next(Instant::now() + patience)) {
+            Err(ChannelFault::Lost { .. }) if self.ended => Ok(()),
+            Err(fault) => Err(fault),
+            Ok(_) => Err(self.envelope("another message")),
+        }
     }
 
     fn lost(&self, reason: impl Into<String>) -> ChannelFault {
@@ -289,12 +333,23 @@ impl Link {
             tokio::task::yield_now().await;
         };
         match frame {
-            None => Err(self.lost("it ended the connection")),
+            None => {
+                self.ended = true;
+                Err(self.lost("it ended the connection"))
+            }
+            // Too long, or no protobuf: tonic says so with these two.
+            Some(Err(status))
+                if status.code() == Code::OutOfRange
+                    || status.message().starts_with("failed to decode") =>
+            {
+                Err(self.envelope(format!("what is no frame: {}", excerpt(status.message()))))
+            }
             Some(Err(status)) => Err(self.lost(excerpt(status.message()))),
             Some(Ok(Frame { content: None })) => Err(self.envelope("a frame without content")),
-            Some(Ok(Frame { content: Some(Content::Abort(Abort { reason })) })) => {
+            Some(Ok(Frame { content: Some(Content::Abort(abort)) })) => {
+                let Abort { reason, disagreement } = abort;
                 let reason = excerpt(&reason);
-                Err(ChannelFault::Aborted { peer: self.peer, reason })
+                Err(ChannelFault::Aborted { peer: self.peer, disagreement, reason })
             }
             Some(Ok(Frame { content: Some(content) })) => Ok(content),
         }
@@ -311,21 +366,37 @@ impl Link {
         length: usize,
         until: Instant,
     ) -> Result<Bytes, ChannelFault> {
-        let chunk = match self.next(until).await? {
-            Content::Chunk(chunk) => chunk,
-            Content::Hello(_) | Content::Abort(_) => {
-                return Err(self.envelope("a second introduction"));
-            }
+        let Content::Chunk(chunk) = self.next(until).await? else {
+            return Err(self.envelope("a second introduction"));
         };
-        let bytes = chunk.encoded_len() as u64;
-        let phase = self.admit(&chunk, tag, length)?;
-        self.traffic.received_bytes[phase as usize] += bytes;
+        let phase = admit(self.peer, self.session, self.received, &chunk, tag, length)?;
+        self.traffic.received_bytes[phase as usize] += message_bytes(&chunk);
         Ok(chunk.data)
     }
 
-    /// Whether `chunk` belongs to the next message, which has `tag` and `length`.
-    fn admit(&self, chunk: &Chunk, tag: Tag, length: usize) -> Result<Phase, ChannelFault> {
-        admit(self.peer, self.session, self.received, chunk, tag, length)
+    async fn enqueue(&mut self, frame: Frame, until: Instant) -> Result<(), ChannelFault> {
+        let Some(outgoing) = &self.outgoing else {
+            return Err(self.lost("the connection is closed"));
+        };
+        match outgoing.send(frame, until).await {
+            Ok(()) => Ok(()),
+            Err(Unsent::Late) => {
+                let waited = self.deadline;
+                Err(ChannelFault::Unread { peer: self.peer, waited })
+            }
+            // The stream's end says more than the failure to write to it.
+            Err(Unsent::Closed) => {
+                Err(self.account().await.unwrap_or_else(|| self.lost("the connection is closed")))
+            }
+        }
+    }
+
+    /// What the peer says of its end, if it says it soon.
+    async fn account(&mut self) -> Option<ChannelFault> {
+        match self.next(Instant::now() + LINGER).await {
+            Err(ChannelFault::Deadline { .. }) | Ok(_) => None,
+            Err(fault) => Some(fault),
+        }
     }
 
     async fn recv_message(&mut self, tag: Tag, length: usize) -> Result<Bytes, ChannelFault> {
@@ -361,6 +432,7 @@ impl Channel for Link {
         let length = message.len() as u64;
         let sequence = self.sent;
         self.sent += 1;
+        let until = Instant::now() + self.deadline;
         loop {
             let data = message.split_to(message.len().min(self.transport.chunk_bytes));
             let chunk = Chunk {
@@ -372,20 +444,12 @@ impl Channel for Link {
                 length,
                 data,
             };
-            self.traffic.sent_bytes[tag.phase as usize] += chunk.encoded_len() as u64;
+            self.traffic.sent_bytes[tag.phase as usize] += message_bytes(&chunk);
             let frame = Frame { content: Some(Content::Chunk(chunk)) };
-            if !self.outgoing.as_ref().is_some_and(|outgoing| outgoing.send(frame)) {
-                // The stream's end says more than the failure to write to it.
-                let mut fault = self.lost("the connection is closed");
-                let until = Instant::now() + Duration::from_millis(100);
-                let runtime = self.runtime.clone();
-                if let Err(found) = runtime.block_on(self.next(until))
-                    && !matches!(found, ChannelFault::Deadline { .. })
-                {
-                    fault = found;
-                }
-                return Err(self.error(tag, fault));
-            }
+            let runtime = self.runtime.clone();
+            runtime
+                .block_on(self.enqueue(frame, until))
+                .map_err(|fault| ChannelError { tag, fault })?;
             if message.is_empty() {
                 break;
             }
@@ -397,7 +461,16 @@ impl Channel for Link {
 
     fn recv(&mut self, tag: Tag, length: usize) -> Result<Bytes, ChannelError> {
         let runtime = self.runtime.clone();
-        runtime.block_on(self.recv_message(tag, length)).map_err(|fault| self.error(tag, fault))
+        runtime.block_on(async {
+            match self.recv_message(tag, length).await {
+                // Perhaps the peer waits for another, and is about to say so.
+                Err(fault @ ChannelFault::Deadline { .. }) => {
+                    let fault = self.account().await.unwrap_or(fault);
+                    Err(ChannelError { tag, fault })
+                }
+                other => other.map_err(|fault| ChannelError { tag, fault }),
+            }
+        })
     }
 }
 
@@ -449,11 +522,12 @@ pub fn connect(config: &PartyConfig, plan: &Plan) -> Result<Vec<Link>, ConnectEr
         .map_err(ConnectError::Runtime)?;
     let until = Instant::now() + config.deadlines.connect();
     let introduction = Introduction::new(config, plan);
+    let queue = queue_frames(plan, config.transport.chunk_bytes);
     let mut arrivals = runtime.block_on(async {
-        let mut acceptor = accept::listen(config, &credentials).await?;
+        let mut acceptor = accept::listen(config, &credentials, queue).await?;
         let mut arrivals = Vec::new();
         for &peer in PartyConfig::dials(config.role) {
-            arrivals.push(dial::dial(config, &credentials, peer, until).await?);
+            arrivals.push(dial::dial(config, &credentials, peer, queue, until).await?);
         }
         if let Some(acceptor) = &mut acceptor {
             acceptor.wait(until, config.deadlines.connect(), &mut arrivals).await?;
@@ -474,59 +548,68 @@ pub fn connect(config: &PartyConfig, plan: &Plan) -> Result<Vec<Link>, ConnectEr
             transport: config.transport,
             deadline: config.deadlines.message(),
             traffic: Traffic::default(),
+            ended: false,
         })
         .collect();
-    for link in &links {
-        if let Some(outgoing) = &link.outgoing {
-            outgoing.send(introduction.hello());
-        }
-    }
-    let mut agreed = Ok(());
-    for link in &mut links {
-        agreed = introduce(link, &introduction, until.max(Instant::now() + link.deadline));
-        if agreed.is_err() {
-            break;
-        }
-    }
-    if let Err(error) = agreed {
-        give_up(links, &error.to_string());
+    if let Err(error) = introduce(&mut links, &introduction) {
+        give_up(links, &error.to_string(), matches!(error, ConnectError::Mismatch { .. }));
         return Err(error);
     }
     Ok(links)
 }
 
-/// Hears the peer's introduction.
-fn introduce(link: &mut Link, ours: &Introduction, until: Instant) -> Result<(), ConnectError> {
-    let peer = link.peer;
-    let runtime = link.runtime.clone();
-    match runtime.block_on(link.next(until)) {
-        Ok(Content::Hello(hello)) => ours.check(peer, &hello),
-        Ok(_) => {
-            let fault = link.envelope("a message before its introduction");
-            Err(ConnectError::Handshake { peer, fault })
-        }
-        Err(fault) => Err(ConnectError::Handshake { peer, fault }),
-    }
+/// Frames that may wait to be sent to one peer: two of the plan's largest
+/// messages, since servers send to each other before they listen.
+fn queue_frames(plan: &Plan, chunk_bytes: usize) -> usize {
+    64 + 2 * plan.largest_message().div_ceil(chunk_bytes)
 }
 
-/// Tells all peers why this party gives up, and closes the connections.
-pub fn give_up(mut links: Vec<Link>, reason: &str) {
-    for link in &mut links {
-        link.abort(reason);
+/// Introduces this party to all peers, then hears them.
+fn introduce(links: &mut [Link], ours: &Introduction) -> Result<(), ConnectError> {
+    let failed = |peer| move |fault| ConnectError::Handshake { peer, fault };
+    for link in links.iter_mut() {
+        let runtime = link.runtime.clone();
+        let until = Instant::now() + link.deadline;
+        runtime.block_on(link.enqueue(ours.hello(), until)).map_err(failed(link.peer))?;
     }
-    close(links, Duration::from_millis(500));
+    for link in links.iter_mut() {
+        let runtime = link.runtime.clone();
+        let until = Instant::now() + link.deadline;
+        match runtime.block_on(link.next(until)).map_err(failed(link.peer))? {
+            Content::Hello(hello) => ours.check(link.peer, &hello)?,
+            _ => {
+                let fault = link.envelope("a message before its introduction");
+                return Err(ConnectError::Handshake { peer: link.peer, fault });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Tells all peers why this party gives up, and closes the connections. The
+/// reason must be nothing private.
+pub fn give_up(mut links: Vec<Link>, reason: &str, disagreement: bool) {
+    for link in &mut links {
+        link.abort(reason, disagreement);
+    }
+    // How the peers take it makes no difference any more.
+    let _ = close(links, Duration::from_millis(500));
 }
 
 /// Closes all connections in good order; waits at most `patience` for the peers.
-pub fn close(mut links: Vec<Link>, patience: Duration) {
+///
+/// # Errors
+/// The first peer's that did not close in good order.
+pub fn close(mut links: Vec<Link>, patience: Duration) -> Result<(), ChannelFault> {
     // All our ends first: a peer may be waiting for another of us.
     for link in &mut links {
         link.outgoing = None;
     }
     let until = Instant::now() + patience;
-    for link in links {
-        link.close(until.saturating_duration_since(Instant::now()));
-    }
+    links
+        .into_iter()
+        .map(|link| link.close(until.saturating_duration_since(Instant::now())))
+        .fold(Ok(()), Result::and)
 }
 
 /// A peer that has connected and proved its role.

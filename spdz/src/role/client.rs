@@ -8,6 +8,7 @@ use crate::masked;
 use crate::plan::{Operation, Plan};
 use crate::prg::Seed;
 use crate::ring::Ring;
+use crate::share::Share;
 
 /// The client's side of a session.
 pub struct Client<R, C> {
@@ -57,7 +58,7 @@ impl<R: Ring, C: Channel> Client<R, C> {
     ///
     /// # Errors
     /// If an input or an output is outside the format's range, or a server is
-    /// gone, silent or sends something else. After an output out of range the
+    /// gone, silent or sends something else. After [`Error::OutputRange`] the
     /// session is in order and may go on.
     pub fn infer(&mut self, ready: Ready, inputs: &[f32]) -> Result<Vec<f64>, Error> {
         let plan = &self.plan;
@@ -69,14 +70,13 @@ impl<R: Ring, C: Channel> Client<R, C> {
                 batch: plan.batch(),
             });
         }
-        let mut encoded = Vec::with_capacity(inputs.len());
-        for (index, &value) in inputs.iter().enumerate() {
-            let element = precision
+        let mut encoded = Share::<R>::zeros(inputs.len());
+        for (index, (&value, element)) in inputs.iter().zip(&mut encoded.0).enumerate() {
+            *element = precision
                 .encode::<R>(f64::from(value), precision.fraction)
                 .map_err(|source| Error::Range { tensor: "input".into(), index, source })?;
-            encoded.push(element);
         }
-        let message = masked::mask_input::<R>(encoded, ready.seeds);
+        let message = masked::mask_input(encoded, ready.seeds);
         let tag = |step: usize| Tag::new(Phase::Online, ready.inference, step as u32);
         for server in &mut self.servers {
             server.send(tag(0), message.clone()).map_err(at(plan))?;
@@ -92,8 +92,8 @@ impl<R: Ring, C: Channel> Client<R, C> {
             .enumerate()
             .map(|(index, (y0, y1))| {
                 precision.decode::<R>(R::add(y0, y1), plan.output_fraction()).map_err(|source| {
-                    let tensor = format!("output of {}", plan.steps()[last].layer);
-                    Error::Range { tensor, index, source }
+                    let layer = plan.steps()[last].layer.clone();
+                    Error::OutputRange { layer, index, source }
                 })
             })
             .collect()

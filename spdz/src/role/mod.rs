@@ -21,7 +21,7 @@
 
 use bytes::Bytes;
 
-use crate::channel::{Channel, ChannelError, ChannelFault, Phase, Role, Tag};
+use crate::channel::{Channel, ChannelError, Phase, Role, Tag};
 use crate::fixed::RangeError;
 use crate::network::weights::WeightsError;
 use crate::plan::Plan;
@@ -59,9 +59,20 @@ pub enum Error {
     /// A number that the format cannot hold.
     #[error("{tensor}, element {index}: {source}")]
     Range {
-        /// The parameter (`conv1.weight`), the input, or the layer whose output it is.
+        /// The parameter (`conv1.weight`) or the input.
         tensor: String,
         /// Its place in the flattened tensor, the batch included.
+        index: usize,
+        /// The number and the range.
+        source: RangeError,
+    },
+    /// An output that the format cannot hold: the computation overflowed, or a
+    /// local truncation failed. The session is in order and may go on.
+    #[error("output of {layer}, element {index}: {source}")]
+    OutputRange {
+        /// The last layer.
+        layer: String,
+        /// Its place in the flattened output, the batch included.
         index: usize,
         /// The number and the range.
         source: RangeError,
@@ -79,25 +90,6 @@ pub enum Error {
     /// The weights do not belong to the network.
     #[error(transparent)]
     Weights(#[from] WeightsError),
-}
-
-impl Error {
-    /// The peer that is to blame, if it was one.
-    #[must_use]
-    pub fn peer(&self) -> Option<Role> {
-        match self {
-            Self::Channel { error, .. } => Some(match &error.fault {
-                ChannelFault::Lost { peer, .. }
-                | ChannelFault::Deadline { peer, .. }
-                | ChannelFault::Aborted { peer, .. }
-                | ChannelFault::Tag { peer, .. }
-                | ChannelFault::Length { peer, .. }
-                | ChannelFault::Envelope { peer, .. } => *peer,
-            }),
-            Self::Command { peer, .. } => Some(*peer),
-            _ => None,
-        }
-    }
 }
 
 /// Names the place in the plan at which a channel failed.
@@ -176,7 +168,5 @@ fn send_seed<C: Channel>(channel: &mut C, tag: Tag, seed: &Seed) -> Result<(), C
 
 fn recv_seed<C: Channel>(channel: &mut C, tag: Tag) -> Result<Seed, ChannelError> {
     let message = channel.recv(tag, SEED_BYTES)?;
-    let mut bytes = [0; SEED_BYTES];
-    bytes.copy_from_slice(&message);
-    Ok(Seed::from_bytes(bytes))
+    Ok(Seed::copy_from(&message))
 }
