@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -150,12 +151,47 @@ pub struct TrainArguments {
     pub out: PathBuf,
 }
 
+/// As shells report a program that Ctrl-C ended.
+const INTERRUPTED: u8 = 130;
+
+/// An error and its causes on one line; most of ours quote their cause already.
+fn explain(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
 impl Cli {
+    /// Does what the command line asks for, and says on standard error why if it cannot.
+    #[must_use]
+    pub fn main(self) -> ExitCode {
+        let Err(error) = self.run() else {
+            return ExitCode::SUCCESS;
+        };
+        let interrupted = error
+            .chain()
+            .any(|cause| matches!(cause.downcast_ref(), Some(local::LaunchError::Interrupted)));
+        let (code, message) = if interrupted {
+            (ExitCode::from(INTERRUPTED), String::from("interrupted"))
+        } else {
+            (ExitCode::FAILURE, format!("error: {}", explain(&error)))
+        };
+        // Without a place to complain to, the exit code has to do.
+        let _ = writeln!(io::stderr().lock(), "{message}");
+        code
+    }
+
     /// Does what the command line asks for.
     ///
     /// # Errors
     /// If it cannot be done; the error says why.
-    pub fn run(self) -> anyhow::Result<()> {
+    fn run(self) -> anyhow::Result<()> {
         match self.command {
             Command::Data(arguments) => {
                 let mut stdout = io::stdout().lock();
@@ -183,6 +219,14 @@ impl Cli {
 mod tests {
     use super::*;
     use clap::CommandFactory;
+
+    #[test]
+    fn a_cause_that_is_quoted_already_is_not_repeated() {
+        let error = anyhow::anyhow!("no such file").context("cannot read x: no such file");
+        assert_eq!(explain(&error), "cannot read x: no such file");
+        let error = error.context("A failed");
+        assert_eq!(explain(&error), "A failed: cannot read x: no such file");
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

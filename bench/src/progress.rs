@@ -5,6 +5,9 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use party::run::{Progress, Stage};
 
+const WAITING: &str = "{spinner} {msg} [{elapsed}]";
+const COUNTING: &str = "{spinner} {msg} {wide_bar} {pos}/{len} [{eta} left]";
+
 /// The progress of a series of runs.
 pub(crate) struct Reporter {
     bar: ProgressBar,
@@ -16,19 +19,18 @@ impl Reporter {
     /// Writes to standard error.
     pub(crate) fn new() -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-        bar.enable_steady_tick(Duration::from_millis(200));
-        Self { bar, label: String::new(), stage: None }
+        let reporter = Self { bar, label: String::new(), stage: None };
+        reporter.style(WAITING);
+        reporter.bar.enable_steady_tick(Duration::from_millis(200));
+        reporter
     }
 
     /// Something begins that cannot be counted.
     pub(crate) fn begin(&mut self, label: &str, what: &str) {
         self.label = label.into();
         self.stage = None;
+        self.style(WAITING);
         self.bar.unset_length();
-        // A template that is a constant always parses.
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} [{elapsed}]") {
-            self.bar.set_style(style);
-        }
         self.say(what);
     }
 
@@ -36,19 +38,23 @@ impl Reporter {
     pub(crate) fn update(&mut self, progress: Progress) {
         if self.stage != Some(progress.stage) {
             self.stage = Some(progress.stage);
-            self.bar.reset();
-            self.bar.set_length(progress.of);
-            let template = "{spinner} {msg} {wide_bar} {pos}/{len} [{eta} left]";
-            if let Ok(style) = ProgressStyle::with_template(template) {
-                self.bar.set_style(style);
-            }
             self.say(match progress.stage {
                 Stage::Warmup => "warming up",
                 Stage::Timed => "timed inferences",
                 Stage::Accuracy => "scoring the test set",
             });
+            self.bar.reset();
+            self.bar.set_length(progress.of);
+            self.style(COUNTING);
         }
         self.bar.set_position(progress.done);
+    }
+
+    fn style(&self, template: &str) {
+        // A template that is a constant always parses.
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            self.bar.set_style(style);
+        }
     }
 
     /// A line that stays.

@@ -141,7 +141,12 @@ impl Table1 {
             Network::builtin(name).with_context(|| format!("there is no network {name}"))?;
         let weights_path = self.weights(name);
         let bytes = fs::read(&weights_path)
-            .with_context(|| format!("cannot read the weights {}", weights_path.display()))?;
+            .with_context(|| {
+            format!(
+                "cannot read the weights {}; run this in the repository's folder, or say where they are with --models",
+                weights_path.display()
+            )
+        })?;
         let weights = Weights::from_safetensors(&bytes, &network)
             .with_context(|| format!("weights {}", weights_path.display()))?;
         let images = party::idx::read_images(
