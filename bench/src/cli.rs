@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
-
 use party::config::Transport;
 use spdz::plan::NumberFormat;
 
@@ -53,8 +53,8 @@ pub struct Table1Arguments {
     networks: Vec<String>,
     /// Number formats to measure
     #[arg(long, value_name = "FORMATS", value_delimiter = ',', default_value = "int64")]
-    #[arg(value_parser = ["int64"])]
-    formats: Vec<String>,
+    #[arg(value_parser = PossibleValuesParser::new(["int64"]).map(|_| NumberFormat::Int64))]
+    formats: Vec<NumberFormat>,
     /// Images of one inference
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     batch_size: u16,
@@ -91,7 +91,7 @@ impl Table1Arguments {
         ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed))?;
         let plan = table1::Table1 {
             networks: self.networks,
-            formats: self.formats.iter().map(|_| NumberFormat::Int64).collect(),
+            formats: self.formats,
             batch_size: self.batch_size.into(),
             repetitions: self.repetitions,
             warmup: self.warmup,

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use flate2::read::{GzDecoder, MultiGzDecoder};
 use sha2::{Digest, Sha256};
 
+use party::files::write_whole;
 use party::idx::{self, IdxError, Images};
 
 /// Classes of the labels: the digits.
@@ -187,17 +188,25 @@ impl Dataset {
 }
 
 impl File {
+    /// Where it lies in a folder: under its name, gzipped or not.
+    ///
+    /// # Errors
+    /// If it is not there.
+    pub fn locate(&self, folder: &Path) -> Result<PathBuf, DataError> {
+        let plain = folder.join(self.name);
+        let gzipped = folder.join(format!("{}.gz", self.name));
+        [plain, gzipped]
+            .into_iter()
+            .find(|path| path.exists())
+            .ok_or_else(|| DataError::Missing { name: self.name, folder: folder.to_owned() })
+    }
+
     /// Its unpacked content, from a folder where it lies under its name, gzipped or not.
     ///
     /// # Errors
     /// If it is missing or not the right one.
     pub fn read(&self, folder: &Path) -> Result<Vec<u8>, DataError> {
-        let plain = folder.join(self.name);
-        let gzipped = folder.join(format!("{}.gz", self.name));
-        let path = [plain, gzipped]
-            .into_iter()
-            .find(|path| path.exists())
-            .ok_or_else(|| DataError::Missing { name: self.name, folder: folder.to_owned() })?;
+        let path = self.locate(folder)?;
         let failed = |error| DataError::File { path: path.clone(), error };
         let file = std::fs::File::open(&path).map_err(failed)?;
         let bytes = if path.extension().is_some_and(|extension| extension == "gz") {
@@ -295,13 +304,6 @@ fn store(
         say(&format!("{}: stored, checksum right", file.name));
     }
     Ok(())
-}
-
-/// Writes a file so that under its name it is there either whole or not at all.
-pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let part = path.with_extension("part");
-    std::fs::write(&part, bytes)?;
-    std::fs::rename(&part, path)
 }
 
 /// Where the files can be downloaded.

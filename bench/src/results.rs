@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use party::files::write_whole;
 use party::result::RunResult;
 use serde::{Deserialize, Serialize};
 
@@ -42,7 +43,7 @@ impl Results {
             std::fs::create_dir_all(folder)?;
             let mut json = serde_json::to_string_pretty(self)?;
             json.push('\n');
-            std::fs::write(&path, json)
+            write_whole(&path, json.as_bytes())
         };
         match write() {
             Ok(()) => Ok(path),

@@ -14,11 +14,12 @@ use spdz::network::Network;
 use spdz::network::weights::Weights;
 use spdz::plan::{NumberFormat, Truncation};
 
+use crate::data::Dataset;
 use crate::environment::Environment;
 use crate::launch::local::{self, Job};
 use crate::progress::Reporter;
 use crate::results::{Results, SCHEMA_VERSION};
-use crate::{paper, plaintext};
+use crate::{data, paper, plaintext};
 
 /// What to measure.
 #[derive(Clone, Debug)]
@@ -97,10 +98,9 @@ impl Table1 {
         interrupted: &AtomicBool,
     ) -> anyhow::Result<RunResult> {
         let result = folder.join("result.json");
-        let file = |name: &str| -> anyhow::Result<PathBuf> {
-            let path = self.data.join(name);
-            fs::canonicalize(&path)
-                .with_context(|| format!("cannot find {}; get it with: bench data", path.display()))
+        let file = |file: data::File| -> anyhow::Result<PathBuf> {
+            // The parties may run in another folder than this program.
+            Ok(fs::canonicalize(file.locate(&self.data)?)?)
         };
         let job = Job {
             computation: Computation {
@@ -111,14 +111,14 @@ impl Table1 {
             },
             weights: self.weights(network),
             workload: Workload {
-                images: file("t10k-images-idx3-ubyte.gz")?,
+                images: file(data::TEST_IMAGES)?,
                 warmup: self.warmup,
                 repetitions: self.repetitions,
                 accuracy: (self.accuracy_samples > 0)
                     .then(|| {
                         anyhow::Ok(AccuracyWorkload {
                             samples: self.accuracy_samples,
-                            labels: file("t10k-labels-idx1-ubyte.gz")?,
+                            labels: file(data::TEST_LABELS)?,
                             reference: reference.into(),
                         })
                     })
@@ -149,14 +149,7 @@ impl Table1 {
         })?;
         let weights = Weights::from_safetensors(&bytes, &network)
             .with_context(|| format!("weights {}", weights_path.display()))?;
-        let images = party::idx::read_images(
-            &fs::read(self.data.join("t10k-images-idx3-ubyte.gz")).with_context(|| {
-                format!(
-                    "cannot read the test images in {}; get them with: bench data",
-                    self.data.display()
-                )
-            })?,
-        )?;
+        let images = Dataset::test(&self.data)?.images;
         let samples = self.accuracy_samples.min(images.count);
         let inputs = plaintext::inputs(&images);
         let inputs = inputs.slice(ndarray::s![..samples, ..]);

@@ -111,7 +111,6 @@ fn five_processes_classify_real_images() {
         assert!(run.online.mean_ms > 0.0 && run.offline.mean_ms > 0.0);
         let sum = run.online.mean_ms + run.offline.mean_ms;
         assert!((run.combined.mean_ms - sum).abs() < 1e-9);
-        // Each opened element crosses once each way; framing adds little.
         assert!(run.online_bytes > 0 && run.offline_bytes > 0);
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod files;
 pub mod identity;
 pub mod idx;
 pub mod net;

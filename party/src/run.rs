@@ -1,7 +1,7 @@
 //! A run, from the configuration to the result: one function for each role.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use spdz::role::{self, Client, Producer, Server, ServerLinks, provide_model, rep
 use zeroize::Zeroizing;
 
 use crate::config::{ConfigError, PartyConfig, Workload};
+use crate::files;
 use crate::net::{self, ConnectError, Link};
 use crate::result::{AccuracyCounter, Latency, RunResult};
 use crate::workload::{self, DataError, Expected, Inputs};
@@ -156,10 +157,14 @@ pub fn run(config: &PartyConfig) -> Result<(), RunError> {
     }
 }
 
+/// A failure of a message that is this crate's affair, not the plan's.
+fn at(place: &'static str) -> impl Fn(ChannelError) -> RunError {
+    move |error| RunError::Role(role::Error::Channel { place: place.into(), error })
+}
+
 /// A failure after the last message.
 fn parting(fault: ChannelFault) -> RunError {
-    let error = ChannelError { tag: report_tag(0), fault };
-    RunError::Role(role::Error::Channel { place: "closing the connections".into(), error })
+    at("closing the connections")(ChannelError { tag: report_tag(0), fault })
 }
 
 /// What a party brings to the run besides its configuration.
@@ -255,9 +260,7 @@ fn serve<R: Ring>(
     tracing::info!(inferences, "evaluated all inferences");
     let report = Report::of(other, producer, client);
     let tag = report_tag(inferences);
-    client.send(tag, report.to_bytes()).map_err(|error| {
-        RunError::Role(role::Error::Channel { place: "report to the client".into(), error })
-    })
+    client.send(tag, report.to_bytes()).map_err(at("report to the client"))
 }
 
 /// What a server measured over a session; sums over all inferences.
@@ -396,9 +399,8 @@ fn infer<R: Ring>(
     let inferences = client.finish()?;
     let mut sum = Report::default();
     for server in servers(links) {
-        let bytes = server.recv(report_tag(inferences), Report::BYTES).map_err(|error| {
-            RunError::Role(role::Error::Channel { place: "report of a server".into(), error })
-        })?;
+        let bytes =
+            server.recv(report_tag(inferences), Report::BYTES).map_err(at("report of a server"))?;
         let report = Report::from_bytes(&bytes);
         sum.online_bytes = sum.online_bytes.saturating_add(report.online_bytes);
         sum.offline_bytes = sum.offline_bytes.saturating_add(report.offline_bytes);
@@ -436,10 +438,8 @@ fn tolerate(outputs: Result<Vec<f64>, role::Error>) -> Result<Option<Vec<f64>>, 
 }
 
 /// Writes the result so that a reader sees all of it or none.
-fn write_result(path: &PathBuf, result: &RunResult) -> Result<(), RunError> {
-    let refuse = |source: std::io::Error| RunError::Result { path: path.clone(), source };
+fn write_result(path: &Path, result: &RunResult) -> Result<(), RunError> {
+    let refuse = |source: std::io::Error| RunError::Result { path: path.into(), source };
     let json = serde_json::to_vec_pretty(result).map_err(|error| refuse(error.into()))?;
-    let partial = path.with_extension("partial");
-    std::fs::write(&partial, json).map_err(refuse)?;
-    std::fs::rename(&partial, path).map_err(refuse)
+    files::write_whole(path, &json).map_err(refuse)
 }

@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
+use party::files::write_whole;
 use spdz::network::{Network, weights::Weights};
 
 use super::{Progress, TRAINED_WITH, train};
 use crate::card::{Augmentation, Measured, ModelCard, Training};
 use crate::cli::TrainArguments;
-use crate::data::{Dataset, sha256, write_whole};
+use crate::data::{Dataset, sha256};
 
 /// Trains the networks one after the other.
 ///

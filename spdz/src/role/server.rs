@@ -38,8 +38,8 @@ pub struct Server<R: Ring, C> {
 
 impl<R: Ring, C: Channel> Server<R, C> {
     /// Agrees on keys and receives the masked model, after which the model owner
-    /// has nothing more to do. `fresh` must be fresh from
-    /// the operating system; server 0 makes it the key shared with server 1.
+    /// has nothing more to do. `fresh` must be fresh from the operating system;
+    /// server 0 makes it the key shared with server 1.
     ///
     /// # Errors
     /// If a peer is gone, silent or sends something else.
