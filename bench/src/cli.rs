@@ -1,18 +1,19 @@
 //! The command line of `bench`.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand};
-use party::config::Transport;
-use spdz::plan::NumberFormat;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use party::config::{OfflineMode, Stock, Transport};
+use spdz::channel::Name;
+use spdz::plan::{NumberFormat, Truncation};
 
 use crate::launch::local;
-use crate::{data, table1};
+use crate::{data, run, table1};
 
 /// Data, trained models and measurements of the secure-inference toolkit.
 #[derive(Debug, Parser)]
@@ -42,6 +43,117 @@ pub enum Command {
     /// loopback, runs timed inferences and then the test set, prints the paper's
     /// Table 1 beside what it measured, and writes DIR/results.json.
     Table1(Table1Arguments),
+    /// Run a graph of your own between any number of players on this machine
+    ///
+    /// Starts two servers, the producer and a process for each of the graph's
+    /// players on loopback, over the same mutual TLS as between machines. Each
+    /// player reads the tensors that the graph has it bring from a safetensors
+    /// file, and writes what it learns, and that alone, to another.
+    #[command(after_long_help = run::HELP)]
+    Run(RunArguments),
+}
+
+/// A number format on the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Format {
+    /// Integers modulo 2^64: fast
+    #[value(name = "Int64")]
+    Int64,
+    /// Ten residues of integers of 103 bits: precise
+    #[value(name = "Int100")]
+    Int100,
+}
+
+impl From<Format> for NumberFormat {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Int64 => Self::Int64,
+            Format::Int100 => Self::Int100,
+        }
+    }
+}
+
+/// A truncation on the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Truncate {
+    /// Without interaction; wrong with a small probability
+    #[value(name = "Local")]
+    Local,
+    /// In one round; never wrong within the format's range
+    #[value(name = "Interactive")]
+    Interactive,
+}
+
+impl From<Truncate> for Truncation {
+    fn from(truncation: Truncate) -> Self {
+        match truncation {
+            Truncate::Local => Self::Local,
+            Truncate::Interactive => Self::Interactive,
+        }
+    }
+}
+
+/// When randomness is made, on the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Offline {
+    /// Before each evaluation, and as part of its runtime
+    Inline,
+    /// For all timed evaluations before the first of them
+    Ahead,
+}
+
+/// How parties compute, whatever it is.
+#[derive(Debug, Args)]
+struct Manner {
+    /// How products are brought back to the format's precision; without it Local
+    /// for Int64 and Interactive for Int100
+    #[arg(long, value_name = "HOW", ignore_case = true)]
+    truncation: Option<Truncate>,
+    /// When the producer makes randomness
+    #[arg(long, value_name = "WHEN", default_value = "inline")]
+    offline: Offline,
+    /// Memory of each server for randomness made ahead, units of 2^20 bytes
+    #[arg(long, value_name = "N", default_value_t = Stock::default().memory_megabytes, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    stock_megabytes: u64,
+    /// The party program; without it the one beside this program
+    #[arg(long, value_name = "FILE")]
+    party: Option<PathBuf>,
+    /// How long a party looks for a message before it sleeps, microseconds
+    #[arg(long, value_name = "MICROS", default_value_t = Transport::default().spin_micros)]
+    spin_micros: u64,
+}
+
+impl Manner {
+    fn truncation(&self) -> Option<Truncation> {
+        self.truncation.map(Truncation::from)
+    }
+
+    fn offline(&self) -> OfflineMode {
+        match self.offline {
+            Offline::Inline => OfflineMode::Inline,
+            Offline::Ahead => OfflineMode::Ahead,
+        }
+    }
+
+    fn stock(&self) -> Stock {
+        Stock { memory_megabytes: self.stock_megabytes }
+    }
+
+    fn transport(&self) -> Transport {
+        Transport { spin_micros: self.spin_micros, ..Transport::default() }
+    }
+
+    fn party(&self) -> Result<PathBuf, local::LaunchError> {
+        self.party.clone().map_or_else(local::party_program, Ok)
+    }
+}
+
+/// A flag that Ctrl-C sets.
+fn interruptible() -> anyhow::Result<Arc<AtomicBool>> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let flag = interrupted.clone();
+    ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed))?;
+    Ok(interrupted)
 }
 
 /// Arguments of `bench table1`.
@@ -52,9 +164,9 @@ pub struct Table1Arguments {
     #[arg(value_parser = ["A", "B", "C"])]
     networks: Vec<String>,
     /// Number formats to measure
-    #[arg(long, value_name = "FORMATS", value_delimiter = ',', default_value = "int64")]
-    #[arg(value_parser = PossibleValuesParser::new(["int64"]).map(|_| NumberFormat::Int64))]
-    formats: Vec<NumberFormat>,
+    #[arg(long, value_name = "FORMATS", value_delimiter = ',', default_value = "Int64")]
+    #[arg(ignore_case = true)]
+    formats: Vec<Format>,
     /// Images of one inference
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     batch_size: u16,
@@ -76,32 +188,28 @@ pub struct Table1Arguments {
     /// Folder with the trained weights
     #[arg(long, value_name = "DIR", default_value = "bench/models")]
     models: PathBuf,
-    /// The party program; without it the one beside this program
-    #[arg(long, value_name = "FILE")]
-    party: Option<PathBuf>,
-    /// How long a party looks for a message before it sleeps, microseconds
-    #[arg(long, value_name = "MICROS", default_value_t = Transport::default().spin_micros)]
-    spin_micros: u64,
+    #[command(flatten)]
+    manner: Manner,
 }
 
 impl Table1Arguments {
     fn run(self) -> anyhow::Result<()> {
-        let interrupted = Arc::new(AtomicBool::new(false));
-        let flag = interrupted.clone();
-        ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed))?;
         let plan = table1::Table1 {
             networks: self.networks,
-            formats: self.formats,
+            formats: self.formats.into_iter().map(NumberFormat::from).collect(),
+            truncation: self.manner.truncation(),
+            offline: self.manner.offline(),
+            stock: self.manner.stock(),
             batch_size: self.batch_size.into(),
             repetitions: self.repetitions,
             warmup: self.warmup,
             accuracy_samples: self.accuracy_samples.into(),
             data: self.data,
             models: self.models,
-            party: self.party.map_or_else(local::party_program, Ok)?,
-            transport: Transport { spin_micros: self.spin_micros, ..Transport::default() },
+            party: self.manner.party()?,
+            transport: self.manner.transport(),
         };
-        let results = plan.run(&interrupted)?;
+        let results = plan.run(interruptible()?.as_ref())?;
         let path = results.write(&self.out)?;
         writeln!(
             io::stdout().lock(),
@@ -109,6 +217,74 @@ impl Table1Arguments {
             table1::render(&results),
             path.display()
         )?;
+        Ok(())
+    }
+}
+
+/// Arguments of `bench run`.
+#[derive(Debug, Args)]
+pub struct RunArguments {
+    /// The graph, JSON or YAML by its ending
+    graph: PathBuf,
+    /// What a player brings, a safetensors file: the graph's names, F32 or F64
+    #[arg(long = "player", value_name = "NAME=FILE", value_parser = named_file)]
+    players: Vec<(Name, PathBuf)>,
+    /// Where to write what a player learns, a safetensors file
+    #[arg(long = "output", value_name = "NAME=FILE", value_parser = named_file)]
+    outputs: Vec<(Name, PathBuf)>,
+    /// The number format
+    #[arg(long, default_value = "Int64", ignore_case = true)]
+    format: Format,
+    /// How often to evaluate the graph
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    evaluations: u64,
+    #[command(flatten)]
+    manner: Manner,
+}
+
+/// `NAME=FILE`.
+fn named_file(text: &str) -> Result<(Name, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, file)) if !file.is_empty() => {
+            let name = name.parse().map_err(|error| format!("{error}"))?;
+            Ok((name, file.into()))
+        }
+        _ => {
+            Err("expected a player's name, an equals sign and a file, as in alice=a.safetensors"
+                .into())
+        }
+    }
+}
+
+/// Files by player, each given once.
+fn by_player(option: &str, files: Vec<(Name, PathBuf)>) -> anyhow::Result<BTreeMap<Name, PathBuf>> {
+    let mut map = BTreeMap::new();
+    for (name, file) in files {
+        if map.insert(name, file).is_some() {
+            anyhow::bail!(
+                "{option} {name}=... is given twice; put all tensors of a player into one file"
+            );
+        }
+    }
+    Ok(map)
+}
+
+impl RunArguments {
+    fn run(self) -> anyhow::Result<()> {
+        let run = run::Run {
+            graph: self.graph,
+            inputs: by_player("--player", self.players)?,
+            outputs: by_player("--output", self.outputs)?,
+            format: self.format.into(),
+            truncation: self.manner.truncation(),
+            evaluations: self.evaluations,
+            offline: self.manner.offline(),
+            stock: self.manner.stock(),
+            party: self.manner.party()?,
+            transport: self.manner.transport(),
+        };
+        let report = run.run(interruptible()?.as_ref())?;
+        write!(io::stdout().lock(), "{report}")?;
         Ok(())
     }
 }
@@ -204,6 +380,7 @@ impl Cli {
                 Ok(told?)
             }
             Command::Table1(arguments) => arguments.run(),
+            Command::Run(arguments) => arguments.run(),
             #[cfg(feature = "train")]
             Command::Train(arguments) => crate::train::command::run(&arguments),
             #[cfg(not(feature = "train"))]
@@ -231,6 +408,18 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_file_has_a_player() {
+        let parse = |text: &str| named_file(text).map(|(name, file)| (name.to_string(), file));
+        assert_eq!(parse("alice=a=b"), Ok(("alice".into(), "a=b".into())));
+        for text in ["alice", "alice=", "=a", "Alice=a"] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+        let twice = ["a", "b"].map(|file| named_file(&format!("alice={file}")).unwrap());
+        let error = by_player("--player", twice.into()).unwrap_err().to_string();
+        assert!(error.contains("--player alice=... is given twice"), "{error}");
     }
 
     #[test]

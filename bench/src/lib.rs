@@ -10,6 +10,7 @@ pub mod patches;
 pub mod plaintext;
 mod progress;
 pub mod results;
+pub mod run;
 pub mod table1;
 #[cfg(feature = "train")]
 pub mod train;

@@ -190,7 +190,7 @@ fn average_pool(values: &[f32], [_, width, channels]: [usize; 3], window: usize)
 mod tests {
     use super::*;
     use safetensors::{Dtype, tensor::TensorView};
-    use spdz::network::Polynomial;
+    use spdz::polynomial::Polynomial;
 
     /// Every kind of layer, small.
     fn small() -> Network {

@@ -34,13 +34,14 @@ impl Reporter {
         self.say(what);
     }
 
-    /// The client got further.
+    /// The player that commands got further.
     pub(crate) fn update(&mut self, progress: Progress) {
         if self.stage != Some(progress.stage) {
             self.stage = Some(progress.stage);
             self.say(match progress.stage {
+                Stage::Prepare => "having randomness made ahead",
                 Stage::Warmup => "warming up",
-                Stage::Timed => "timed inferences",
+                Stage::Timed => "timed evaluations",
                 Stage::Accuracy => "scoring the test set",
             });
             self.bar.reset();

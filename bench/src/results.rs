@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::environment::Environment;
 
 /// The version of the schema.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// A `results.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -19,7 +19,7 @@ pub struct Results {
     pub schema_version: u32,
     /// The machine and the build.
     pub environment: Environment,
-    /// One entry for each network, format and batch size.
+    /// One entry for each network and format.
     pub runs: Vec<RunResult>,
 }
 

@@ -1,15 +1,19 @@
 //! `bench table1`: the paper's Table 1 again, on this machine.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use anyhow::Context;
-use party::config::{AccuracyWorkload, Computation, Deadlines, Transport, Workload};
+use party::config::{
+    AccuracyWorkload, Computation, Deadlines, OfflineMode, PlayerTask, Stock, Transport, Workload,
+};
 use party::result::RunResult;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
+use spdz::channel::Name;
 use spdz::network::Network;
 use spdz::network::weights::Weights;
 use spdz::plan::{NumberFormat, Truncation};
@@ -28,6 +32,12 @@ pub struct Table1 {
     pub networks: Vec<String>,
     /// The number formats.
     pub formats: Vec<NumberFormat>,
+    /// The truncation; the usual one of each format without it.
+    pub truncation: Option<Truncation>,
+    /// When randomness is made.
+    pub offline: OfflineMode,
+    /// How much of it may wait at the servers.
+    pub stock: Stock,
     /// Inputs of one inference.
     pub batch_size: usize,
     /// Timed inferences.
@@ -104,16 +114,18 @@ impl Table1 {
         };
         let job = Job {
             computation: Computation {
-                network: network.into(),
-                format,
-                truncation: Truncation::Local,
-                batch_size: self.batch_size,
+                truncation: self.truncation,
+                ..Computation::of_network(network, self.batch_size, format)
             },
-            weights: self.weights(network),
-            workload: Workload {
+            players: BTreeMap::from([(
+                Name::MODEL_OWNER,
+                PlayerTask { inputs: Some(self.weights(network)), ..PlayerTask::default() },
+            )]),
+            workload: Some(Workload {
                 images: file(data::TEST_IMAGES)?,
                 warmup: self.warmup,
                 repetitions: self.repetitions,
+                offline: self.offline,
                 accuracy: (self.accuracy_samples > 0)
                     .then(|| {
                         anyhow::Ok(AccuracyWorkload {
@@ -124,7 +136,8 @@ impl Table1 {
                     })
                     .transpose()?,
                 result: result.clone(),
-            },
+            }),
+            stock: self.stock,
             deadlines: Deadlines::default(),
             transport: self.transport,
         };
@@ -170,8 +183,8 @@ fn summary(run: &RunResult) -> String {
         )
     });
     format!(
-        "{} {}: {:.2} ms combined, {:.2} ms online{accuracy}",
-        run.network, run.format, run.combined.mean_ms, run.online.mean_ms
+        "{} {} {}: {:.2} ms combined, {:.2} ms online{accuracy}",
+        run.network, run.format, run.truncation, run.combined.mean_ms, run.online.mean_ms
     )
 }
 
@@ -182,10 +195,12 @@ pub fn render(results: &Results) -> String {
     let mut text = String::new();
     let repetitions = results.runs.first().map_or(0, |run| run.repetitions);
     let batch = results.runs.first().map_or(1, |run| run.batch_size);
+    let offline = results.runs.first().map_or(OfflineMode::Inline, |run| run.offline_mode);
     // Writing to a string cannot fail.
     let _ = writeln!(
         text,
-        "Table 1: private inference on MNIST, batch {batch}, {repetitions} timed inferences"
+        "Table 1: private inference on MNIST, batch {batch}, {repetitions} timed inferences, \
+         randomness made {offline}"
     );
     let _ = writeln!(
         text,
@@ -195,11 +210,11 @@ pub fn render(results: &Results) -> String {
     let _ = writeln!(text, "  paper: 36 cores for each party, one cloud region, batch 1\n");
     let _ = writeln!(
         text,
-        "             runtime, ms                              accuracy, %                   KL divergence"
+        "                       runtime, ms                              accuracy, %                   KL divergence"
     );
     let _ = writeln!(
         text,
-        "             paper (sd)     here (sd)        online   paper plain/secure  here plain/secure   paper    here"
+        "                       paper (sd)     here (sd)        online   paper plain/secure  here plain/secure   paper    here"
     );
     for run in &results.runs {
         let paper = paper::table1(&run.network, run.format);
@@ -210,9 +225,10 @@ pub fn render(results: &Results) -> String {
             |plain: f64, secure: f64| format!("{:.2} / {:.2}", plain * 100.0, secure * 100.0);
         let _ = writeln!(
             text,
-            "{:<2} {:<8}  {:<13}  {:<15}  {:<7}  {:<18}  {:<18}  {:<7}  {}",
+            "{:<2} {:<6} {:<11}  {:<13}  {:<15}  {:<7}  {:<18}  {:<18}  {:<7}  {}",
             run.network,
             run.format,
+            run.truncation,
             paper.map_or("-".into(), |p| pair(p.mean_ms, p.stddev_ms, 0)),
             pair(run.combined.mean_ms, run.combined.stddev_ms, 2),
             format!("{:.2}", run.online.mean_ms),
@@ -222,20 +238,31 @@ pub fn render(results: &Results) -> String {
             run.accuracy.map_or("-".into(), |a| format!("{:.1e}", a.mean_kl_divergence)),
         );
     }
-    let _ = writeln!(
-        text,
-        "\nRuntime is offline and online together: the producer makes each inference's randomness\n\
-         within it. Online starts when the randomness is there. Bytes and rounds of one inference:"
-    );
+    let runtime = match offline {
+        OfflineMode::Inline => {
+            "Runtime is offline and online together: the producer makes each inference's randomness\n\
+             within it. Online starts when the randomness is there. Bytes and rounds of one inference:"
+        }
+        OfflineMode::Ahead => {
+            "Runtime is online alone: the producer made the randomness of all inferences before the\n\
+             first. The paper's has both. Bytes, rounds and time spent ahead for one inference:"
+        }
+    };
+    let _ = writeln!(text, "\n{runtime}");
     for run in &results.runs {
         let agreement = run.accuracy.map_or(String::new(), |a| {
             format!(", {:.2} % of {} predictions agree", a.agreement * 100.0, a.samples)
         });
+        let ahead = match run.offline_mode {
+            OfflineMode::Inline => String::new(),
+            OfflineMode::Ahead => format!(" in {:.2} ms", run.offline.mean_ms),
+        };
         let _ = writeln!(
             text,
-            "{:<2} {:<8}  online {:.1} kB in {} rounds, offline {:.1} kB{agreement}",
+            "{:<2} {:<6} {:<11}  online {:.1} kB in {} rounds, offline {:.1} kB{ahead}{agreement}",
             run.network,
             run.format,
+            run.truncation,
             run.online_bytes as f64 / 1e3,
             run.online_rounds,
             run.offline_bytes as f64 / 1e3,

@@ -1,4 +1,5 @@
-//! Five processes on real images, and everything that can go wrong between them.
+//! Processes on real images and on graphs of one's own, and everything that can go wrong
+//! between them.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -8,12 +9,18 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use bench::launch::local::{self, Failure, Job, LaunchError};
+use bench::run::{Report, Run};
 use bench::table1::Table1;
 use bytes::Bytes;
-use party::config::{Computation, Deadlines, PartyConfig, Transport, Workload};
+use party::config::{
+    Computation, Deadlines, OfflineMode, PartyConfig, PlayerTask, Stock, Transport, Workload,
+};
 use party::net;
-use spdz::channel::{Channel, Phase, Role, Tag};
-use spdz::plan::{NumberFormat, Truncation};
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+use spdz::channel::{Channel, Name, Phase, Role, Tag};
+use spdz::graph::{Clear, Graph, GraphBuilder, Tensors};
+use spdz::plan::{NumberFormat, Operation, Truncation};
 use tempfile::TempDir;
 
 /// Parties wait this long for each other in tests of failures, seconds.
@@ -29,6 +36,10 @@ fn own_folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
+fn brings(file: &str) -> PlayerTask {
+    PlayerTask { inputs: Some(own_folder(file)), ..PlayerTask::default() }
+}
+
 /// A run of network A with so many inferences that it does not end by itself.
 struct Scenario {
     folder: TempDir,
@@ -39,20 +50,17 @@ impl Scenario {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let job = Job {
-            computation: Computation {
-                network: "A".into(),
-                format: NumberFormat::Int64,
-                truncation: Truncation::Local,
-                batch_size: 1,
-            },
-            weights: own_folder("models/a.safetensors"),
-            workload: Workload {
+            computation: Computation::of_network("A", 1, NumberFormat::Int64),
+            players: BTreeMap::from([(Name::MODEL_OWNER, brings("models/a.safetensors"))]),
+            workload: Some(Workload {
                 images: own_folder("data/t10k-images-idx3-ubyte.gz"),
                 warmup: 0,
                 repetitions: 1_000_000,
+                offline: OfflineMode::Inline,
                 accuracy: None,
                 result: folder.path().join("result.json"),
-            },
+            }),
+            stock: Stock::default(),
             deadlines: Deadlines { connect_seconds: DEADLINE, message_seconds: DEADLINE },
             transport: Transport::default(),
         };
@@ -84,51 +92,70 @@ fn failures(running: &mut local::Running) -> BTreeMap<Role, Failure> {
     }
 }
 
-#[test]
-fn five_processes_classify_real_images() {
-    for (network, batch_size, rounds) in [("A", 1, 6), ("B", 3, 9), ("C", 16, 9)] {
-        let table = Table1 {
-            networks: vec![network.into()],
-            formats: vec![NumberFormat::Int64],
-            batch_size,
-            repetitions: 3,
-            warmup: 1,
-            // No multiple of the batches: the last is padded.
-            accuracy_samples: 500,
-            data: own_folder("data"),
-            models: own_folder("models"),
-            party: party_program(),
-            transport: Transport::default(),
-        };
-        let results = table.run(&AtomicBool::new(false)).unwrap();
-        let run = &results.runs[0];
-        let accuracy = run.accuracy.unwrap();
-        assert_eq!((run.batch_size, run.repetitions, run.online_rounds), (batch_size, 3, rounds));
-        assert_eq!(accuracy.samples, 500);
-        assert!(accuracy.secure >= 0.99 && accuracy.plaintext >= 0.99, "{accuracy:?}");
-        assert!(accuracy.agreement >= 0.998, "{accuracy:?}");
-        assert!((0.0..=1e-6).contains(&accuracy.mean_kl_divergence), "{accuracy:?}");
-        assert!(run.online.mean_ms > 0.0 && run.offline.mean_ms > 0.0);
-        let sum = run.online.mean_ms + run.offline.mean_ms;
-        assert!((run.combined.mean_ms - sum).abs() < 1e-9);
-        assert!(run.online_bytes > 0 && run.offline_bytes > 0);
-    }
-}
-
-#[test]
-fn online_bytes_are_what_the_plan_says() {
-    let table = Table1 {
-        networks: vec!["C".into()],
+/// Timed inferences of a network, and nothing scored.
+fn table1(network: &str, batch_size: usize, repetitions: u64) -> Table1 {
+    Table1 {
+        networks: vec![network.into()],
         formats: vec![NumberFormat::Int64],
-        batch_size: 1,
-        repetitions: 5,
+        truncation: None,
+        offline: OfflineMode::Inline,
+        stock: Stock::default(),
+        batch_size,
+        repetitions,
         warmup: 0,
         accuracy_samples: 0,
         data: own_folder("data"),
         models: own_folder("models"),
         party: party_program(),
         transport: Transport::default(),
-    };
+    }
+}
+
+#[test]
+fn five_processes_classify_real_images() {
+    use NumberFormat::{Int64, Int100};
+    use OfflineMode::{Ahead, Inline};
+    use Truncation::{Interactive, Local};
+    for (network, format, batch_size, rounds, truncation, offline) in [
+        ("A", Int64, 1, Some(6), None, Inline),
+        ("A", Int100, 2, None, None, Inline),
+        ("B", Int64, 3, None, Some(Interactive), Inline),
+        ("C", Int64, 16, Some(9), Some(Local), Ahead),
+    ] {
+        let computation = Computation::of_network(network, batch_size, format);
+        let plan = Computation { truncation, ..computation }.plan().unwrap();
+        let rounds = rounds.unwrap_or(plan.rounds() as u64);
+        let table = Table1 {
+            formats: vec![format],
+            truncation,
+            offline,
+            warmup: 1,
+            // No multiple of the batches: the last is padded.
+            accuracy_samples: 500,
+            ..table1(network, batch_size, 3)
+        };
+        let results = table.run(&AtomicBool::new(false)).unwrap();
+        let run = &results.runs[0];
+        let accuracy = run.accuracy.unwrap();
+        assert_eq!((run.batch_size, run.repetitions, run.online_rounds), (batch_size, 3, rounds));
+        assert_eq!((run.format, run.truncation), (format, plan.truncation()));
+        assert_eq!(accuracy.samples, 500);
+        assert!(accuracy.secure >= 0.99 && accuracy.plaintext >= 0.99, "{accuracy:?}");
+        assert!(accuracy.agreement >= 0.998, "{accuracy:?}");
+        assert!((0.0..=1e-6).contains(&accuracy.mean_kl_divergence), "{accuracy:?}");
+        assert!(run.online.mean_ms > 0.0 && run.offline.mean_ms > 0.0);
+        assert_eq!(run.offline_mode, offline);
+        let inline = if offline == Inline { run.offline.mean_ms } else { 0.0 };
+        assert!((run.combined.mean_ms - run.online.mean_ms - inline).abs() < 1e-9);
+        assert!(run.online_bytes > 0 && run.offline_bytes > 0);
+        let table = bench::table1::render(&results);
+        assert!(table.contains(&format!("randomness made {offline}")), "{table}");
+    }
+}
+
+#[test]
+fn online_bytes_are_what_the_plan_says() {
+    let table = table1("C", 1, 5);
     let run = table.run(&AtomicBool::new(false)).unwrap().runs.remove(0);
     // Two openings of each activation's input and one of each next layer's, both
     // ways; the masked input to both servers; the shares of ten logits from both.
@@ -159,7 +186,7 @@ fn a_peer_that_never_comes_is_named_within_the_deadline() {
 #[test]
 fn a_party_that_dies_mid_run_is_named_by_those_who_talk_to_it() {
     // The model owner is not among them: once it is done, nobody needs it.
-    for victim in [Role::Server0, Role::Server1, Role::Producer, Role::Client] {
+    for victim in [Role::Server0, Role::Server1, Role::Producer, Role::CLIENT] {
         let scenario = Scenario::new();
         let mut running = scenario.start();
         let interrupted = AtomicBool::new(false);
@@ -186,17 +213,17 @@ fn a_party_that_dies_mid_run_is_named_by_those_who_talk_to_it() {
 #[test]
 fn two_plans_are_refused_before_any_share_moves() {
     let mut scenario = Scenario::new();
-    scenario.config(Role::Client).computation.batch_size = 2;
+    scenario.config(Role::CLIENT).computation.batch_size = Some(2);
     let failures = failures(&mut scenario.start());
-    let message = &failures[&Role::Client].message;
-    assert_eq!(failures[&Role::Client].code, Some(3));
+    let message = &failures[&Role::CLIENT].message;
+    assert_eq!(failures[&Role::CLIENT].code, Some(3));
     assert!(message.contains("has another plan") && message.contains("batch 1"), "{message}");
     // Nobody takes it for something that another attempt could mend.
     assert!(failures.values().all(|f| f.code == Some(3)), "{failures:?}");
     // The set-up, in which shares and keys would move, was never reached.
     for role in ["server0", "server1", "producer", "model-owner"] {
         let log = std::fs::read_to_string(scenario.folder.path().join(format!("{role}.log")));
-        assert!(!log.unwrap().contains("masked model"), "{role}");
+        assert!(!log.unwrap().contains("masked inputs"), "{role}");
     }
 }
 
@@ -219,10 +246,10 @@ fn bad_weights_end_the_run_with_the_tensors_name() {
     let wrong_network = own_folder("models/b.safetensors");
     std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
     for (weights, expected) in [(path, "truncated"), (wrong_network, "fc1.weight")] {
-        scenario.config(Role::ModelOwner).model.as_mut().unwrap().weights = weights;
+        scenario.config(Role::MODEL_OWNER).player.as_mut().unwrap().inputs = Some(weights);
         let failures = failures(&mut scenario.start());
-        assert_eq!(failures[&Role::ModelOwner].code, Some(2));
-        let message = &failures[&Role::ModelOwner].message;
+        assert_eq!(failures[&Role::MODEL_OWNER].code, Some(2));
+        let message = &failures[&Role::MODEL_OWNER].message;
         assert!(message.contains(expected), "{message}");
     }
 }
@@ -248,12 +275,12 @@ fn a_weight_out_of_range_is_told_to_its_owner_alone() {
         (name, view.unwrap())
     });
     std::fs::write(&path, safetensors::serialize(views, None).unwrap()).unwrap();
-    scenario.config(Role::ModelOwner).model.as_mut().unwrap().weights = path;
+    scenario.config(Role::MODEL_OWNER).player.as_mut().unwrap().inputs = Some(path);
     let failures = failures(&mut scenario.start());
-    let own = &failures[&Role::ModelOwner];
+    let own = &failures[&Role::MODEL_OWNER];
     assert_eq!(own.code, Some(2));
     assert!(own.message.contains("fc2.bias") && own.message.contains("54321"), "{own}");
-    for role in Role::ALL.into_iter().filter(|role| *role != Role::ModelOwner) {
+    for role in [Role::Server0, Role::Server1, Role::Producer, Role::CLIENT] {
         assert_eq!(failures[&role].code, Some(4), "{failures:?}");
         let log = std::fs::read_to_string(scenario.folder.path().join(format!("{role}.log")));
         assert!(!log.unwrap().contains("54321"), "{role} learned the weight");
@@ -265,23 +292,23 @@ fn another_roles_or_another_sessions_certificate_opens_nothing() {
     // Another session's: the right role, but from another authority.
     let mut scenario = Scenario::new();
     let stranger = Scenario::new();
-    let identity = stranger.configs.iter().find(|c| c.role == Role::Client).unwrap();
+    let identity = stranger.configs.iter().find(|c| c.role == Role::CLIENT).unwrap();
     let (identity, session) = (identity.identity.clone(), identity.session);
-    let client = scenario.config(Role::Client);
+    let client = scenario.config(Role::CLIENT);
     client.identity = identity;
     client.session = session;
     let found = failures(&mut scenario.start());
-    assert_eq!(found[&Role::Client].code, Some(3), "{found:?}");
+    assert_eq!(found[&Role::CLIENT].code, Some(3), "{found:?}");
     let refused = &found[&Role::Server0].message;
     assert!(refused.contains("client did not connect") && refused.contains("refused"), "{refused}");
 
     // Another role's: server0's certificate is genuine, but server0 does not dial server1.
     let mut scenario = Scenario::new();
     let server0 = scenario.config(Role::Server0).identity.clone();
-    scenario.config(Role::Client).identity = server0;
+    scenario.config(Role::CLIENT).identity = server0;
     let found = failures(&mut scenario.start());
-    assert_eq!(found[&Role::Client].code, Some(2));
-    let message = &found[&Role::Client].message;
+    assert_eq!(found[&Role::CLIENT].code, Some(2));
+    let message = &found[&Role::CLIENT].message;
     assert!(message.contains("not the certificate of client"), "{message}");
 }
 
@@ -300,6 +327,10 @@ fn with_rogue_producer(act: impl FnOnce(&mut [net::Link])) -> BTreeMap<Role, Fai
 
 #[test]
 fn messages_that_do_not_belong_end_the_run_with_their_step() {
+    let plan = Computation::of_network("A", 1, NumberFormat::Int64).plan().unwrap();
+    let product = |step: &spdz::plan::Step| matches!(step.operation, Operation::Linear { .. });
+    let first = plan.steps().iter().position(product).unwrap();
+    let place = format!("offline step {first} (matmul of fc1), inference 0");
     let key = Bytes::from_static(&[9; 32]);
     let setup = |step| Tag::new(Phase::Setup, 0, step);
     type Act = Box<dyn FnOnce(&mut [net::Link])>;
@@ -323,11 +354,11 @@ fn messages_that_do_not_belong_end_the_run_with_their_step() {
                 for link in links.iter_mut() {
                     link.send(setup(0), key.clone()).unwrap();
                     // Far more than the plan allows for the first product.
-                    let tag = Tag::new(Phase::Offline, 0, 1);
+                    let tag = Tag::new(Phase::Offline, 0, first as u32);
                     link.send(tag, Bytes::from(vec![0; 1 << 20])).unwrap();
                 }
             }),
-            "offline step 1 (matmul of fc1), inference 0: producer sent 1048576 bytes",
+            &format!("{place}: producer sent 1048576 bytes"),
         ),
     ];
     for (act, expected) in cases {
@@ -356,7 +387,7 @@ fn a_peer_that_asks_and_does_not_listen_costs_no_more_than_the_agreed_memory() {
     // Server 0, in this process, asks the producer for one inference after the
     // other and never takes what it makes.
     let mut scenario = Scenario::new();
-    scenario.configs.iter_mut().for_each(|config| config.computation.batch_size = 64);
+    scenario.configs.iter_mut().for_each(|config| config.computation.batch_size = Some(64));
     let config = scenario.remove(Role::Server0);
     let mut running = scenario.start();
     let plan = config.computation.plan().unwrap();
@@ -379,11 +410,214 @@ fn an_interrupted_run_leaves_no_process_behind() {
     let scenario = Scenario::new();
     let mut running = scenario.start();
     assert!(running.wait_for_progress(&AtomicBool::new(false)).is_ok());
+    let roles: Vec<Role> = scenario.configs.iter().map(|config| config.role).collect();
     let ids: Vec<u32> =
-        Role::ALL.iter().filter_map(|role| running.process(*role).map(|p| p.id())).collect();
+        roles.iter().filter_map(|role| running.process(*role).map(|p| p.id())).collect();
+    assert_eq!(ids.len(), 5);
     assert!(matches!(running.wait(&AtomicBool::new(true), |_| {}), Err(LaunchError::Interrupted)));
     drop(running);
     for id in ids {
         assert!(!Path::new(&format!("/proc/{id}")).exists(), "process {id} is left");
     }
+}
+
+#[test]
+fn randomness_that_does_not_fit_ends_the_run_with_the_numbers() {
+    let mut scenario = Scenario::new();
+    let client = scenario.config(Role::CLIENT);
+    client.workload.as_mut().unwrap().offline = OfflineMode::Ahead;
+    for server in [Role::Server0, Role::Server1] {
+        scenario.config(server).stock = Some(Stock { memory_megabytes: 1 });
+    }
+    let failures = failures(&mut scenario.start());
+    let by_code = |code| failures.values().filter(move |f| f.code == Some(code));
+    // One of the servers may hear of it from the other.
+    let full = "more than the 1 MB of `stock.memoryMegabytes`";
+    assert!(by_code(2).count() >= 1, "{failures:?}");
+    assert!(by_code(2).all(|f| f.role.is_server() && f.message.contains(full)), "{failures:?}");
+    let client = &failures[&Role::CLIENT];
+    assert!(client.code == Some(4) && client.message.contains(full), "{failures:?}");
+}
+
+/// `square(x w + y)`, of alice's `x` and bob's `w` and `y`, for carol; with `told`, alice
+/// learns the mean.
+fn between_three(told: bool) -> Graph {
+    let g = GraphBuilder::named("between-three", ["alice", "bob", "carol"]);
+    let x = g.share(g.local_input("alice", "x", [2, 3]));
+    let w = g.private_variable("bob", "w", [3, 2]);
+    let y = g.share(g.local_input("bob", "y", [2, 2]));
+    let z = g.square(g.add(g.matmul(x, w), y));
+    if told {
+        g.output("mean", g.reveal("alice", g.reduce_mean(z, [0, 1])));
+    }
+    let z = g.reveal("carol", z);
+    g.output("z", z);
+    g.output("class", g.argmax(z));
+    g.build().unwrap()
+}
+
+/// Numbers from -1 to 1.
+fn wave(count: usize, step: f64) -> Vec<f64> {
+    (0..count).map(|i| (step * (i + 1) as f64).sin()).collect()
+}
+
+fn write_tensors(path: &Path, tensors: &[(&str, Dtype, Vec<usize>, &[f64])]) {
+    let bytes: Vec<(&str, Dtype, Vec<usize>, Vec<u8>)> = tensors
+        .iter()
+        .map(|(name, dtype, shape, values)| {
+            let bytes = values.iter().flat_map(|value| match dtype {
+                Dtype::F32 => (*value as f32).to_le_bytes().to_vec(),
+                _ => value.to_le_bytes().to_vec(),
+            });
+            (*name, *dtype, shape.clone(), bytes.collect())
+        })
+        .collect();
+    let views = bytes.iter().map(|(name, dtype, shape, data)| {
+        (*name, TensorView::new(*dtype, shape.clone(), data).unwrap())
+    });
+    std::fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
+}
+
+/// A tensor that a player wrote, F64.
+fn read_tensor(path: &Path, name: &str) -> (Vec<usize>, Vec<f64>) {
+    let bytes = std::fs::read(path).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let view = file.tensor(name).unwrap();
+    assert_eq!(view.dtype(), Dtype::F64);
+    let values = view.data().as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes));
+    (view.shape().to_vec(), values.collect())
+}
+
+/// What alice and bob bring to four evaluations: alice three inputs in turn, bob always
+/// the same.
+struct Brought {
+    x: Vec<f64>,
+    w: Vec<f64>,
+    y: Vec<f64>,
+}
+
+impl Brought {
+    const EVALUATIONS: usize = 4;
+
+    fn new() -> Self {
+        Self { x: wave(3 * 6, 0.7), w: wave(6, 1.1), y: wave(4, 0.3) }
+    }
+
+    fn write(&self, folder: &Path) -> BTreeMap<Name, PathBuf> {
+        let file = |player: &str| folder.join(format!("{player}.safetensors"));
+        write_tensors(&file("alice"), &[("x", Dtype::F64, vec![3, 2, 3], &self.x)]);
+        let w = ("w", Dtype::F32, vec![3, 2], &self.w[..]);
+        write_tensors(&file("bob"), &[w, ("y", Dtype::F64, vec![2, 2], &self.y)]);
+        ["alice", "bob"].map(|player| (player.parse().unwrap(), file(player))).into()
+    }
+
+    fn in_the_clear(&self, graph: &Graph, evaluation: usize) -> BTreeMap<Name, Tensors> {
+        let tensors = |tensors: &[(&str, [usize; 2], &[f64])]| -> Tensors {
+            let tensor = |(name, shape, values): &(&str, [usize; 2], &[f64])| {
+                ((*name).to_owned(), Clear::new(*shape, values.to_vec()).unwrap())
+            };
+            tensors.iter().map(tensor).collect()
+        };
+        let x = &self.x[evaluation % 3 * 6..][..6];
+        let bob = tensors(&[("w", [3, 2], &self.w), ("y", [2, 2], &self.y)]);
+        let inputs = [("alice", tensors(&[("x", [2, 3], x)])), ("bob", bob)];
+        let inputs = inputs.map(|(player, tensors)| (player.parse().unwrap(), tensors));
+        graph.in_the_clear(&inputs.into()).unwrap()
+    }
+
+    /// Checks the files that players wrote.
+    fn check(&self, graph: &Graph, outputs: &BTreeMap<Name, PathBuf>) {
+        for (player, path) in outputs {
+            for (name, shape) in graph.outputs_of(*player) {
+                let (found_shape, found) = read_tensor(path, &name);
+                assert_eq!(found_shape, [&[Self::EVALUATIONS][..], &shape].concat());
+                let expected = (0..Self::EVALUATIONS)
+                    .flat_map(|k| self.in_the_clear(graph, k)[player][&name].as_slice().to_vec());
+                for (found, expected) in found.iter().zip(expected) {
+                    assert!((found - expected).abs() < 5e-3, "{player} {name} {found} {expected}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn six_processes_compute_a_graph_between_three_players() {
+    for (told, truncation, offline) in [
+        // Carol, who only receives, commands.
+        (false, Truncation::Local, OfflineMode::Inline),
+        // Alice commands, and carol follows.
+        (true, Truncation::Interactive, OfflineMode::Ahead),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let graph = between_three(told);
+        let path = folder.path().join("graph.json");
+        std::fs::write(&path, serde_json::to_string(&graph).unwrap()).unwrap();
+        let brought = Brought::new();
+        let learners = if told { vec!["alice", "carol"] } else { vec!["carol"] };
+        let output = |player: &str| {
+            // The same name but for the ending: they are written at the same time.
+            (player.parse().unwrap(), folder.path().join(format!("learnt.{player}")))
+        };
+        let outputs: BTreeMap<Name, PathBuf> = learners.iter().map(|p| output(p)).collect();
+        let run = Run {
+            graph: path,
+            inputs: brought.write(folder.path()),
+            outputs: outputs.clone(),
+            format: NumberFormat::Int64,
+            truncation: Some(truncation),
+            evaluations: Brought::EVALUATIONS as u64,
+            offline,
+            stock: Stock::default(),
+            party: party_program(),
+            transport: Transport::default(),
+        };
+        let report: Report = run.run(&AtomicBool::new(false)).unwrap();
+        brought.check(&graph, &outputs);
+        assert_eq!(report.processes, 6);
+        let result = &report.result;
+        assert_eq!((result.network.as_str(), result.batch_size), ("between-three", 1));
+        assert_eq!((result.repetitions, result.offline_mode), (4, offline));
+        assert!(result.online.mean_ms > 0.0 && result.offline.mean_ms > 0.0);
+        assert_eq!(result.accuracy, None);
+    }
+}
+
+#[test]
+fn the_run_command_says_what_it_needs_and_what_it_did() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let graph = between_three(true);
+    std::fs::write(place("graph.yaml"), serde_yaml::to_string(&graph).unwrap()).unwrap();
+    let bench = |options: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_bench"));
+        let graph = place("graph.yaml");
+        let output = command.args(["run", &graph, "--evaluations=4"]).args(options).output();
+        let output = output.unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let (code, _, error) = bench(&[]);
+    assert_eq!(code, Some(1));
+    assert!(error.contains("--player bob=FILE, safetensors with w [3, 2], y [2, 2]"), "{error}");
+
+    let brought = Brought::new();
+    let files = brought.write(folder.path());
+    let player =
+        |name: &str| format!("--player={name}={}", files[&name.parse().unwrap()].display());
+    let carol = place("carol.safetensors");
+    let (alice, bob, output) = (player("alice"), player("bob"), format!("--output=carol={carol}"));
+    let (code, table, error) = bench(&[&alice, &bob, &output]);
+    assert_eq!(code, Some(0), "{error}");
+    brought.check(&graph, &BTreeMap::from([("carol".parse().unwrap(), carol.clone().into())]));
+    for expected in ["Int64, Local truncation, 6 processes, evaluations: 4", "online", &carol] {
+        assert!(table.contains(expected), "{table}");
+    }
+    assert!(table.contains("alice learnt mean []: not kept, --output alice=FILE"), "{table}");
+
+    // A party's refusal is the command's.
+    write_tensors(&files[&"bob".parse().unwrap()], &[("w", Dtype::F64, vec![2, 3], &brought.w)]);
+    let (code, _, error) = bench(&[&alice, &bob, &output]);
+    assert_eq!(code, Some(1));
+    assert!(error.contains("bob (exit code 2)") && error.contains("w has shape [2, 3]"), "{error}");
 }

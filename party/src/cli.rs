@@ -9,11 +9,12 @@ use crate::config::PartyConfig;
 use crate::run::{self, RunError};
 use crate::telemetry;
 
-/// One party of a private inference.
+/// One party of a private computation.
 ///
-/// Plays the role that its configuration says (server0, server1, producer,
-/// model-owner or client), connects to the other parties over mutual TLS 1.3,
-/// and ends when the client has what it wanted.
+/// Plays the role that its configuration says (server0, server1, producer, or one
+/// of the players, such as the model-owner and the client of a network), connects
+/// to the other parties over mutual TLS 1.3, and ends when the player that
+/// commands has what it wanted.
 #[derive(Debug, Parser)]
 #[command(
     name = "party",
@@ -22,7 +23,7 @@ use crate::telemetry;
 Exit codes:
   0  the run is complete
   1  something failed inside this process
-  2  bad configuration, identity, weights, images or a number out of range; a retry fails alike
+  2  bad configuration, identity, inputs or outputs, or a number out of range; a retry fails alike
   3  the parties do not agree: another plan, session or role, or a message that does not belong
   4  a peer never came, left, fell silent or gave up; a new run may succeed
 

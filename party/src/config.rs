@@ -9,13 +9,19 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use spdz::channel::Role;
-use spdz::network::Network;
+use spdz::channel::{Name, Role};
+use spdz::graph::Graph;
+use spdz::network::{Network, NetworkError};
 use spdz::plan::{NumberFormat, Plan, PlanError, Truncation};
 use spdz::prg::SessionId;
 
-/// Largest configuration file, bytes.
-const MAX_CONFIG_BYTES: u64 = 1 << 20;
+use crate::tensors::{self, MAX_OUTPUT_BYTES};
+
+/// Largest configuration file, bytes: room for a graph with its public constants.
+pub const MAX_CONFIG_BYTES: u64 = 16 << 20;
+
+/// Most evaluations that a player asks for.
+const MAX_EVALUATIONS: u64 = 1_000_000;
 
 /// Largest part of a message, bytes.
 pub const MAX_CHUNK_BYTES: usize = 4 << 20;
@@ -35,8 +41,8 @@ pub struct PartyConfig {
     /// Where to listen for peers; servers only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listen: Option<SocketAddr>,
-    /// `host:port` of the servers that this party dials: both for the producer,
-    /// the model owner and the client, `server0` for `server1`.
+    /// `host:port` of the servers that this party dials: both for the producer and
+    /// the players, `server0` for `server1`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub peers: BTreeMap<Role, String>,
     /// How long to wait for what.
@@ -45,10 +51,13 @@ pub struct PartyConfig {
     /// How to wait and send.
     #[serde(default)]
     pub transport: Transport,
-    /// The weights; model owner only.
+    /// What prepared randomness may take; servers only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub model: Option<Model>,
-    /// What to infer and measure; client only.
+    pub stock: Option<Stock>,
+    /// What this player brings and what it does with what it learns; players only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub player: Option<PlayerTask>,
+    /// What to infer and measure; in place of `player` for the client of a network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workload: Option<Workload>,
 }
@@ -81,21 +90,27 @@ impl From<Session> for String {
     }
 }
 
-/// What the parties compute together.
+/// What the parties compute together: a `network` or a `graph`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Computation {
     /// `A`, `B` or `C`, the networks of the paper's Figure 3.
-    pub network: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
+    /// Inputs of one inference, 1 to 1024; 1 without it. Networks only: the shapes of
+    /// a graph are its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch_size: Option<usize>,
+    /// Any other computation, in the serialised form of [`Graph`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub graph: Option<Graph>,
     /// The number format.
     #[serde(default = "Computation::default_format")]
     pub format: NumberFormat,
-    /// The truncation.
-    #[serde(default = "Computation::default_truncation")]
-    pub truncation: Truncation,
-    /// Inputs of one inference, 1 to 1024.
-    #[serde(default = "Computation::default_batch_size")]
-    pub batch_size: usize,
+    /// The truncation; without it, the [usual one](Computation::usual_truncation) of
+    /// the format.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub truncation: Option<Truncation>,
 }
 
 impl Computation {
@@ -103,22 +118,65 @@ impl Computation {
         NumberFormat::Int64
     }
 
-    fn default_truncation() -> Truncation {
-        Truncation::Local
+    /// One of the paper's networks on a batch, with the usual truncation.
+    #[must_use]
+    pub fn of_network(name: &str, batch_size: usize, format: NumberFormat) -> Self {
+        Self {
+            network: Some(name.into()),
+            batch_size: Some(batch_size),
+            graph: None,
+            format,
+            truncation: None,
+        }
     }
 
-    fn default_batch_size() -> usize {
-        1
+    /// A graph, with the usual truncation.
+    #[must_use]
+    pub fn of_graph(graph: Graph, format: NumberFormat) -> Self {
+        Self { network: None, batch_size: None, graph: Some(graph), format, truncation: None }
+    }
+
+    /// The truncation that a format has unless another is asked for, as in the paper:
+    /// `Local` for `Int64`, `Interactive` for `Int100`.
+    #[must_use]
+    pub fn usual_truncation(format: NumberFormat) -> Truncation {
+        match format {
+            NumberFormat::Int64 => Truncation::Local,
+            NumberFormat::Int100 => Truncation::Interactive,
+        }
+    }
+
+    /// Inputs of one inference; 1 for a graph.
+    #[must_use]
+    pub fn batch(&self) -> usize {
+        self.batch_size.unwrap_or(1)
     }
 
     /// Compiles the plan.
     ///
     /// # Errors
-    /// If there is no such network or it does not fit the format.
+    /// If it is not either a network or a graph, there is no such network, or it does
+    /// not fit the format.
     pub fn plan(&self) -> Result<Plan, ConfigError> {
-        let network = Network::builtin(&self.network)
-            .ok_or_else(|| ConfigError::Network { found: self.network.clone() })?;
-        Ok(Plan::compile(&network, self.batch_size, self.format, self.truncation)?)
+        let truncation = self.truncation.unwrap_or(Self::usual_truncation(self.format));
+        let compile = |graph: &Graph| Ok(Plan::compile(graph, self.format, truncation)?);
+        match (&self.network, &self.graph) {
+            (Some(name), None) => {
+                let network = Network::builtin(name)
+                    .ok_or_else(|| ConfigError::Network { found: name.clone() })?;
+                compile(&network.graph(self.batch())?)
+            }
+            (None, Some(_)) if self.batch_size.is_some() => Err(ConfigError::Computation(
+                "has `batchSize` beside `graph`; the graph's shapes say it, leave it out",
+            )),
+            (None, Some(graph)) => compile(graph),
+            (None, None) => Err(ConfigError::Computation(
+                "needs `network` (A, B or C) or `graph`, found neither",
+            )),
+            (Some(_), Some(_)) => Err(ConfigError::Computation(
+                "has both `network` and `graph`; leave one of them out",
+            )),
+        }
     }
 }
 
@@ -182,12 +240,68 @@ impl Default for Transport {
     }
 }
 
-/// Where the weights are.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// How much prepared randomness may wait at a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Stock {
+    /// In memory, units of 2^20 bytes, 1 to 1048576. One evaluation's is always kept.
+    pub memory_megabytes: u64,
+}
+
+impl Default for Stock {
+    fn default() -> Self {
+        Self { memory_megabytes: 1024 }
+    }
+}
+
+/// When randomness is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum OfflineMode {
+    /// Before each evaluation, and as part of its runtime.
+    #[default]
+    Inline,
+    /// For all warm-up and timed evaluations before the first of them.
+    Ahead,
+}
+
+impl std::fmt::Display for OfflineMode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Inline => "inline",
+            Self::Ahead => "ahead",
+        })
+    }
+}
+
+/// What a player brings and what it does with what it learns. What is there besides
+/// `inputs` and `outputs` is for the player that commands ([`Plan::driver`]).
+///
+/// Evaluations are counted from 0, warm-up included, at all players alike.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Model {
-    /// A safetensors file with the network's parameters.
-    pub weights: PathBuf,
+pub struct PlayerTask {
+    /// A safetensors file with what the graph has the player bring, by name: F32 or
+    /// F64, in the graph's shape. What it brings to each evaluation may have one more
+    /// axis in front; evaluation k then takes row k, and the first again after the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inputs: Option<PathBuf>,
+    /// Where to write what the player learns, a safetensors file: by name, F64, one row
+    /// an evaluation, NaN where a result was out of the format's range.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outputs: Option<PathBuf>,
+    /// Evaluations before the timed ones; 0 without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warmup: Option<u64>,
+    /// Timed evaluations; 1 without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evaluations: Option<u64>,
+    /// When randomness is made; inline without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offline: Option<OfflineMode>,
+    /// Where to write what was measured, JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<PathBuf>,
 }
 
 /// What the client infers and measures.
@@ -202,6 +316,9 @@ pub struct Workload {
     /// Timed inferences.
     #[serde(default)]
     pub repetitions: u64,
+    /// When randomness is made; what is scored has it made inline.
+    #[serde(default)]
+    pub offline: OfflineMode,
     /// What to score afterwards.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accuracy: Option<AccuracyWorkload>,
@@ -266,13 +383,19 @@ pub enum ConfigError {
         /// What it should be.
         expected: &'static str,
     },
+    /// What to compute is not said once.
+    #[error("the computation {0}")]
+    Computation(&'static str),
     /// There is no such network.
     #[error("there is no network {found:?}; the networks are A, B and C")]
     Network {
         /// The name.
         found: String,
     },
-    /// The network cannot be planned.
+    /// The network cannot be made.
+    #[error(transparent)]
+    Layers(#[from] NetworkError),
+    /// The graph cannot be planned.
     #[error(transparent)]
     Plan(#[from] PlanError),
 }
@@ -301,14 +424,14 @@ impl PartyConfig {
         match role {
             Role::Server0 => &[],
             Role::Server1 => &[Role::Server0],
-            Role::Producer | Role::ModelOwner | Role::Client => &[Role::Server0, Role::Server1],
+            Role::Producer | Role::Player(_) => &[Role::Server0, Role::Server1],
         }
     }
 
-    /// The roles that dial this one.
+    /// The roles of a run of `plan` that dial this one.
     #[must_use]
-    pub fn accepts(role: Role) -> Vec<Role> {
-        Role::ALL.into_iter().filter(|peer| Self::dials(*peer).contains(&role)).collect()
+    pub fn accepts(role: Role, plan: &Plan) -> Vec<Role> {
+        plan.roles().into_iter().filter(|peer| Self::dials(*peer).contains(&role)).collect()
     }
 
     /// Checks what the types do not say.
@@ -316,7 +439,15 @@ impl PartyConfig {
     /// # Errors
     /// If a section is missing or does not belong to the role, or a number is not usable.
     pub fn check(&self) -> Result<(), ConfigError> {
+        let plan = self.computation.plan()?;
         let role = self.role;
+        let roles = plan.roles();
+        if !roles.contains(&role) {
+            let roles: Vec<&str> = roles.iter().map(Role::name).collect();
+            let (graph, roles) = (plan.graph().name(), roles.join(", "));
+            let problem = format!("is of no role of graph {graph}; its roles are {roles}");
+            return Err(ConfigError::Section { role, problem });
+        }
         let section = |there: bool, needed: bool, name: &str| match (there, needed) {
             (false, true) => Err(ConfigError::Section { role, problem: format!("needs `{name}`") }),
             (true, false) => {
@@ -325,13 +456,25 @@ impl PartyConfig {
             }
             _ => Ok(()),
         };
-        let is_server = matches!(role, Role::Server0 | Role::Server1);
-        section(self.listen.is_some(), is_server, "listen")?;
-        section(self.model.is_some(), role == Role::ModelOwner, "model")?;
-        section(self.workload.is_some(), role == Role::Client, "workload")?;
-        for peer in Role::ALL {
-            let needed = Self::dials(role).contains(&peer);
-            section(self.peers.contains_key(&peer), needed, &format!("peers.{peer}"))?;
+        section(self.listen.is_some(), role.is_server(), "listen")?;
+        section(self.stock.is_some(), self.stock.is_some() && role.is_server(), "stock")?;
+        let infers = self.computation.network.is_some() && role == Role::CLIENT;
+        section(self.workload.is_some(), infers, "workload")?;
+        match role {
+            Role::Player(name) if !infers => self.check_player(name, &plan)?,
+            _ => section(self.player.is_some(), false, "player")?,
+        }
+        for peer in Self::dials(role).iter().chain(self.peers.keys()) {
+            let needed = Self::dials(role).contains(peer);
+            section(self.peers.contains_key(peer), needed, &format!("peers.{peer}"))?;
+        }
+        let megabytes = self.stock.unwrap_or_default().memory_megabytes;
+        if !(1..=1 << 20).contains(&megabytes) {
+            return Err(ConfigError::Number {
+                setting: "stock.memoryMegabytes",
+                found: megabytes.to_string(),
+                expected: "1 to 1048576",
+            });
         }
         let deadlines = [
             ("deadlines.connectSeconds", self.deadlines.connect_seconds),
@@ -360,13 +503,65 @@ impl PartyConfig {
                 expected: "at most 10000",
             });
         }
-        self.computation.plan().map(drop)
+        Ok(())
+    }
+
+    /// Checks the section of a player that is not the client of a network.
+    fn check_player(&self, name: Name, plan: &Plan) -> Result<(), ConfigError> {
+        let refuse = |problem| Err(ConfigError::Section { role: self.role, problem });
+        let task = self.player.as_ref();
+        let brings = plan.graph().inputs_of(name);
+        let inputs = task.is_some_and(|task| task.inputs.is_some());
+        if !inputs && !brings.is_empty() {
+            let brings = tensors::describe(&brings);
+            return refuse(format!("needs `player.inputs`, a safetensors file with {brings}"));
+        }
+        let Some(task) = task else { return Ok(()) };
+        if inputs && brings.is_empty() {
+            return refuse("has `player.inputs`, but the graph has it bring nothing".into());
+        }
+        if task.outputs.is_some() && !plan.takes_part(name) {
+            return refuse("has `player.outputs`, but the graph reveals nothing to it".into());
+        }
+        let driver = plan.driver();
+        let commands = [
+            (task.warmup.is_some(), "warmup"),
+            (task.evaluations.is_some(), "evaluations"),
+            (task.offline.is_some(), "offline"),
+            (task.result.is_some(), "result"),
+        ];
+        let command = commands.iter().find(|(there, _)| *there && driver != name);
+        if let Some((_, setting)) = command {
+            return refuse(format!("has `player.{setting}`, which is for {driver}: it commands"));
+        }
+        let (warmup, evaluations) = (task.warmup.unwrap_or(0), task.evaluations.unwrap_or(1));
+        for (setting, found) in [("player.warmup", warmup), ("player.evaluations", evaluations)] {
+            if found > MAX_EVALUATIONS {
+                let (found, expected) = (found.to_string(), "at most 1000000");
+                return Err(ConfigError::Number { setting, found, expected });
+            }
+        }
+        let each: usize = plan
+            .graph()
+            .outputs_of(name)
+            .iter()
+            .map(|(_, shape)| 8 * shape.iter().product::<usize>())
+            .sum();
+        let all = (warmup + evaluations).saturating_mul(each as u64);
+        if task.outputs.is_some() && driver == name && all > MAX_OUTPUT_BYTES as u64 {
+            return refuse(format!(
+                "would write {all} bytes into `player.outputs`, at most {MAX_OUTPUT_BYTES} are; \
+                 have fewer evaluations"
+            ));
+        }
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use spdz::graph::GraphBuilder;
 
     const SERVER1: &str = "
 role: server1
@@ -384,13 +579,102 @@ peers: { server0: '127.0.0.1:7000' }
         PartyConfig::load(&path)
     }
 
+    /// `alice` commands, `bob` brings something for the session too, `carol` only learns.
+    fn three() -> Graph {
+        let g = GraphBuilder::named("three", ["alice", "bob", "carol", "dave"]);
+        let x = g.private_input("alice", [2, 3]);
+        let w = g.private_variable("bob", "w", [3, 1]);
+        let y = g.share(g.local_input("bob", "y", [2, 1]));
+        let z = g.add(g.matmul(x, w), y);
+        g.output("mean", g.reveal("alice", g.reduce_mean(z, [0, 1])));
+        g.output("z", g.reveal("carol", z));
+        g.build().unwrap()
+    }
+
+    fn three_config(role: &str, sections: &str) -> String {
+        let graph = serde_yaml::to_string(&three()).unwrap().replace('\n', "\n    ");
+        format!(
+            "role: {role}\nsession: 000102030405060708090a0b0c0d0e0f\n\
+             computation:\n  format: Int64\n  graph:\n    {graph}\n\
+             identity: {{ certificate: tls.crt, key: tls.key, authority: ca.crt }}\n\
+             peers: {{ server0: 'x:1', server1: 'x:2' }}\n{sections}"
+        )
+    }
+
     #[test]
     fn a_configuration_survives_writing_and_reading() {
         let config = load(SERVER1).unwrap();
         assert_eq!(config.role, Role::Server1);
         assert_eq!(config.computation.format, NumberFormat::Int64);
-        let text = serde_yaml::to_string(&config).unwrap();
-        assert_eq!(serde_yaml::to_string(&load(&text).unwrap()).unwrap(), text);
+        let alice = "player: { inputs: a.safetensors, evaluations: 3, offline: ahead }\n";
+        for text in [SERVER1, &three_config("alice", alice)] {
+            let text = serde_yaml::to_string(&load(text).unwrap()).unwrap();
+            assert_eq!(serde_yaml::to_string(&load(&text).unwrap()).unwrap(), text);
+        }
+        // Everybody compiles the same plan from it.
+        let plan = load(&three_config("carol", "")).unwrap().computation.plan().unwrap();
+        let own = Plan::compile(&three(), NumberFormat::Int64, Truncation::Local).unwrap();
+        assert_eq!(plan.digest(), own.digest());
+    }
+
+    #[test]
+    fn a_format_has_its_usual_truncation_unless_another_is_said() {
+        let truncation = |format: &str| {
+            let text = SERVER1.replace("batchSize: 10", format);
+            load(&text).unwrap().computation.plan().unwrap().truncation()
+        };
+        assert_eq!(truncation("format: Int64"), Truncation::Local);
+        assert_eq!(truncation("format: Int100"), Truncation::Interactive);
+        assert_eq!(truncation("format: Int64, truncation: Interactive"), Truncation::Interactive);
+        assert_eq!(truncation("format: Int100, truncation: Local"), Truncation::Local);
+    }
+
+    #[test]
+    fn every_player_dials_both_servers() {
+        let plan = Computation::of_graph(three(), NumberFormat::Int64).plan().unwrap();
+        let players = ["alice", "bob", "carol", "dave"].map(|name| name.parse().unwrap());
+        let accepts = |role| PartyConfig::accepts(role, &plan);
+        assert_eq!(accepts(Role::Server1)[1..], players);
+        assert_eq!(accepts(Role::Server1)[0], Role::Producer);
+        assert_eq!(accepts(Role::Server0)[..2], [Role::Server1, Role::Producer]);
+        assert_eq!(accepts(Role::Server0)[2..], players);
+        assert_eq!(accepts(players[0]), []);
+    }
+
+    #[test]
+    fn a_player_has_what_the_graph_asks_of_it() {
+        let inputs = "player: { inputs: x }\n";
+        for (role, sections) in
+            [("alice", inputs), ("bob", inputs), ("carol", ""), ("carol", "player: { outputs: y }")]
+        {
+            assert!(load(&three_config(role, sections)).is_ok(), "{role} {sections}");
+        }
+        let cases = [
+            ("alice", "", "alice needs `player.inputs`, a safetensors file with input0 [2, 3]"),
+            ("bob", "player: { outputs: y }", "with w [3, 1], y [2, 1]"),
+            ("carol", inputs, "the graph has it bring nothing"),
+            ("dave", "player: { outputs: y }", "the graph reveals nothing to it"),
+            ("carol", "player: { evaluations: 2 }", "which is for alice: it commands"),
+            ("bob", "player: { inputs: x, offline: ahead }", "has `player.offline`, which is for"),
+            ("alice", "player: { inputs: x, evaluations: 1000001 }", "evaluations is 1000001"),
+            ("alice", "player: { inputs: x, offline: never }", "unknown variant `never`"),
+            ("alice", "player: { inputs: x }\nstock: {}", "has `stock`, which is another role's"),
+            ("erin", "", "its roles are server0, server1, producer, alice, bob, carol, dave"),
+        ];
+        for (role, sections, expected) in cases {
+            let message = load(&three_config(role, sections)).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}\n(expected {expected})");
+        }
+        let g = GraphBuilder::new(["alice"]);
+        g.output("y", g.reveal("alice", g.private_input("alice", [1 << 12])));
+        let mut config = load(&three_config("alice", inputs)).unwrap();
+        config.computation = Computation::of_graph(g.build().unwrap(), NumberFormat::Int64);
+        let task = config.player.as_mut().unwrap();
+        (task.outputs, task.evaluations) = (Some("y".into()), Some(1 << 13));
+        assert!(config.check().is_ok(), "just fits");
+        config.player.as_mut().unwrap().warmup = Some(1);
+        let message = config.check().unwrap_err().to_string();
+        assert!(message.contains("would write 268468224 bytes"), "{message}");
     }
 
     #[test]
@@ -400,15 +684,26 @@ peers: { server0: '127.0.0.1:7000' }
             (SERVER1.replace("identity", "plaintext: true\nidentity"), "unknown field `plaintext`"),
             (SERVER1.replace("listen: 127.0.0.1:7001\n", ""), "server1 needs `listen`"),
             (SERVER1.replace("server0:", "client:"), "server1 needs `peers.server0`"),
-            (SERVER1.to_owned() + "model: { weights: c.safetensors }\n", "another role's"),
+            (SERVER1.replace("7000'", "7000', client: 'x:1'"), "has `peers.client`"),
+            (SERVER1.to_owned() + "player: { inputs: c.safetensors }\n", "another role's"),
+            (SERVER1.to_owned() + "workload: { images: x, result: y }\n", "another role's"),
             (SERVER1.replace("network: C", "network: D"), "the networks are A, B and C"),
+            (SERVER1.replace("network: C, ", ""), "needs `network` (A, B or C) or `graph`"),
             (SERVER1.replace("batchSize: 10", "batchSize: 0"), "batch size 0"),
             (SERVER1.replace("0e0f", "0e0"), "32 hexadecimal digits"),
             (SERVER1.replace("0e0f", "0eag"), "32 hexadecimal digits"),
-            (SERVER1.replace("role: server1", "role: server2"), "unknown variant `server2`"),
+            (SERVER1.replace("role: server1", "role: server2"), "its roles are server0, server1"),
+            (SERVER1.replace("role: server1", "role: Server 1"), "is no player's name"),
             (SERVER1.to_owned() + "deadlines: { messageSeconds: 0 }\n", "messageSeconds is 0"),
             (SERVER1.to_owned() + "deadlines: { messageSeconds: .nan }\n", "messageSeconds is NaN"),
             (SERVER1.to_owned() + "transport: { chunkBytes: 7 }\n", "chunkBytes is 7"),
+            (SERVER1.to_owned() + "stock: { memoryMegabytes: 0 }\n", "memoryMegabytes is 0"),
+            (SERVER1.to_owned() + "stock: { memory: 1 }\n", "unknown field `memory`"),
+            (three_config("carol", "").replace("  graph:", "  network: A\n  graph:"), "has both"),
+            (
+                three_config("carol", "").replace("  graph:", "  batchSize: 1\n  graph:"),
+                "leave it out",
+            ),
         ];
         for (text, expected) in cases {
             let message = load(&text).unwrap_err().to_string();

@@ -58,7 +58,9 @@ pub fn name(role: Role, session: SessionId) -> String {
 #[must_use]
 pub fn role_of(certificate: &CertificateDer<'_>, session: SessionId) -> Option<Role> {
     let certificate = webpki::EndEntityCert::try_from(certificate).ok()?;
-    Role::ALL.into_iter().find(|role| {
+    // Its names only say which roles to ask for.
+    let labels = certificate.valid_dns_names().filter_map(|name| name.split('.').next());
+    labels.filter_map(|label| label.parse().ok()).find(|role: &Role| {
         ServerName::try_from(name(*role, session))
             .is_ok_and(|name| certificate.verify_is_valid_for_subject_name(&name).is_ok())
     })
@@ -86,11 +88,11 @@ impl Drop for IssuedParty {
     }
 }
 
-/// Makes an authority, issues one certificate a role, and forgets the authority's key.
+/// Makes an authority, issues a certificate for each of `roles`, and forgets the authority's key.
 ///
 /// # Errors
 /// If there is no randomness.
-pub fn issue(session: SessionId) -> Result<Issued, IdentityError> {
+pub fn issue(session: SessionId, roles: &[Role]) -> Result<Issued, IdentityError> {
     use rcgen::{
         BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose as Usage, IsCa,
         Issuer, KeyPair, KeyUsagePurpose,
@@ -102,9 +104,9 @@ pub fn issue(session: SessionId) -> Result<Issued, IdentityError> {
     authority.distinguished_name.push(DnType::CommonName, format!("secure-inference {session}"));
     let authority_certificate = authority.self_signed(&authority_key)?;
     let issuer = Issuer::new(authority, authority_key);
-    let parties = Role::ALL
-        .into_iter()
-        .map(|role| {
+    let parties = roles
+        .iter()
+        .map(|&role| {
             let key = KeyPair::generate()?;
             let mut params = CertificateParams::new([name(role, session)])?;
             params.distinguished_name.push(DnType::CommonName, role.name());
@@ -181,12 +183,20 @@ impl Credentials {
 mod tests {
     use super::*;
 
+    fn roles() -> Vec<Role> {
+        let longest = "a".repeat(spdz::channel::MAX_NAME_BYTES);
+        let players = ["client", "carol-2", &longest].map(|name| name.parse().unwrap());
+        [Role::Server0, Role::Server1, Role::Producer].into_iter().chain(players).collect()
+    }
+
     #[test]
     fn a_certificate_proves_its_role_in_its_session_only() {
         let (session, other) = (SessionId([1; 16]), SessionId([2; 16]));
-        for (role, party) in issue(session).unwrap().parties {
+        let issued = issue(session, &roles()).unwrap();
+        assert_eq!(issued.parties.len(), roles().len());
+        for (role, party) in &issued.parties {
             let certificate = CertificateDer::from_pem_slice(party.certificate.as_bytes()).unwrap();
-            assert_eq!(role_of(&certificate, session), Some(role));
+            assert_eq!(role_of(&certificate, session), Some(*role));
             assert_eq!(role_of(&certificate, other), None);
         }
     }
@@ -228,13 +238,14 @@ mod tests {
     #[test]
     fn only_this_sessions_certificates_complete_a_handshake() {
         let session = SessionId([1; 16]);
-        let (issued, other) = (issue(session).unwrap(), issue(session).unwrap());
+        let issue = || issue(session, &roles()).unwrap();
+        let (issued, other) = (issue(), issue());
         let credentials = |issued: &Issued, role| {
             let (_folder, files) = files(issued, role);
             Credentials::load(&files, role, session).unwrap()
         };
         let server = credentials(&issued, Role::Server0);
-        let genuine = credentials(&issued, Role::Client).client;
+        let genuine = credentials(&issued, Role::CLIENT).client;
         assert_eq!(handshake(&server, (*genuine).clone(), session), Ok(()));
 
         let mut roots = RootCertStore::empty();
@@ -248,26 +259,26 @@ mod tests {
         assert!(refused.contains("no certificates"), "{refused}");
 
         // The same role and session, but from another authority.
-        let stranger = (*credentials(&other, Role::Client).client).clone();
+        let stranger = (*credentials(&other, Role::CLIENT).client).clone();
         assert!(handshake(&server, stranger, session).is_err());
     }
 
     #[test]
     fn a_party_refuses_to_start_with_another_roles_certificate() {
         let session = SessionId([1; 16]);
-        let (folder, files) = files(&issue(session).unwrap(), Role::Client);
+        let (folder, files) = files(&issue(session, &roles()).unwrap(), Role::CLIENT);
         let path = |name: &str| folder.path().join(name);
-        assert!(Credentials::load(&files, Role::Client, session).is_ok());
+        assert!(Credentials::load(&files, Role::CLIENT, session).is_ok());
         let load = |files: &Identity, role| {
             Credentials::load(files, role, session).err().unwrap().to_string()
         };
         let wrong_role = load(&files, Role::Server0);
         assert!(wrong_role.contains("not the certificate of server0"), "{wrong_role}");
         let swapped = Identity { key: path("ca.crt"), ..files.clone() };
-        let no_key = load(&swapped, Role::Client);
+        let no_key = load(&swapped, Role::CLIENT);
         assert!(no_key.contains("ca.crt"), "{no_key}");
         let missing = Identity { authority: path("nothing"), ..files };
-        let no_authority = load(&missing, Role::Client);
+        let no_authority = load(&missing, Role::CLIENT);
         assert!(no_authority.contains("nothing"), "{no_authority}");
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The protocol is [`spdz`]'s. This crate gives it what it must not know: a
 //! configuration file, an identity, connections over mutual TLS, deadlines,
-//! images and weights from files, and a result that others can read.
+//! tensors and images from files, and a result that others can read.
 
 pub mod cli;
 pub mod config;
@@ -10,7 +10,10 @@ pub mod files;
 pub mod identity;
 pub mod idx;
 pub mod net;
+mod player;
 pub mod result;
 pub mod run;
+mod stock;
 mod telemetry;
+pub mod tensors;
 mod workload;

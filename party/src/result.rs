@@ -3,34 +3,38 @@
 use serde::{Deserialize, Serialize};
 use spdz::plan::{NumberFormat, Truncation};
 
+use crate::config::OfflineMode;
+
 /// The result of one run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RunResult {
-    /// The network.
+    /// The name of the network, or of whatever graph was computed.
     pub network: String,
     /// The number format.
     pub format: NumberFormat,
     /// The truncation.
     pub truncation: Truncation,
-    /// Inputs of one inference.
+    /// Inputs of one inference; 1 for a graph that is no network.
     pub batch_size: usize,
-    /// Timed inferences.
+    /// Timed evaluations.
     pub repetitions: u64,
-    /// Offline and online: what the paper calls runtime. The producer makes each
-    /// inference's randomness within this span.
+    /// When their randomness was made.
+    pub offline_mode: OfflineMode,
+    /// What the paper calls runtime. Inline: offline and online, the producer makes each
+    /// evaluation's randomness within this span. Ahead: online alone.
     pub combined: Latency,
     /// From the masked input, with the randomness at hand, to the output.
     pub online: Latency,
-    /// From the client's request until both servers hold the randomness.
+    /// From the command until both servers hold an evaluation's randomness.
     pub offline: Latency,
-    /// Bytes that all parties together send in the online phase of one inference,
+    /// Bytes that all parties together send in the online phase of one evaluation,
     /// as gRPC messages, before HTTP/2 and TLS.
     pub online_bytes: u64,
-    /// Bytes that all parties together send in the offline phase of one inference,
-    /// the few of the client's command excepted.
+    /// Bytes that all parties together send in the offline phase of one evaluation,
+    /// the few of the command excepted.
     pub offline_bytes: u64,
-    /// Exchanges between the servers in one inference.
+    /// Exchanges between the servers in one evaluation.
     pub online_rounds: u64,
     /// How right the secure outputs are, if that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]

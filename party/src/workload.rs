@@ -3,6 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use safetensors::{Dtype, SafeTensors};
+use spdz::channel::Name;
+use spdz::graph::{Clear, Tensors};
+use spdz::network::{IMAGES, LOGITS};
 use spdz::plan::Plan;
 
 use crate::config::{AccuracyWorkload, Workload};
@@ -17,6 +20,14 @@ pub enum DataError {
     /// It cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It could not be written.
+    #[error("{} cannot be written: {source}", path.display())]
+    Write {
         /// The file.
         path: PathBuf,
         /// Why.
@@ -63,8 +74,9 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, DataError> {
 /// Images as a network takes them.
 pub(crate) struct Inputs {
     pixels: Vec<u8>,
-    size: usize,
     count: usize,
+    /// `[batch, ...]`.
+    shape: Vec<usize>,
 }
 
 impl Inputs {
@@ -72,8 +84,11 @@ impl Inputs {
         let path = &workload.images;
         let images = idx::read_images(&read(path)?)
             .map_err(|source| DataError::Idx { path: path.clone(), source })?;
+        let inputs = plan.graph().inputs_of(Name::CLIENT).into_iter();
+        let shape = inputs.filter(|input| input.name == IMAGES).map(|input| input.shape).next();
+        let shape = shape.unwrap_or_default();
         let size = images.height * images.width;
-        let expected: usize = plan.network().input.iter().product();
+        let expected: usize = shape.iter().skip(1).product();
         if size != expected || images.count == 0 {
             return Err(DataError::Content {
                 path: path.clone(),
@@ -81,22 +96,27 @@ impl Inputs {
                 expected: format!("at least one image of {expected} pixels"),
             });
         }
-        Ok(Self { pixels: images.pixels, size, count: images.count })
+        Ok(Self { pixels: images.pixels, count: images.count, shape })
     }
 
     pub(crate) fn count(&self) -> usize {
         self.count
     }
 
-    /// `batch` images from `first` on, going round; pixels from 0 to 1.
-    pub(crate) fn batch(&self, first: usize, batch: usize) -> Vec<f32> {
-        (first..first + batch)
+    /// A batch of images from `first` on, going round; pixels from 0 to 1.
+    pub(crate) fn batch(&self, first: usize) -> Tensors {
+        let size: usize = self.shape.iter().skip(1).product();
+        let values = (first..first + self.shape[0])
             .flat_map(|image| {
-                let start = image % self.count * self.size;
-                &self.pixels[start..start + self.size]
+                let start = image % self.count * size;
+                &self.pixels[start..start + size]
             })
-            .map(|pixel| f32::from(*pixel) / 255.0)
-            .collect()
+            .map(|pixel| f64::from(f32::from(*pixel) / 255.0))
+            .collect();
+        let Ok(images) = Clear::new(self.shape.as_slice(), values) else {
+            unreachable!("a batch of images fills its shape");
+        };
+        Tensors::from([(IMAGES.to_owned(), images)])
     }
 }
 
@@ -116,7 +136,9 @@ impl Expected {
         plan: &Plan,
     ) -> Result<Self, DataError> {
         let samples = workload.samples;
-        let classes = plan.output_len() / plan.batch();
+        let outputs = plan.graph().outputs_of(Name::CLIENT);
+        let logits = outputs.iter().find(|(name, _)| name == LOGITS);
+        let classes = logits.map_or(0, |(_, shape)| shape.iter().skip(1).product());
         let path = &workload.labels;
         let labels = idx::read_labels(&read(path)?)
             .map_err(|source| DataError::Idx { path: path.clone(), source })?;

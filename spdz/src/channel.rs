@@ -5,15 +5,103 @@
 //! than the receiver's plan says is an error, never garbage.
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::mpsc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-/// The five roles of a run.
+/// Largest length of a [`Name`], bytes.
+pub const MAX_NAME_BYTES: usize = 31;
+
+/// The name of a player: lower-case letters, digits and inner hyphens, as in a DNS
+/// label, at most [`MAX_NAME_BYTES`] of them, and not the name of another role.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Name {
+    /// Zeros after the name.
+    bytes: [u8; MAX_NAME_BYTES],
+    length: u8,
+}
+
+/// A text that is no [`Name`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is no player's name; expected 1 to {MAX_NAME_BYTES} lower-case letters, digits and inner hyphens, and not server0, server1 or producer"
+)]
+pub struct NameError(String);
+
+impl Name {
+    /// What the paper's networks call the player that knows the weights.
+    pub const MODEL_OWNER: Self = Self::literal("model-owner");
+    /// What the paper's networks call the player that knows the images and learns the logits.
+    pub const CLIENT: Self = Self::literal("client");
+
+    const fn literal(text: &str) -> Self {
+        let mut bytes = [0; MAX_NAME_BYTES];
+        let mut index = 0;
+        while index < text.len() {
+            bytes[index] = text.as_bytes()[index];
+            index += 1;
+        }
+        Self { bytes, length: text.len() as u8 }
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        // Only made from ASCII text.
+        std::str::from_utf8(&self.bytes[..usize::from(self.length)]).unwrap_or_default()
+    }
+}
+
+impl FromStr for Name {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let inner = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
+        let valid = (1..=MAX_NAME_BYTES).contains(&text.len())
+            && text.bytes().all(inner)
+            && !text.starts_with('-')
+            && !text.ends_with('-')
+            && !["server0", "server1", "producer"].contains(&text);
+        if !valid {
+            return Err(NameError(text.chars().take(2 * MAX_NAME_BYTES).collect()));
+        }
+        Ok(Self::literal(text))
+    }
+}
+
+impl TryFrom<String> for Name {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Self, NameError> {
+        text.parse()
+    }
+}
+
+impl From<Name> for String {
+    fn from(name: Name) -> Self {
+        name.as_str().into()
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// The roles of a run: two servers, the producer, and any number of players.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(try_from = "String", into = "String")]
 pub enum Role {
     /// The first of the two servers that compute on shares.
     Server0,
@@ -21,27 +109,58 @@ pub enum Role {
     Server1,
     /// Makes the correlated randomness; sees shapes only.
     Producer,
-    /// Knows the weights.
-    ModelOwner,
-    /// Knows the inputs and learns the outputs.
-    Client,
+    /// Brings inputs, learns outputs, or both.
+    Player(Name),
 }
 
 impl Role {
-    /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::Server0, Self::Server1, Self::Producer, Self::ModelOwner, Self::Client];
+    /// The player of the paper's networks that knows the weights.
+    pub const MODEL_OWNER: Self = Self::Player(Name::MODEL_OWNER);
+    /// The player of the paper's networks that knows the images and learns the logits.
+    pub const CLIENT: Self = Self::Player(Name::CLIENT);
 
     /// The name in configuration, certificates and messages, for example `model-owner`.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub fn name(&self) -> &str {
         match self {
             Self::Server0 => "server0",
             Self::Server1 => "server1",
             Self::Producer => "producer",
-            Self::ModelOwner => "model-owner",
-            Self::Client => "client",
+            Self::Player(name) => name.as_str(),
         }
+    }
+
+    /// Whether it is one of the two servers.
+    #[must_use]
+    pub fn is_server(self) -> bool {
+        matches!(self, Self::Server0 | Self::Server1)
+    }
+}
+
+impl FromStr for Role {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        match text {
+            "server0" => Ok(Self::Server0),
+            "server1" => Ok(Self::Server1),
+            "producer" => Ok(Self::Producer),
+            _ => text.parse().map(Self::Player),
+        }
+    }
+}
+
+impl TryFrom<String> for Role {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Self, NameError> {
+        text.parse()
+    }
+}
+
+impl From<Role> for String {
+    fn from(role: Role) -> Self {
+        role.name().into()
     }
 }
 

@@ -14,7 +14,7 @@ pub struct MatMul {
     pub n: usize,
 }
 
-/// A convolution with square filters over a batch of images.
+/// A convolution over a batch of images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Convolution {
     /// Number of images.
@@ -25,8 +25,10 @@ pub struct Convolution {
     pub width: usize,
     /// Channels of the input.
     pub inputs: usize,
-    /// Side of the filter, pixels.
-    pub filter: usize,
+    /// Height of a filter, pixels.
+    pub filter_height: usize,
+    /// Width of a filter, pixels.
+    pub filter_width: usize,
     /// Channels of the output.
     pub outputs: usize,
     /// Distance between two applications of the filter, pixels.
@@ -51,13 +53,13 @@ impl Convolution {
     /// Height of an output image, pixels.
     #[must_use]
     pub fn output_height(&self) -> usize {
-        (self.padded_height() - self.filter) / self.stride + 1
+        (self.padded_height() - self.filter_height) / self.stride + 1
     }
 
     /// Width of an output image, pixels.
     #[must_use]
     pub fn output_width(&self) -> usize {
-        (self.padded_width() - self.filter) / self.stride + 1
+        (self.padded_width() - self.filter_width) / self.stride + 1
     }
 
     /// The product it comes down to: one row for each place of the filter.
@@ -65,9 +67,17 @@ impl Convolution {
     pub fn as_matmul(&self) -> MatMul {
         MatMul {
             m: self.batch * self.output_height() * self.output_width(),
-            k: self.filter * self.filter * self.inputs,
+            k: self.filter_height * self.filter_width * self.inputs,
             n: self.outputs,
         }
+    }
+
+    /// How a place of the filter reads the padded input: how many runs of elements,
+    /// how far apart they start, and how long each is.
+    #[must_use]
+    pub fn segments(&self) -> (usize, usize, usize) {
+        let pixels = self.filter_width * self.inputs;
+        (self.filter_height, self.padded_width() * self.inputs, pixels)
     }
 
     /// Where in the padded input each place of the filter starts, in the order of the output.
@@ -87,22 +97,23 @@ impl Convolution {
         starts
     }
 
-    /// The input with zeros around each image; the input itself when there is no padding.
+    /// Elements of the padded images.
     #[must_use]
-    pub fn pad<'a, E: Copy + Default>(&self, input: &'a [E]) -> std::borrow::Cow<'a, [E]> {
-        if self.padding == 0 {
-            return input.into();
-        }
+    pub fn padded_len(&self) -> usize {
+        self.batch * self.padded_height() * self.padded_width() * self.inputs
+    }
+
+    /// Copies the images of `input` into `padded`, which holds zeros. Any number of
+    /// planes, each a whole batch, is padded alike.
+    pub fn pad<E: Copy>(&self, input: &[E], padded: &mut [E]) {
         let row = self.width * self.inputs;
         let padded_row = self.padded_width() * self.inputs;
-        let mut padded = vec![E::default(); self.batch * self.padded_height() * padded_row];
         for (index, pixels) in input.chunks_exact(row).enumerate() {
             let (image, y) = (index / self.height, index % self.height);
             let start = (image * self.padded_height() + y + self.padding) * padded_row
                 + self.padding * self.inputs;
             padded[start..start + row].copy_from_slice(pixels);
         }
-        padded.into()
     }
 }
 
@@ -165,6 +176,65 @@ impl Linear {
     }
 }
 
+/// A selection of a tensor's elements by strides, as in NumPy: transposed, sliced or
+/// repeated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View {
+    /// The first element.
+    pub offset: usize,
+    /// Length and stride of each axis of the result, outermost first.
+    pub axes: Vec<(usize, usize)>,
+}
+
+impl View {
+    /// All elements of a row-major tensor of `shape`.
+    #[must_use]
+    pub fn of(shape: &[usize]) -> Self {
+        let mut axes = vec![(0, 0); shape.len()];
+        let mut stride = 1;
+        for (axis, &side) in axes.iter_mut().zip(shape).rev() {
+            *axis = (side, stride);
+            stride *= side;
+        }
+        Self { offset: 0, axes }
+    }
+
+    /// Elements of the result.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.axes.iter().map(|(length, _)| length).product()
+    }
+
+    /// Whether it selects nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Copies the selected elements of `input` to `out`, which has as many.
+    pub fn read<E: Copy>(&self, input: &[E], out: &mut [E]) {
+        Self::read_axes(&self.axes, input, self.offset, out);
+    }
+
+    fn read_axes<E: Copy>(axes: &[(usize, usize)], input: &[E], offset: usize, out: &mut [E]) {
+        match axes {
+            [] => out[0] = input[offset],
+            &[(length, 1)] => out.copy_from_slice(&input[offset..offset + length]),
+            &[(_, stride)] => {
+                for (index, out) in out.iter_mut().enumerate() {
+                    *out = input[offset + index * stride];
+                }
+            }
+            &[(length, stride), ref inner @ ..] => {
+                let block = out.len() / length;
+                for (index, out) in out.chunks_exact_mut(block).enumerate() {
+                    Self::read_axes(inner, input, offset + index * stride, out);
+                }
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,17 +246,19 @@ mod tests {
             height: 2,
             width: 1,
             inputs: 2,
-            filter: 3,
+            filter_height: 3,
+            filter_width: 3,
             outputs: 1,
             stride: 1,
             padding: 1,
         };
-        let padded = convolution.pad(&[1, 2, 3, 4, 5, 6, 7, 8]);
+        let mut padded = vec![0; convolution.padded_len()];
+        convolution.pad(&[1, 2, 3, 4, 5, 6, 7, 8], &mut padded);
         let image = |a, b, c, d| {
             [[0, 0, 0, 0, 0, 0], [0, 0, a, b, 0, 0], [0, 0, c, d, 0, 0], [0, 0, 0, 0, 0, 0]]
                 .concat()
         };
-        assert_eq!(padded.into_owned(), [image(1, 2, 3, 4), image(5, 6, 7, 8)].concat());
+        assert_eq!(padded, [image(1, 2, 3, 4), image(5, 6, 7, 8)].concat());
     }
 
     #[test]
@@ -196,7 +268,8 @@ mod tests {
             height: 3,
             width: 3,
             inputs: 2,
-            filter: 3,
+            filter_height: 3,
+            filter_width: 3,
             outputs: 4,
             stride: 2,
             padding: 1,

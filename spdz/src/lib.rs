@@ -4,16 +4,20 @@
 //! inputs and weights: the two-server SPDZ variant of "Private Machine Learning
 //! in TensorFlow using Secure Computation" (Dahl et al. 2018). This crate is the
 //! protocol and nothing else: synchronous, deterministic given its randomness,
-//! with no sockets, clocks, files or threads of its own.
+//! with no sockets, clocks or files of its own, and no threads but those that
+//! [`ring::set_threads`] allows products.
 
+pub mod buffer;
 pub mod channel;
 pub mod correlated;
 pub mod fixed;
 pub mod geometry;
+pub mod graph;
 pub mod masked;
 pub mod network;
 pub mod ops;
 pub mod plan;
+pub mod polynomial;
 pub mod prg;
 pub mod ring;
 pub mod role;

@@ -8,9 +8,10 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use crate::buffer::Buffer;
 use crate::channel::{Channel, ChannelError, Tag};
 use crate::prg::Seed;
-use crate::ring::{Ring, kernels};
+use crate::ring::{Plane, Ring, combined};
 use crate::share::Share;
 
 /// A server's share `a_i` of a mask that has not been used yet.
@@ -21,14 +22,14 @@ pub struct Mask<R: Ring>(Share<R>);
 /// `a_i` of the mask.
 pub struct Masked<R: Ring> {
     /// `x - a`, known to both servers.
-    pub alpha: Vec<R::Element>,
+    pub alpha: Buffer<R::Word>,
     /// `a_i`.
     pub mask: Share<R>,
 }
 
 impl<R: Ring> fmt::Debug for Masked<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Masked<{}>({} elements)", R::NAME, self.alpha.len())
+        write!(f, "Masked<{}>({} elements)", R::NAME, self.mask.len())
     }
 }
 
@@ -40,7 +41,7 @@ impl<R: Ring> Mask<R> {
         Self(Share::sample(&mut seed.into_stream(), len))
     }
 
-    /// A share that was expanded as part of a longer stream.
+    /// From the share as [`Mask::share`] gave it.
     pub(crate) fn from_share(share: Share<R>) -> Self {
         Self(share)
     }
@@ -61,19 +62,8 @@ impl<R: Ring> Mask<R> {
         other: &mut C,
         tag: Tag,
     ) -> Result<Masked<R>, ChannelError> {
-        let mut alpha = vec![R::Element::default(); x.len()];
-        kernels::vectorized(|| {
-            for ((alpha, &x), &a) in alpha.iter_mut().zip(&x.0).zip(&self.0.0) {
-                *alpha = R::sub(x, a);
-            }
-        });
-        other.send(tag, R::to_bytes(&alpha))?;
-        let theirs = other.recv(tag, alpha.len() * R::WIRE_BYTES)?;
-        kernels::vectorized(|| {
-            for (alpha, theirs) in alpha.iter_mut().zip(R::elements(&theirs)) {
-                *alpha = R::add(*alpha, theirs);
-            }
-        });
+        let part = combined::<R>(&x.0, &self.0.0, R::Plane::sub);
+        let alpha = exchange::<R, C>(part, other, tag)?;
         Ok(Masked { alpha, mask: self.0 })
     }
 
@@ -81,8 +71,38 @@ impl<R: Ring> Mask<R> {
     /// and sent it to both servers.
     #[must_use]
     pub fn received(self, alpha: &Bytes) -> Masked<R> {
-        Masked { alpha: R::elements(alpha).collect(), mask: self.0 }
+        let mut words = Buffer::zeros(self.0.0.len());
+        R::from_bytes(alpha, &mut words);
+        Masked { alpha: words, mask: self.0 }
     }
+}
+
+impl<R: Ring> Masked<R> {
+    /// Number of elements.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.mask.len()
+    }
+
+    /// Whether there are no elements.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.mask.is_empty()
+    }
+}
+
+/// One round with the other server: the sum of this server's part and the other's.
+pub(crate) fn exchange<R: Ring, C: Channel + ?Sized>(
+    part: Buffer<R::Word>,
+    other: &mut C,
+    tag: Tag,
+) -> Result<Buffer<R::Word>, ChannelError> {
+    let mut sum = Buffer::zeros(part.len());
+    let ours = R::to_bytes(part);
+    other.send(tag, ours.clone())?;
+    let theirs = other.recv(tag, ours.len())?;
+    R::sum_bytes(&ours, &theirs, &mut sum);
+    Ok(sum)
 }
 
 /// What an input's owner sends to both servers: `x - a_0 - a_1`, with the shares
@@ -92,7 +112,7 @@ pub fn mask_input<R: Ring>(mut values: Share<R>, seeds: [Seed; 2]) -> Bytes {
     for seed in seeds {
         values.sub_assign(&Share::sample(&mut seed.into_stream(), values.len()));
     }
-    R::to_bytes(&values.0)
+    R::to_bytes(values.0)
 }
 
 #[cfg(test)]
@@ -117,11 +137,11 @@ mod tests {
             (a0.open(&x0, &mut c0, tag).unwrap(), other.join().unwrap())
         });
         let expected: Vec<u64> = x.iter().zip(&a).map(|(x, a)| x.wrapping_sub(*a)).collect();
-        assert_eq!(m0.alpha, expected);
-        assert_eq!(m1.alpha, expected);
+        assert_eq!(m0.alpha[..], expected);
+        assert_eq!(m1.alpha[..], expected);
 
-        let sent = mask_input(Share::<Int64>(x), seeds());
+        let sent = mask_input(Share::<Int64>(x[..].into()), seeds());
         let [b0, _] = seeds().map(|seed| Mask::<Int64>::expand(seed, 5));
-        assert_eq!(b0.received(&sent).alpha, expected);
+        assert_eq!(b0.received(&sent).alpha[..], expected);
     }
 }

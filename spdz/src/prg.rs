@@ -9,9 +9,12 @@
 use std::fmt;
 
 use aes::Aes128;
-use ctr::Ctr128BE;
-use ctr::cipher::{KeyIvInit, StreamCipher};
+use aes::cipher::array::Array;
+use aes::cipher::consts::U16;
+use aes::cipher::{BlockCipherEncrypt, KeyInit};
 use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use crate::ring::kernels::vectorized;
 
 /// Bytes of a seed.
 pub const SEED_BYTES: usize = 32;
@@ -67,16 +70,20 @@ pub enum Purpose {
     ProducerServer0 = 1,
     /// The key that the producer shares with server 1.
     ProducerServer1 = 2,
-    /// A server's share of the masks of the model's parameters.
-    ModelMask = 3,
-    /// A server's share of the mask of the client's input.
+    /// A server's share of the mask of an input that lasts for the session.
+    SessionMask = 3,
+    /// A server's share of the mask of an input of one evaluation.
     InputMask = 4,
     /// A server's share of the mask of an opened value.
     OpeningMask = 5,
-    /// A server's share of a product of masks.
-    Product = 6,
+    /// A server's share of what the producer deals: products of masks, parts of quotients.
+    Dealt = 6,
     /// The sharing of zero that re-randomises the output.
     OutputZero = 7,
+    /// A server's share of the mask of dividends.
+    DividendMask = 8,
+    /// The key stream and the tag of randomness that is kept outside memory.
+    Sealing = 9,
 }
 
 impl Seed {
@@ -146,18 +153,33 @@ impl Seed {
     /// The stream of this seed, from its beginning. Consumes the seed: a stream is drawn once.
     #[must_use]
     pub fn into_stream(self) -> KeyStream {
-        let (key, counter) = self.0.split_at(16);
-        let mut words = [[0; 16]; 2];
-        words[0].copy_from_slice(key);
-        words[1].copy_from_slice(counter);
-        let stream = KeyStream(Ctr128BE::new(&words[0].into(), &words[1].into()));
-        words.zeroize();
-        stream
+        let [key, counter] = self.0.as_chunks::<16>().0 else {
+            unreachable!("a seed has two blocks");
+        };
+        KeyStream {
+            cipher: Aes128::new(key.into()),
+            counter: u128::from_be_bytes(*counter),
+            block: Array::default(),
+            unread: 0,
+        }
     }
 }
 
-/// AES-128-CTR key stream.
-pub struct KeyStream(Ctr128BE<Aes128>);
+/// Blocks that are encrypted at a time: enough to keep the processor's pipeline full,
+/// and within its first-level cache.
+const BLOCKS: usize = 128;
+
+/// AES-128-CTR key stream: the counter counts big endian over all 16 bytes.
+///
+#[derive(ZeroizeOnDrop)]
+pub struct KeyStream {
+    cipher: Aes128,
+    counter: u128,
+    /// The last block of which only a part was read.
+    block: Array<u8, U16>,
+    /// How much of it is left, its last bytes.
+    unread: usize,
+}
 
 impl fmt::Debug for KeyStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -168,7 +190,42 @@ impl fmt::Debug for KeyStream {
 impl KeyStream {
     /// Overwrites `out` with the next bytes of the stream.
     pub fn fill(&mut self, out: &mut [u8]) {
-        self.0.write_keystream(out);
+        let (start, out) = out.split_at_mut(out.len().min(self.unread));
+        let from = self.block.len() - self.unread;
+        start.copy_from_slice(&self.block[from..from + start.len()]);
+        self.unread -= start.len();
+        let (blocks, rest) = Array::<u8, U16>::slice_as_chunks_mut(out);
+        for blocks in blocks.chunks_mut(BLOCKS) {
+            self.encrypt_counters(blocks);
+        }
+        if !rest.is_empty() {
+            let mut block = [Array::default()];
+            self.encrypt_counters(&mut block);
+            [self.block] = block;
+            rest.copy_from_slice(&self.block[..rest.len()]);
+            self.unread = self.block.len() - rest.len();
+        }
+    }
+
+    /// The next blocks of the stream, at most [`BLOCKS`].
+    fn encrypt_counters(&mut self, blocks: &mut [Array<u8, U16>]) {
+        let (upper, lower) = ((self.counter >> 64) as u64, self.counter as u64);
+        let mut counters = [0u64; 2 * BLOCKS];
+        vectorized(
+            #[inline(always)]
+            || {
+                for (index, counter) in counters.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+                    let lower_half = lower.wrapping_add(index as u64);
+                    // It wraps once in 2^64 blocks.
+                    let carry = u64::from(lower_half < lower);
+                    *counter = [upper.wrapping_add(carry).to_be(), lower_half.to_be()];
+                }
+            },
+        );
+        let (counters, _) = Array::<u8, U16>::slice_as_chunks(bytemuck::cast_slice(&counters));
+        // The lengths agree, which is all that could be wrong.
+        let _ = self.cipher.encrypt_blocks_b2b(&counters[..blocks.len()], blocks);
+        self.counter = self.counter.wrapping_add(blocks.len() as u128);
     }
 }
 
@@ -191,7 +248,7 @@ mod tests {
         let mut count = 0;
         for session in sessions {
             for plan in &plans {
-                for purpose in [Purpose::ModelMask, Purpose::InputMask, Purpose::Product] {
+                for purpose in [Purpose::SessionMask, Purpose::InputMask, Purpose::Dealt] {
                     for inference in [0, 1, 1 << 40] {
                         for index in [0, 1, 2] {
                             let bound = root.bind(session, plan);
@@ -223,6 +280,24 @@ mod tests {
             0xfc, 0x50, 0x73, 0xae,
         ];
         assert_eq!(stream[..32], expected);
+    }
+
+    #[test]
+    fn a_stream_goes_on_wherever_it_was_interrupted() {
+        let stream = || Seed::from_bytes([0xff; 32]).into_stream();
+        let mut whole = vec![0; 5000];
+        stream().fill(&mut whole);
+        let mut pieces = vec![0; 5000];
+        let (mut rest, mut interrupted) = (&mut pieces[..], stream());
+        for length in [0, 1, 14, 1, 15, 17, 3, 13, 2048, 7, 0, 2100].into_iter().cycle() {
+            let (piece, later) = rest.split_at_mut(length.min(rest.len()));
+            interrupted.fill(piece);
+            rest = later;
+            if rest.is_empty() {
+                break;
+            }
+        }
+        assert!(whole == pieces);
     }
 
     #[test]

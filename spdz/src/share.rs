@@ -2,25 +2,25 @@
 
 use std::fmt;
 
-use zeroize::Zeroize;
-
+use crate::buffer::Buffer;
 use crate::prg::KeyStream;
-use crate::ring::{Ring, kernels};
+use crate::ring::{Plane, Ring, combined, update};
 
 /// One party's share `x_i` of a private tensor `x = x_0 + x_1` (the paper's
 /// private tensor, section 2). Its shape is the plan's affair; the elements are
-/// row-major. Wiped when dropped, never printed.
-pub struct Share<R: Ring>(pub(crate) Vec<R::Element>);
+/// row-major, plane after plane. Wiped when dropped, never printed.
+pub struct Share<R: Ring>(pub(crate) Buffer<R::Word>);
 
 impl<R: Ring> fmt::Debug for Share<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Share<{}>({} elements)", R::NAME, self.0.len())
+        write!(f, "Share<{}>({} elements)", R::NAME, self.len())
     }
 }
 
-impl<R: Ring> Drop for Share<R> {
-    fn drop(&mut self) {
-        self.0.as_mut_slice().zeroize();
+/// A second copy, where a plan uses a value twice.
+impl<R: Ring> Clone for Share<R> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
     }
 }
 
@@ -28,7 +28,7 @@ impl<R: Ring> Share<R> {
     /// The next `len` elements of `stream`.
     #[must_use]
     pub fn sample(stream: &mut KeyStream, len: usize) -> Self {
-        let mut values = vec![R::Element::default(); len];
+        let mut values = Buffer::zeros(R::PLANES * len);
         R::sample(stream, &mut values);
         Self(values)
     }
@@ -36,19 +36,13 @@ impl<R: Ring> Share<R> {
     /// A share of zeros.
     #[must_use]
     pub fn zeros(len: usize) -> Self {
-        Self(vec![R::Element::default(); len])
-    }
-
-    /// A second copy, where a plan uses a value twice.
-    #[must_use]
-    pub(crate) fn duplicate(&self) -> Self {
-        Self(self.0.clone())
+        Self(Buffer::zeros(R::PLANES * len))
     }
 
     /// Number of elements.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.0.len() / R::PLANES
     }
 
     /// Whether there are no elements.
@@ -59,37 +53,35 @@ impl<R: Ring> Share<R> {
 
     /// `self += other`, element by element.
     pub(crate) fn add_assign(&mut self, other: &Self) {
-        kernels::vectorized(|| {
-            for (x, &y) in self.0.iter_mut().zip(&other.0) {
-                *x = R::add(*x, y);
-            }
-        });
+        update::<R>(&mut self.0, &other.0, R::Plane::add);
     }
 
     /// `self -= other`, element by element.
     pub(crate) fn sub_assign(&mut self, other: &Self) {
-        kernels::vectorized(|| {
-            for (x, &y) in self.0.iter_mut().zip(&other.0) {
-                *x = R::sub(*x, y);
-            }
-        });
+        update::<R>(&mut self.0, &other.0, R::Plane::sub);
+    }
+
+    /// A tensor from its wire form.
+    pub(crate) fn from_bytes(bytes: &[u8], len: usize) -> Self {
+        let mut share = Self::zeros(len);
+        R::from_bytes(bytes, &mut share.0);
+        share
     }
 }
 
 /// Splits `values` into two uniformly random shares: the first is the next part
 /// of `stream`, the second the difference.
 #[must_use]
-pub fn share<R: Ring>(values: &[R::Element], stream: &mut KeyStream) -> (Share<R>, Share<R>) {
-    let first = Share::<R>::sample(stream, values.len());
-    let mut second = Share(values.to_vec());
-    second.sub_assign(&first);
+pub fn share<R: Ring>(values: &[R::Word], stream: &mut KeyStream) -> (Share<R>, Share<R>) {
+    let first = Share::<R>::sample(stream, values.len() / R::PLANES);
+    let second = Share(combined::<R>(values, &first.0, R::Plane::sub));
     (first, second)
 }
 
 /// The tensor that two shares stand for.
 #[must_use]
-pub fn reconstruct<R: Ring>(x0: &Share<R>, x1: &Share<R>) -> Vec<R::Element> {
-    x0.0.iter().zip(&x1.0).map(|(&x, &y)| R::add(x, y)).collect()
+pub fn reconstruct<R: Ring>(x0: &Share<R>, x1: &Share<R>) -> Vec<R::Word> {
+    combined::<R>(&x0.0, &x1.0, R::Plane::add).to_vec()
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
-//! Five parties as five processes on this machine, over loopback.
+//! The parties of a run as processes on this machine, over loopback.
 //!
 //! The same program, the same configuration files and the same mutual TLS as
 //! anywhere else. The folder of a run holds its certificates, configurations and
 //! logs; whoever made the folder removes it.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -15,11 +16,12 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use party::config::{
-    Computation, Deadlines, Identity, Model, PartyConfig, Session, Transport, Workload,
+    Computation, ConfigError, Deadlines, Identity, MAX_CONFIG_BYTES, PartyConfig, PlayerTask,
+    Session, Stock, Transport, Workload,
 };
 use party::identity::{self, IdentityError};
 use party::run::Progress;
-use spdz::channel::Role;
+use spdz::channel::{Name, Role};
 use spdz::prg::{NoRandomness, SessionId};
 
 /// After one party failed, how long the others get to say what they saw.
@@ -47,6 +49,9 @@ pub enum LaunchError {
         /// Why it failed.
         source: std::io::Error,
     },
+    /// What is to be computed is not in order.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// The certificates could not be made.
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -56,6 +61,15 @@ pub enum LaunchError {
     /// A configuration could not be written as YAML.
     #[error("cannot write a configuration: {0}")]
     Yaml(#[from] serde_yaml::Error),
+    /// A configuration is larger than what a party reads.
+    #[error(
+        "the configuration of a party would have {found} bytes, at most {MAX_CONFIG_BYTES} are \
+         read; let a player bring large tensors instead of making them constants of the graph"
+    )]
+    Size {
+        /// Its size.
+        found: usize,
+    },
     /// Parties failed, in the order in which they were seen to.
     #[error("{}", failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Failed {
@@ -87,15 +101,17 @@ impl std::fmt::Display for Failure {
     }
 }
 
-/// What five parties are to do.
+/// What the parties of a run are to do.
 #[derive(Clone, Debug)]
 pub struct Job {
     /// What they compute.
     pub computation: Computation,
-    /// The model owner's weights.
-    pub weights: PathBuf,
-    /// What the client does.
-    pub workload: Workload,
+    /// What players bring and do.
+    pub players: BTreeMap<Name, PlayerTask>,
+    /// What the client of a network does instead.
+    pub workload: Option<Workload>,
+    /// How much prepared randomness may wait at the servers.
+    pub stock: Stock,
     /// How long they wait for each other.
     pub deadlines: Deadlines,
     /// How they wait and send.
@@ -113,15 +129,16 @@ pub fn party_program() -> Result<PathBuf, LaunchError> {
     if path.is_file() { Ok(path) } else { Err(LaunchError::NoProgram { path }) }
 }
 
-/// The five configurations of `job`, with a fresh session, fresh certificates in
-/// `folder` and two free ports.
+/// The configurations of `job`, one for each role of its plan, with a fresh session,
+/// fresh certificates in `folder` and two free ports.
 ///
 /// # Errors
-/// If certificates cannot be made or written, or there is no free port.
+/// If there is no plan, certificates cannot be made or written, or there is no free port.
 pub fn configure(job: &Job, folder: &Path) -> Result<Vec<PartyConfig>, LaunchError> {
     let session = SessionId::fresh()?;
-    let issued = identity::issue(session)?;
-    let authority = folder.join("ca.crt");
+    let issued = identity::issue(session, &job.computation.plan()?.roles())?;
+    // No player has an underscore in its name.
+    let authority = folder.join("session_authority.crt");
     write(&authority, issued.authority.as_bytes())?;
     let ports = free_ports(folder)?;
     let address = |role: Role| {
@@ -136,21 +153,24 @@ pub fn configure(job: &Job, folder: &Path) -> Result<Vec<PartyConfig>, LaunchErr
             let key = folder.join(format!("{role}.key"));
             write(&certificate, issued.certificate.as_bytes())?;
             write(&key, issued.key.as_bytes())?;
-            let listens = matches!(role, Role::Server0 | Role::Server1);
             Ok(PartyConfig {
                 role,
                 session: Session(session),
                 computation: job.computation.clone(),
                 identity: Identity { certificate, key, authority: authority.clone() },
-                listen: listens.then(|| address(role)),
+                listen: role.is_server().then(|| address(role)),
                 peers: PartyConfig::dials(role)
                     .iter()
                     .map(|peer| (*peer, address(*peer).to_string()))
                     .collect(),
                 deadlines: job.deadlines,
                 transport: job.transport,
-                model: (role == Role::ModelOwner).then(|| Model { weights: job.weights.clone() }),
-                workload: (role == Role::Client).then(|| job.workload.clone()),
+                stock: role.is_server().then_some(job.stock),
+                player: match role {
+                    Role::Player(name) => job.players.get(&name).cloned(),
+                    _ => None,
+                },
+                workload: job.workload.clone().filter(|_| role == Role::CLIENT),
             })
         })
         .collect()
@@ -211,7 +231,11 @@ pub fn start(
     for config in configs {
         let role = config.role;
         let path = folder.join(format!("{role}.yaml"));
-        write(&path, serde_yaml::to_string(config)?.as_bytes())?;
+        let text = serde_yaml::to_string(config)?;
+        if text.len() as u64 > MAX_CONFIG_BYTES {
+            return Err(LaunchError::Size { found: text.len() });
+        }
+        write(&path, text.as_bytes())?;
         let log = log_path(folder, role);
         let log = File::create(&log).map_err(|source| LaunchError::Io {
             action: "write",
@@ -222,7 +246,11 @@ pub fn start(
             .arg("--config")
             .arg(&path)
             .stdin(Stdio::null())
-            .stdout(if role == Role::Client { Stdio::piped() } else { Stdio::null() })
+            // The player that commands tells how far it is; the others say nothing.
+            .stdout(match role {
+                Role::Player(_) => Stdio::piped(),
+                _ => Stdio::null(),
+            })
             .stderr(log)
             .spawn()
             .map_err(|source| LaunchError::Io { action: "start", path: program.into(), source })?;
@@ -253,7 +281,7 @@ impl Running {
         self.parties.iter_mut().find(|(party, _)| *party == role).map(|(_, child)| child)
     }
 
-    /// Waits until the client has told of its first inference.
+    /// Waits until the player that commands has told of its first evaluation.
     ///
     /// # Errors
     /// If a party failed before, or on interruption.
@@ -264,7 +292,7 @@ impl Running {
             }
             match self.progress.recv_timeout(POLL) {
                 Ok(_) => return Ok(()),
-                // The client's output has ended, so it has: how is for `wait` to say.
+                // The players' output has ended, so they have: how is for `wait` to say.
                 Err(mpsc::RecvTimeoutError::Disconnected) => {
                     return self.wait(interrupted, |_| {});
                 }

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Storage, Tensor, WithDType, bail,
 };
-use spdz::network::{BATCH_NORM_EPSILON, Polynomial};
+use spdz::network::BATCH_NORM_EPSILON;
+use spdz::polynomial::Polynomial;
 
 use crate::patches::Patches;
 

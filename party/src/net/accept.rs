@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use spdz::channel::Role;
+use spdz::plan::Plan;
 use spdz::prg::SessionId;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -180,6 +181,7 @@ pub(super) struct Acceptor {
 /// Starts to listen, if the role does.
 pub(super) async fn listen(
     config: &PartyConfig,
+    plan: &Plan,
     credentials: &Credentials,
     queue: usize,
 ) -> Result<Option<Acceptor>, ConnectError> {
@@ -189,7 +191,7 @@ pub(super) async fn listen(
     let listener = TcpListener::bind(address)
         .await
         .map_err(|source| ConnectError::Listen { address, source })?;
-    let expected = PartyConfig::accepts(config.role);
+    let expected = PartyConfig::accepts(config.role, plan);
     let refusals = Refusals::default();
     let (arrived, arrivals) = mpsc::unbounded_channel();
     let gate = Gate {
@@ -292,41 +294,45 @@ impl Acceptor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Computation;
+    use spdz::plan::NumberFormat;
     use tokio_rustls::rustls::pki_types::pem::PemObject;
 
     const SESSION: SessionId = SessionId([1; 16]);
 
     fn certificate(role: Role, session: SessionId) -> CertificateDer<'static> {
-        let issued = identity::issue(session).unwrap();
-        let (_, party) = issued.parties.iter().find(|(found, _)| *found == role).unwrap();
+        let issued = identity::issue(session, &[role]).unwrap();
+        let [(_, party)] = &issued.parties[..] else { panic!("one certificate a role") };
         CertificateDer::from_pem_slice(party.certificate.as_bytes()).unwrap()
     }
 
     #[test]
     fn a_server_admits_the_roles_that_talk_to_it_each_once() {
+        let computation = Computation::of_network("A", 1, NumberFormat::Int64);
+        let plan = computation.plan().unwrap();
         let gate = Gate {
             role: Role::Server1,
             session: SESSION,
-            expected: PartyConfig::accepts(Role::Server1),
+            expected: PartyConfig::accepts(Role::Server1, &plan),
             admitted: Mutex::default(),
             arrivals: mpsc::unbounded_channel().0,
             queue: 1,
             refusals: Refusals::default(),
         };
         let admit = |role, session| gate.admit(Some(&certificate(role, session)));
-        for role in [Role::Producer, Role::ModelOwner, Role::Client] {
+        for role in [Role::Producer, Role::MODEL_OWNER, Role::CLIENT] {
             assert_eq!(admit(role, SESSION).ok(), Some(role));
             let again = admit(role, SESSION).unwrap_err();
             assert_eq!(again.message(), format!("{role} is connected already"));
         }
-        for role in [Role::Server0, Role::Server1] {
+        for role in [Role::Server0, Role::Server1, "carol".parse().unwrap()] {
             let refused = admit(role, SESSION).unwrap_err();
             assert!(refused.message().contains(&format!("the certificate of {role}")), "{refused}");
         }
-        for stranger in [admit(Role::Client, SessionId([2; 16])), gate.admit(None)] {
+        for stranger in [admit(Role::CLIENT, SessionId([2; 16])), gate.admit(None)] {
             let refused = stranger.unwrap_err();
             assert!(refused.message().contains("names no role of this session"), "{refused}");
         }
-        assert!(gate.refusals.describe().starts_with("7 connection(s) refused"));
+        assert!(gate.refusals.describe().starts_with("8 connection(s) refused"));
     }
 }

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use prost::Message as _;
-use spdz::channel::{self, Channel, ChannelError, ChannelFault, Phase, Role, Tag};
+use spdz::channel::{self, Channel, ChannelError, ChannelFault, Name, Phase, Role, Tag};
 use spdz::plan::{Digest, Plan};
 use spdz::prg::SessionId;
 use tokio::runtime::Runtime;
@@ -41,7 +41,7 @@ use wire::frame::Content;
 use wire::{Abort, Chunk, Frame, Hello};
 
 /// The version of the wire format and the protocol.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// Largest frame: a chunk of any size that a peer may be configured to send, and
 /// room for its other fields; bytes.
@@ -145,18 +145,13 @@ struct Introduction {
 
 impl Introduction {
     fn new(config: &PartyConfig, plan: &Plan) -> Self {
-        Self {
-            session: config.session.0,
-            role: config.role,
-            plan: plan.digest(),
-            summary: format!(
-                "network {}, {}, {} truncation, batch {}",
-                plan.network().name,
-                plan.format(),
-                plan.truncation(),
-                plan.batch()
-            ),
-        }
+        let (name, format, truncation) = (plan.graph().name(), plan.format(), plan.truncation());
+        let what = match &config.computation.network {
+            Some(_) => format!("network {name}, batch {}", config.computation.batch()),
+            None => format!("graph {name}"),
+        };
+        let summary = format!("{what}, {format}, {truncation} truncation");
+        Self { session: config.session.0, role: config.role, plan: plan.digest(), summary }
     }
 
     fn hello(&self) -> Frame {
@@ -524,7 +519,7 @@ pub fn connect(config: &PartyConfig, plan: &Plan) -> Result<Vec<Link>, ConnectEr
     let introduction = Introduction::new(config, plan);
     let queue = queue_frames(plan, config.transport.chunk_bytes);
     let mut arrivals = runtime.block_on(async {
-        let mut acceptor = accept::listen(config, &credentials, queue).await?;
+        let mut acceptor = accept::listen(config, plan, &credentials, queue).await?;
         let mut arrivals = Vec::new();
         for &peer in PartyConfig::dials(config.role) {
             arrivals.push(dial::dial(config, &credentials, peer, queue, until).await?);
@@ -559,9 +554,19 @@ pub fn connect(config: &PartyConfig, plan: &Plan) -> Result<Vec<Link>, ConnectEr
 }
 
 /// Frames that may wait to be sent to one peer: two of the plan's largest
-/// messages, since servers send to each other before they listen.
+/// messages, since servers send to each other before they listen, and all that
+/// goes between a server and a player in one direction, since players send all
+/// inputs before they listen.
 fn queue_frames(plan: &Plan, chunk_bytes: usize) -> usize {
-    64 + 2 * plan.largest_message().div_ceil(chunk_bytes)
+    let frames = |len: usize| (len * plan.format().wire_bytes()).div_ceil(chunk_bytes);
+    let of_player = |player: &Name| -> usize {
+        let inputs = plan.inputs().iter().filter(|input| input.player == *player);
+        let outputs = plan.outputs().iter().filter(|output| output.player == *player);
+        let inputs: usize = inputs.map(|input| frames(input.len)).sum();
+        inputs.max(outputs.map(|output| frames(output.len)).sum())
+    };
+    let players = plan.graph().players().iter().map(of_player).max().unwrap_or(0);
+    64 + players.max(2 * plan.largest_message().div_ceil(chunk_bytes))
 }
 
 /// Introduces this party to all peers, then hears them.
@@ -675,15 +680,15 @@ mod tests {
             summary: "network C".into(),
         };
         let hello = || {
-            let theirs = Introduction { role: Role::Client, summary: "network B".into(), ..ours };
+            let theirs = Introduction { role: Role::CLIENT, summary: "network B".into(), ..ours };
             match theirs.hello().content {
                 Some(Content::Hello(hello)) => hello,
                 _ => panic!("an introduction is a hello"),
             }
         };
-        assert!(ours.check(Role::Client, &hello()).is_ok());
+        assert!(ours.check(Role::CLIENT, &hello()).is_ok());
         let cases = [
-            (Hello { protocol_version: 2, ..hello() }, "another protocol version: 2, here 1"),
+            (Hello { protocol_version: 1, ..hello() }, "another protocol version: 1, here 2"),
             (Hello { role: "producer".into(), ..hello() }, "another role than its certificate"),
             (Hello { session: Bytes::from_static(&[8; 16]), ..hello() }, "another session: 0808"),
             (
@@ -693,7 +698,7 @@ mod tests {
             (Hello { plan_digest: Bytes::new(), ..hello() }, "another plan"),
         ];
         for (hello, expected) in cases {
-            let message = ours.check(Role::Client, &hello).unwrap_err().to_string();
+            let message = ours.check(Role::CLIENT, &hello).unwrap_err().to_string();
             assert!(message.starts_with("client has") && message.contains(expected), "{message}");
         }
     }

@@ -10,43 +10,23 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::channel::Name;
+use crate::graph::{BatchNorm, Graph, GraphBuilder, GraphError, Tensor};
+use crate::polynomial::Polynomial;
+
 pub mod weights;
+
+/// Largest batch.
+pub const MAX_BATCH: usize = 1024;
+
+/// What the client calls the images of a network's graph.
+pub const IMAGES: &str = "images";
+
+/// What the client calls the outputs of a network's graph.
+pub const LOGITS: &str = "logits";
 
 /// The variance floor of batch normalisation, as the training uses it.
 pub const BATCH_NORM_EPSILON: f64 = 1e-5;
-
-/// A polynomial with real coefficients, the constant first.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Polynomial {
-    /// `coefficients[j]` multiplies `x^j`.
-    pub coefficients: Vec<f64>,
-}
-
-impl Polynomial {
-    /// The degree-4 least-squares fit of ReLU on `[-bound, bound]`.
-    ///
-    /// The paper fits its activation on `[-3, 3]` (its footnote 2) and does not
-    /// print the coefficients; these follow from projecting ReLU on the Legendre
-    /// polynomials. On `[-3, 3]` the largest error is 0.176, at zero.
-    #[must_use]
-    pub fn relu(bound: f64) -> Self {
-        Self {
-            coefficients: vec![
-                15.0 * bound / 256.0,
-                0.5,
-                105.0 / (128.0 * bound),
-                0.0,
-                -105.0 / (256.0 * bound.powi(3)),
-            ],
-        }
-    }
-
-    /// The value at `x`.
-    #[must_use]
-    pub fn evaluate(&self, x: f64) -> f64 {
-        self.coefficients.iter().rev().fold(0.0, |sum, coefficient| sum * x + coefficient)
-    }
-}
 
 /// One layer of a network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -117,6 +97,26 @@ pub enum NetworkError {
         input: Vec<usize>,
         /// What is wrong with it.
         reason: String,
+    },
+    /// There are no layers.
+    #[error("network {network} needs at least one layer")]
+    Empty {
+        /// The network's name.
+        network: String,
+    },
+    /// The batch is too small or too large.
+    #[error("batch size {found} is outside 1 to {MAX_BATCH}")]
+    Batch {
+        /// The batch size.
+        found: usize,
+    },
+    /// The graph is too large.
+    #[error("network {network}: {source}")]
+    Graph {
+        /// The network's name.
+        network: String,
+        /// What is wrong.
+        source: GraphError,
     },
 }
 
@@ -189,6 +189,54 @@ impl Network {
             "C" => Some(Self::c()),
             _ => None,
         }
+    }
+
+    /// The network as a computation between the player that knows the weights
+    /// ([`Name::MODEL_OWNER`], with the names and shapes of [`Network::parameters`]) and
+    /// the one that knows `batch` images and learns the logits ([`Name::CLIENT`], [`IMAGES`]
+    /// and [`LOGITS`]). The model owner folds batch normalisation into the weights alone,
+    /// before sharing them, so that its statistics are as private as the weights.
+    ///
+    /// # Errors
+    /// If the layers do not fit together, or the batch is outside 1 to [`MAX_BATCH`].
+    pub fn graph(&self, batch: usize) -> Result<Graph, NetworkError> {
+        if !(1..=MAX_BATCH).contains(&batch) {
+            return Err(NetworkError::Batch { found: batch });
+        }
+        self.shapes()?;
+        if self.layers.is_empty() {
+            return Err(NetworkError::Empty { network: self.name.clone() });
+        }
+        let (owner, client) = (Name::MODEL_OWNER, Name::CLIENT);
+        let g = GraphBuilder::named(&self.name, [owner.as_str(), client.as_str()]);
+        g.label("input");
+        let shape: Vec<usize> = [batch].iter().chain(&self.input).copied().collect();
+        let mut x = g.share(g.local_input(client.as_str(), IMAGES, shape));
+        let names = self.layer_names();
+        for (index, (layer, name)) in self.layers.iter().zip(&names).enumerate() {
+            g.label(name);
+            let normalised = matches!(self.layers.get(index + 1), Some(Layer::BatchNorm))
+                .then(|| &names[index + 1]);
+            x = match layer {
+                Layer::Dense { outputs } => {
+                    let x = g.flatten(x);
+                    let inputs = g.shape(x)[1];
+                    let (w, b) = linear_parameters(&g, name, normalised, &[inputs, *outputs]);
+                    g.add(g.matmul(x, w), b)
+                }
+                Layer::Conv2d { filter, channels, stride, padding } => {
+                    let inputs = g.shape(x)[3];
+                    let shape = [*filter, *filter, inputs, *channels];
+                    let (w, b) = linear_parameters(&g, name, normalised, &shape);
+                    g.add(g.conv2d(x, w, *stride, *padding), b)
+                }
+                Layer::BatchNorm => x,
+                Layer::Activation(polynomial) => g.polynomial(x, polynomial.clone()),
+                Layer::AvgPool { window } => g.avg_pool(x, *window),
+            };
+        }
+        g.output(LOGITS, g.reveal(client.as_str(), x));
+        g.build().map_err(|source| NetworkError::Graph { network: self.name.clone(), source })
     }
 
     /// A name for each layer, kind and number of its kind: `conv1`, `bn1`, `act1`, `pool1`, `fc1`.
@@ -321,6 +369,40 @@ impl Network {
     }
 }
 
+/// Weight and bias of the linear layer `name`, shared after the batch normalisation that
+/// follows it, if one does, was folded in.
+fn linear_parameters(
+    g: &GraphBuilder,
+    name: &str,
+    normalised: Option<&String>,
+    shape: &[usize],
+) -> (Tensor, Tensor) {
+    let channels = shape[shape.len() - 1];
+    let variable = |layer: &str, what: &str, shape: &[usize]| {
+        g.local_variable(Name::MODEL_OWNER.as_str(), &format!("{layer}.{what}"), shape)
+    };
+    let mut weight = variable(name, "weight", shape);
+    let mut bias = variable(name, "bias", &[channels]);
+    if let Some(norm) = normalised {
+        let statistic = |what| variable(norm, what, &[channels]);
+        let (factor, offset) = g.batch_norm_factors(BatchNorm {
+            gamma: statistic("gamma"),
+            beta: statistic("beta"),
+            mean: statistic("mean"),
+            variance: statistic("variance"),
+            epsilon: BATCH_NORM_EPSILON,
+        });
+        weight = g.mul(weight, factor);
+        bias = g.add(g.mul(bias, factor), offset);
+    }
+    g.label(&format!("{name}.weight"));
+    let weight = g.share(weight);
+    g.label(&format!("{name}.bias"));
+    let bias = g.share(bias);
+    g.label(name);
+    (weight, bias)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -351,20 +433,6 @@ mod tests {
         assert_eq!(find("fc1.weight"), [800, 500]);
         assert_eq!(find("fc2.bias"), [10]);
         assert_eq!(parameters.len(), 4 * 2 + 3 * 4);
-    }
-
-    #[test]
-    fn the_relu_fit_is_the_published_one() {
-        let relu = Polynomial::relu(3.0);
-        let expected = [0.1757813, 0.5, 0.2734375, 0.0, -0.0151910];
-        for (found, expected) in relu.coefficients.iter().zip(expected) {
-            assert!((found - expected).abs() < 1e-7, "{found} {expected}");
-        }
-        let largest = (-300..=300)
-            .map(|i| f64::from(i) / 100.0)
-            .map(|x| (relu.evaluate(x) - x.max(0.0)).abs())
-            .fold(0.0, f64::max);
-        assert!((largest - 0.1758).abs() < 1e-3, "{largest}");
     }
 
     #[test]

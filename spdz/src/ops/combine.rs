@@ -1,6 +1,6 @@
-//! Linear combinations with public coefficients: the sum of a polynomial's terms.
+//! Linear combinations with public coefficients, and public tensors.
 
-use crate::ring::{Ring, Side, kernels};
+use crate::ring::{Plane, Ring, Side, kernels, planes, planes_mut, update};
 use crate::share::Share;
 
 /// `constant + sum_t coefficient_t * x_t`, element by element; every `x_t` has
@@ -12,32 +12,76 @@ pub fn combine<R: Ring>(
     len: usize,
     side: Side,
 ) -> Share<R> {
-    let start = match side {
-        Side::Zero => R::from_integer(i128::from(constant)),
-        Side::One => R::Element::default(),
-    };
-    let factor = |coefficient: i64| R::from_integer(i128::from(coefficient));
-    let mut sum = vec![start; len];
-    // Three terms at a time: a sum that is bound by memory should pass over it rarely.
-    let (triples, rest) = terms.as_chunks::<3>();
-    for [(x, p), (y, q), (z, r)] in triples {
-        let (p, q, r) = (factor(*p), factor(*q), factor(*r));
-        kernels::vectorized(|| {
-            for (((sum, &x), &y), &z) in sum.iter_mut().zip(&x.0).zip(&y.0).zip(&z.0) {
-                let terms = R::add(R::mul(p, x), R::add(R::mul(q, y), R::mul(r, z)));
-                *sum = R::add(*sum, terms);
-            }
-        });
+    let mut sum = Share::<R>::zeros(len);
+    for (index, sum) in planes_mut::<R>(&mut sum.0).enumerate() {
+        let plane = R::plane(index);
+        let constant = match side {
+            Side::Zero => plane.of(i128::from(constant)),
+            Side::One => R::Word::default(),
+        };
+        sum.fill(constant);
+        let term = |(x, coefficient): &(&Share<R>, i64)| {
+            (plane.of(i128::from(*coefficient)), index * len..index * len + x.len())
+        };
+        // Three terms at a time: a sum that is bound by memory should pass over it rarely.
+        let (triples, rest) = terms.as_chunks::<3>();
+        for triple in triples {
+            let [(p, words), (q, _), (r, _)] = triple.each_ref().map(term);
+            let [x, y, z] = triple.each_ref().map(|(x, _)| &x.0[words.clone()]);
+            kernels::vectorized(
+                #[inline(always)]
+                || {
+                    for (((sum, &x), &y), &z) in sum.iter_mut().zip(x).zip(y).zip(z) {
+                        let rest = plane.add(plane.mul(q, y), plane.mul(r, z));
+                        *sum = plane.add(*sum, plane.add(plane.mul(p, x), rest));
+                    }
+                },
+            );
+        }
+        for pair in rest {
+            let (coefficient, words) = term(pair);
+            let x = &pair.0.0[words];
+            kernels::vectorized(
+                #[inline(always)]
+                || {
+                    for (sum, &x) in sum.iter_mut().zip(x) {
+                        *sum = plane.add(*sum, plane.mul(coefficient, x));
+                    }
+                },
+            );
+        }
     }
-    for (x, coefficient) in rest {
-        let coefficient = factor(*coefficient);
-        kernels::vectorized(|| {
-            for (sum, &x) in sum.iter_mut().zip(&x.0) {
-                *sum = R::add(*sum, R::mul(coefficient, x));
-            }
-        });
+    sum
+}
+
+/// `x + public`, element by element. Local; server 0 alone adds.
+pub fn add_public<R: Ring>(x: &mut Share<R>, public: &[R::Word], side: Side) {
+    if side == Side::Zero {
+        update::<R>(&mut x.0, public, R::Plane::add);
     }
-    Share(sum)
+}
+
+/// `x * public`, element by element. Local.
+pub fn mul_public<R: Ring>(x: &mut Share<R>, public: &[R::Word]) {
+    update::<R>(&mut x.0, public, R::Plane::mul);
+}
+
+/// Sums along the middle axis of `[outer, axis, inner]`: `[outer, inner]`. Local.
+#[must_use]
+pub fn sum<R: Ring>(x: &Share<R>, [outer, axis, inner]: [usize; 3]) -> Share<R> {
+    let mut sums = Share::<R>::zeros(outer * inner);
+    let pairs = planes::<R>(&x.0).zip(planes_mut::<R>(&mut sums.0));
+    for (index, (words, sums)) in pairs.enumerate() {
+        let plane = R::plane(index);
+        for (block, sums) in words.chunks_exact(axis * inner).zip(sums.chunks_exact_mut(inner)) {
+            for row in block.chunks_exact(inner) {
+                for (sum, word) in sums.iter_mut().zip(row) {
+                    *sum = plane.add(*sum, *word);
+                }
+            }
+        }
+    }
+    sums
 }
 
 #[cfg(test)]
@@ -61,14 +105,21 @@ mod tests {
             let ones: Vec<_> = shares.iter().map(|(_, x)| x).zip(coefficients.clone()).collect();
             let z0 = combine(&zeros[..count], -11, 3, Side::Zero);
             let z1 = combine(&ones[..count], -11, 3, Side::One);
-            let found = reconstruct(&z0, &z1);
+            let found = Int64::to_integers(&reconstruct(&z0, &z1));
             for (i, found) in found.into_iter().enumerate() {
                 let expected: i128 = (0..count)
                     .map(|t| i128::from(columns[t][i] as i64) * i128::from(factors[t]))
                     .sum::<i128>()
                     - 11;
-                assert_eq!(Int64::to_integer(found), expected);
+                assert_eq!(found, expected);
             }
         }
+    }
+
+    #[test]
+    fn sums_run_along_the_middle_axis() {
+        let x = Share::<Int64>((0..12).collect::<Vec<u64>>()[..].into());
+        assert_eq!(sum(&x, [2, 3, 2]).0[..], [6, 9, 24, 27]);
+        assert_eq!(sum(&x, [1, 12, 1]).0[..], [66]);
     }
 }

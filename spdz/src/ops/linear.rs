@@ -1,21 +1,23 @@
-//! Products with the model's weights: dense layers and convolutions.
+//! Matrix products and convolutions.
 //!
-//! The weight `W` is masked once per model: `beta = W - B` is public to the
-//! servers, so `W_0 = B_0` and `W_1 = B_1 + beta` share it. Offline, server `i`
-//! computes `c_i = a_i beta + (aB)_i` from the producer's `(aB)_i`, and
-//! `c_0 + c_1 = aW`. Online, with `alpha = x - a` public,
-//! `alpha W_0 + c_0 + alpha W_1 + c_1 = xW`: one product a server, its left
-//! operand public. The bias joins `c_i`, so it costs nothing online either.
+//! With the weights of a model, which last for a session, the weight `W` is masked
+//! once: `beta = W - B` is public to the servers, so `W_0 = B_0` and `W_1 = B_1 +
+//! beta` share it. Offline, server `i` computes `c_i = a_i beta + (aB)_i` from the
+//! producer's `(aB)_i`, and `c_0 + c_1 = aW`. Online, with `alpha = x - a` public,
+//! `alpha W_0 + c_0 + alpha W_1 + c_1 = xW`: one product a server, its left operand
+//! public. The bias joins `c_i`, so it costs nothing online either.
+//!
+//! With two operands of the same evaluation both products happen online.
 
-use std::borrow::Cow;
 use std::fmt;
 
+use crate::buffer::Buffer;
 use crate::geometry::Linear;
-use crate::masked::{Mask, Masked};
-use crate::ring::{Ring, Side, kernels};
+use crate::masked::Masked;
+use crate::ring::{Plane, Ring, Side, combined, planes, planes_mut};
 use crate::share::Share;
 
-/// A server's share of one layer's parameters, for any number of inferences.
+/// A server's share of one layer's parameters, for any number of evaluations.
 pub struct LinearLayer<R: Ring> {
     linear: Linear,
     /// `beta`, the right operand offline.
@@ -23,7 +25,7 @@ pub struct LinearLayer<R: Ring> {
     /// `W_i`, the right operand online.
     weight: R::Packed,
     /// `b_i`, one element an output.
-    bias: Share<R>,
+    bias: Option<Share<R>>,
 }
 
 impl<R: Ring> fmt::Debug for LinearLayer<R> {
@@ -34,63 +36,80 @@ impl<R: Ring> fmt::Debug for LinearLayer<R> {
 
 /// A server's `c_i + b_i` for one mask. Consumed by the one product it serves.
 #[derive(Debug)]
-pub struct LinearTriple<R: Ring>(Share<R>);
+pub struct LinearTriple<R: Ring>(pub(crate) Share<R>);
+
+/// A server's share of the product of two masks. Consumed by the one product it serves.
+#[derive(Debug)]
+pub struct ProductTriple<R: Ring>(pub(crate) Share<R>);
 
 /// The private form of a masked tensor: `a_0` at server 0, `a_1 + alpha` at server 1.
 pub(crate) fn unmask<R: Ring>(x: &Masked<R>, side: Side) -> Share<R> {
-    let mut share = x.mask.duplicate();
-    if side == Side::One {
-        kernels::vectorized(|| {
-            for (share, &alpha) in share.0.iter_mut().zip(&x.alpha) {
-                *share = R::add(*share, alpha);
-            }
-        });
+    match side {
+        Side::Zero => x.mask.clone(),
+        Side::One => Share(combined::<R>(&x.mask.0, &x.alpha, R::Plane::add)),
     }
-    share
 }
 
-/// `out += left * right` in the sense of `linear`.
-fn multiply_add<R: Ring>(
+/// `out += left * right` in the sense of `linear`; `left` is not padded yet.
+pub(crate) fn multiply_add<R: Ring>(
     linear: &Linear,
-    left: &[R::Element],
+    left: &[R::Word],
     right: &R::Packed,
-    out: &mut [R::Element],
+    out: &mut [R::Word],
 ) {
     match linear {
-        Linear::MatMul(dimensions) => R::matmul_add(left, right, *dimensions, out),
-        Linear::Conv2d(dimensions) => match dimensions.pad(left) {
-            Cow::Borrowed(left) => R::conv2d_add(left, right, dimensions, out),
-            // The padded copy may be of a share, so it is wiped like one.
-            Cow::Owned(left) => R::conv2d_add(&Share::<R>(left).0, right, dimensions, out),
-        },
+        Linear::Conv2d(convolution) if convolution.padding > 0 => {
+            let mut padded = Buffer::zeros(R::PLANES * convolution.padded_len());
+            convolution.pad(left, &mut padded);
+            R::multiply_add(linear, &padded, right, out);
+        }
+        _ => R::multiply_add(linear, left, right, out),
     }
+}
+
+/// The product of a server's share with a packed public tensor, or of a public tensor
+/// with a packed share. Local.
+#[must_use]
+pub fn multiply_public<R: Ring>(linear: &Linear, left: &[R::Word], right: &R::Packed) -> Share<R> {
+    let mut product = Share::zeros(linear.output_len());
+    multiply_add::<R>(linear, left, right, &mut product.0);
+    product
 }
 
 impl<R: Ring> LinearLayer<R> {
-    /// From the masked parameters, `[k, n]` and `[n]` (see [`Linear::as_matmul`]).
+    /// From the masked weight `[k, n]` (see [`Linear::as_matmul`]) and the share of the
+    /// bias, `[n]`.
     #[must_use]
-    pub fn new(linear: Linear, weight: &Masked<R>, bias: &Masked<R>, side: Side) -> Self {
-        let product = linear.as_matmul();
-        let pack = |values: &[R::Element]| R::pack(values, product.k, product.n);
+    pub fn new(linear: Linear, weight: &Masked<R>, bias: Option<Share<R>>, side: Side) -> Self {
         Self {
             linear,
-            masked_weight: pack(&weight.alpha),
-            weight: pack(&unmask(weight, side).0),
-            bias: unmask(bias, side),
+            masked_weight: R::pack(&weight.alpha, &linear),
+            weight: R::pack(&unmask(weight, side).0, &linear),
+            bias,
         }
     }
 
-    /// What this server can compute before the input exists: `a_i beta + (aB)_i + b_i`.
+    /// What this server can compute before the input exists, from its share of the
+    /// input's mask: `a_i beta + (aB)_i + b_i`.
     #[must_use]
-    pub fn prepare(&self, mask: &Mask<R>, mut product: Share<R>) -> LinearTriple<R> {
-        kernels::vectorized(|| {
-            for row in product.0.chunks_exact_mut(self.bias.len()) {
-                for (out, &bias) in row.iter_mut().zip(&self.bias.0) {
-                    *out = R::add(*out, bias);
-                }
+    pub fn prepare(&self, mask: &Share<R>, mut product: Share<R>) -> LinearTriple<R> {
+        if let Some(bias) = &self.bias {
+            let pairs = planes_mut::<R>(&mut product.0).zip(planes::<R>(&bias.0));
+            for (index, (out, bias)) in pairs.enumerate() {
+                let plane = R::plane(index);
+                crate::ring::kernels::vectorized(
+                    #[inline(always)]
+                    || {
+                        for row in out.chunks_exact_mut(bias.len()) {
+                            for (out, &bias) in row.iter_mut().zip(bias) {
+                                *out = plane.add(*out, bias);
+                            }
+                        }
+                    },
+                );
             }
-        });
-        multiply_add::<R>(&self.linear, &mask.share().0, &self.masked_weight, &mut product.0);
+        }
+        multiply_add::<R>(&self.linear, &mask.0, &self.masked_weight, &mut product.0);
         LinearTriple(product)
     }
 
@@ -101,12 +120,28 @@ impl<R: Ring> LinearLayer<R> {
         multiply_add::<R>(&self.linear, &x.alpha, &self.weight, &mut z.0);
         z
     }
+}
 
-    /// The producer's product `aB`; `mask` is `a`, `weight_mask` the packed `B`.
+impl<R: Ring> ProductTriple<R> {
+    /// From the share of the masks' product.
     #[must_use]
-    pub fn product(linear: &Linear, mask: &Share<R>, weight_mask: &R::Packed) -> Share<R> {
-        let mut product = Share::zeros(linear.output_len());
-        multiply_add::<R>(linear, &mask.0, weight_mask, &mut product.0);
-        product
+    pub fn new(product: Share<R>) -> Self {
+        Self(product)
+    }
+
+    /// The producer's product of the masks.
+    #[must_use]
+    pub fn product(linear: &Linear, left: &Share<R>, right: &Share<R>) -> Share<R> {
+        multiply_public(linear, &left.0, &R::pack(&right.0, linear))
+    }
+
+    /// The share of `xy`: `(ab)_i + a_i beta + alpha b_i`, server 1 adding `alpha beta`.
+    #[must_use]
+    pub fn multiply(self, linear: &Linear, x: &Masked<R>, y: &Masked<R>, side: Side) -> Share<R> {
+        let Self(mut z) = self;
+        multiply_add::<R>(linear, &x.mask.0, &R::pack(&y.alpha, linear), &mut z.0);
+        let share = R::pack(&unmask(y, side).0, linear);
+        multiply_add::<R>(linear, &x.alpha, &share, &mut z.0);
+        z
     }
 }

@@ -1,16 +1,18 @@
 //! The operations of the protocol, one file each, written on shares and masked
-//! tensors. None of them talks to anyone: opening ([`crate::masked::Mask::open`])
-//! is the only interaction, and happens before.
+//! tensors. Opening ([`crate::masked::Mask::open`]) and dividing ([`Division`]) take a
+//! round with the other server; nothing else talks to anyone.
 
 mod combine;
 mod linear;
 mod multiply;
 mod pool;
+mod rearrange;
 mod truncate;
 
-pub use combine::combine;
+pub use combine::{add_public, combine, mul_public, sum};
 pub(crate) use linear::unmask;
-pub use linear::{LinearLayer, LinearTriple};
+pub use linear::{LinearLayer, LinearTriple, ProductTriple, multiply_public};
 pub use multiply::{MulTriple, SquareTriple};
-pub use pool::{sum_pool, sum_windows};
-pub use truncate::truncate;
+pub use pool::sum_pool;
+pub use rearrange::{concat, view};
+pub use truncate::{Division, truncate};

@@ -5,29 +5,17 @@
 //! `x y = (alpha + a)(beta + b) = ab + a beta + alpha b + alpha beta`
 //! (the paper's Figure 2). Server 1 adds the public `alpha beta`.
 
-use std::fmt;
-
 use crate::masked::Masked;
-use crate::ring::{Ring, Side, kernels};
+use crate::ring::{Plane, Ring, Side, combined, kernels, planes, planes_mut};
 use crate::share::Share;
 
 /// A server's share of `a * a` for one mask. Consumed by the one square it serves.
-pub struct SquareTriple<R: Ring>(Share<R>);
+#[derive(Debug)]
+pub struct SquareTriple<R: Ring>(pub(crate) Share<R>);
 
 /// A server's share of `a * b` for two masks. Consumed by the one product it serves.
-pub struct MulTriple<R: Ring>(Share<R>);
-
-impl<R: Ring> fmt::Debug for SquareTriple<R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SquareTriple({:?})", self.0)
-    }
-}
-
-impl<R: Ring> fmt::Debug for MulTriple<R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "MulTriple({:?})", self.0)
-    }
-}
+#[derive(Debug)]
+pub struct MulTriple<R: Ring>(pub(crate) Share<R>);
 
 impl<R: Ring> SquareTriple<R> {
     /// From the share of the mask's square.
@@ -46,21 +34,27 @@ impl<R: Ring> SquareTriple<R> {
     #[must_use]
     pub fn square(self, x: &Masked<R>, side: Side) -> Share<R> {
         let Self(mut z) = self;
-        kernels::vectorized(|| {
-            let operands = z.0.iter_mut().zip(&x.alpha).zip(&x.mask.0);
-            match side {
-                Side::Zero => {
-                    for ((z, &alpha), &a) in operands {
-                        *z = R::add(*z, R::mul(alpha, R::add(a, a)));
+        let operands = planes::<R>(&x.alpha).zip(planes::<R>(&x.mask.0));
+        for (index, (z, (alpha, a))) in planes_mut::<R>(&mut z.0).zip(operands).enumerate() {
+            let plane = R::plane(index);
+            let operands = z.iter_mut().zip(alpha).zip(a);
+            kernels::vectorized(
+                #[inline(always)]
+                || match side {
+                    Side::Zero => {
+                        for ((z, &alpha), &a) in operands {
+                            *z = plane.add(*z, plane.mul(alpha, plane.add(a, a)));
+                        }
                     }
-                }
-                Side::One => {
-                    for ((z, &alpha), &a) in operands {
-                        *z = R::add(*z, R::mul(alpha, R::add(R::add(a, a), alpha)));
+                    Side::One => {
+                        for ((z, &alpha), &a) in operands {
+                            let sum = plane.add(plane.add(a, a), alpha);
+                            *z = plane.add(*z, plane.mul(alpha, sum));
+                        }
                     }
-                }
-            }
-        });
+                },
+            );
+        }
         z
     }
 }
@@ -75,37 +69,38 @@ impl<R: Ring> MulTriple<R> {
     /// The producer's product.
     #[must_use]
     pub fn product(left: &Share<R>, right: &Share<R>) -> Share<R> {
-        let mut product = left.duplicate();
-        kernels::vectorized(|| {
-            for (x, &y) in product.0.iter_mut().zip(&right.0) {
-                *x = R::mul(*x, y);
-            }
-        });
-        product
+        Share(combined::<R>(&left.0, &right.0, R::Plane::mul))
     }
 
     /// The share of `x * y`: `(ab)_i + a_i beta + alpha b_i`, server 1 adding `alpha beta`.
     #[must_use]
     pub fn multiply(self, x: &Masked<R>, y: &Masked<R>, side: Side) -> Share<R> {
         let Self(mut z) = self;
-        kernels::vectorized(|| {
-            let x = x.alpha.iter().zip(&x.mask.0);
-            let y = y.alpha.iter().zip(&y.mask.0);
-            let operands = z.0.iter_mut().zip(x).zip(y);
-            match side {
-                Side::Zero => {
-                    for ((z, (&alpha, &a)), (&beta, &b)) in operands {
-                        *z = R::add(*z, R::add(R::mul(a, beta), R::mul(alpha, b)));
+        let x = planes::<R>(&x.alpha).zip(planes::<R>(&x.mask.0));
+        let y = planes::<R>(&y.alpha).zip(planes::<R>(&y.mask.0));
+        for (index, (z, ((alpha, a), (beta, b)))) in
+            planes_mut::<R>(&mut z.0).zip(x.zip(y)).enumerate()
+        {
+            let plane = R::plane(index);
+            let operands = z.iter_mut().zip(alpha.iter().zip(a)).zip(beta.iter().zip(b));
+            kernels::vectorized(
+                #[inline(always)]
+                || match side {
+                    Side::Zero => {
+                        for ((z, (&alpha, &a)), (&beta, &b)) in operands {
+                            let cross = plane.add(plane.mul(a, beta), plane.mul(alpha, b));
+                            *z = plane.add(*z, cross);
+                        }
                     }
-                }
-                Side::One => {
-                    for ((z, (&alpha, &a)), (&beta, &b)) in operands {
-                        let public = R::mul(alpha, R::add(b, beta));
-                        *z = R::add(*z, R::add(R::mul(a, beta), public));
+                    Side::One => {
+                        for ((z, (&alpha, &a)), (&beta, &b)) in operands {
+                            let public = plane.mul(alpha, plane.add(b, beta));
+                            *z = plane.add(*z, plane.add(plane.mul(a, beta), public));
+                        }
                     }
-                }
-            }
-        });
+                },
+            );
+        }
         z
     }
 }

@@ -1,25 +1,29 @@
 //! Sums over windows; with the division folded into the precision, average pooling.
 
 use crate::geometry::Pooling;
-use crate::ring::{Ring, kernels};
+use crate::ring::{Plane, Ring, kernels, planes, planes_mut};
 use crate::share::Share;
 
 /// Sums each channel over disjoint windows: `[batch, height, width, channels]`
 /// to `[batch, height / window, width / window, channels]`. Local.
 #[must_use]
 pub fn sum_pool<R: Ring>(x: &Share<R>, pooling: Pooling) -> Share<R> {
-    Share(sum_windows(&x.0, pooling, R::add))
+    let mut sums = Share::<R>::zeros(pooling.output_len());
+    for (index, (words, sums)) in planes::<R>(&x.0).zip(planes_mut::<R>(&mut sums.0)).enumerate() {
+        let plane = R::plane(index);
+        sum_windows(words, pooling, |x, y| plane.add(x, y), sums);
+    }
+    sums
 }
 
-/// The sums of windows under any addition; the plaintext reference uses it with floats.
-#[must_use]
-pub fn sum_windows<E: Copy + Default>(
+/// Adds windows up in `output`, zeros at first.
+fn sum_windows<E: Copy>(
     input: &[E],
     pooling: Pooling,
     add: impl Fn(E, E) -> E + Copy,
-) -> Vec<E> {
+    output: &mut [E],
+) {
     let Pooling { width, channels, window, .. } = pooling;
-    let mut output = vec![E::default(); pooling.output_len()];
     let row = width * channels;
     let output_row = width / window * channels;
     // Images are a multiple of the window high, so a band of rows never spans two.
@@ -38,7 +42,6 @@ pub fn sum_windows<E: Copy + Default>(
             }
         }
     });
-    output
 }
 
 #[cfg(test)]
@@ -51,7 +54,8 @@ mod tests {
         let input: Vec<u64> = (0..32).collect();
         // Pixel (y, x) of image n holds 16n + 8y + 2x and one more in channel 1.
         let expected = [20, 24, 36, 40].map(|sum| sum as u64);
-        let found = sum_windows(&input, pooling, |x, y| x + y);
+        let mut found = vec![0; pooling.output_len()];
+        sum_windows(&input, pooling, |x, y| x + y, &mut found);
         assert_eq!(found[..4], expected);
         assert_eq!(found[4..], expected.map(|sum| sum + 64));
     }

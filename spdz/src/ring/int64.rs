@@ -1,104 +1,188 @@
 //! `Int64`: the integers modulo 2^64, in two's complement.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::kernels::{self, PackedRight, Rows};
-use super::{Ring, Side};
-use crate::geometry::{Convolution, MatMul};
+use super::{Plane, QuotientMask, Ring, Side, threads};
+use crate::buffer::Buffer;
+use crate::geometry::{Linear, MatMul};
 use crate::prg::KeyStream;
 
 /// The integers modulo 2^64; the paper's `int64`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Int64;
 
-impl Ring for Int64 {
-    type Element = u64;
-    type Packed = PackedRight;
-
-    const NAME: &'static str = "Int64";
-    const WIRE_BYTES: usize = 8;
+impl Plane for Int64 {
+    type Word = u64;
 
     #[inline(always)]
-    fn add(x: u64, y: u64) -> u64 {
+    fn add(self, x: u64, y: u64) -> u64 {
         x.wrapping_add(y)
     }
 
     #[inline(always)]
-    fn sub(x: u64, y: u64) -> u64 {
+    fn sub(self, x: u64, y: u64) -> u64 {
         x.wrapping_sub(y)
     }
 
     #[inline(always)]
-    fn mul(x: u64, y: u64) -> u64 {
+    fn mul(self, x: u64, y: u64) -> u64 {
         x.wrapping_mul(y)
     }
 
     #[inline(always)]
-    fn from_integer(value: i128) -> u64 {
-        value as u64
+    fn of(self, integer: i128) -> u64 {
+        integer as u64
+    }
+}
+
+impl Ring for Int64 {
+    type Word = u64;
+    type Plane = Self;
+    type Packed = PackedRight;
+
+    const NAME: &'static str = "Int64";
+    const PLANES: usize = 1;
+    const WIRE_BYTES: usize = 8;
+    const DIVIDEND_BITS: u32 = 62;
+    const QUOTIENT_PARTS: usize = 2;
+
+    fn plane(_: usize) -> Self {
+        Self
     }
 
-    #[inline(always)]
-    fn to_integer(element: u64) -> i128 {
-        i128::from(element as i64)
-    }
-
-    #[inline(always)]
-    fn truncate(share: u64, bits: u32, side: Side) -> u64 {
-        match side {
-            Side::Zero => ((share as i64) >> bits) as u64,
-            Side::One => (((share.wrapping_neg() as i64) >> bits) as u64).wrapping_neg(),
+    fn from_integers(integers: &[i128], words: &mut [u64]) {
+        for (word, integer) in words.iter_mut().zip(integers) {
+            *word = *integer as u64;
         }
     }
 
-    fn sample(stream: &mut KeyStream, out: &mut [u64]) {
-        stream.fill(bytemuck::cast_slice_mut(out));
-        if cfg!(target_endian = "big") {
-            out.iter_mut().for_each(|element| *element = u64::from_le(*element));
-        }
+    fn to_integers(words: &[u64]) -> Vec<i128> {
+        words.iter().map(|word| i128::from(*word as i64)).collect()
     }
 
-    fn to_bytes(values: &[u64]) -> Bytes {
-        if cfg!(target_endian = "little") {
-            return Bytes::copy_from_slice(bytemuck::cast_slice(values));
-        }
-        let mut bytes = BytesMut::with_capacity(values.len() * Self::WIRE_BYTES);
-        for value in values {
-            bytes.extend_from_slice(&value.to_le_bytes());
-        }
-        bytes.freeze()
-    }
-
-    #[inline(always)]
-    fn elements(bytes: &[u8]) -> impl Iterator<Item = u64> {
-        bytes.as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes))
-    }
-
-    fn pack(values: &[u64], k: usize, n: usize) -> PackedRight {
-        PackedRight::new(values, k, n)
-    }
-
-    fn matmul_add(left: &[u64], right: &PackedRight, dimensions: MatMul, out: &mut [u64]) {
-        let MatMul { m, k, n } = dimensions;
-        assert_eq!((right.k(), right.n(), out.len()), (k, n, m * n), "a plan's shapes agree");
-        let Some(rows) = Rows::matrix(left, m, k) else {
-            unreachable!("a plan's shapes agree");
-        };
-        kernels::multiply_add(&rows, right, out);
-    }
-
-    fn conv2d_add(input: &[u64], filter: &PackedRight, dimensions: &Convolution, out: &mut [u64]) {
-        let starts = dimensions.row_starts();
-        let rows = Rows::new(
-            input,
-            &starts,
-            dimensions.filter,
-            dimensions.padded_width() * dimensions.inputs,
-            dimensions.filter * dimensions.inputs,
+    fn truncate(share: &mut [u64], bits: u32, side: Side) {
+        // A match outside the loop, so that each side's loop is vectorised on its own.
+        kernels::vectorized(
+            #[inline(always)]
+            || match side {
+                Side::Zero => {
+                    for x in share {
+                        *x = ((*x as i64) >> bits) as u64;
+                    }
+                }
+                Side::One => {
+                    for x in share {
+                        *x = (((x.wrapping_neg() as i64) >> bits) as u64).wrapping_neg();
+                    }
+                }
+            },
         );
+    }
+
+    fn quotient_mask(stream: &mut KeyStream, _: u32, _: Side, len: usize) -> QuotientMask<Self> {
+        let mut dividend = Buffer::zeros(len);
+        Self::sample(stream, &mut dividend);
+        QuotientMask { dividend, quotient: Buffer::zeros(0) }
+    }
+
+    fn dividend_offset(_: u32) -> i128 {
+        1 << Self::DIVIDEND_BITS
+    }
+
+    /// `-(r >> bits)`, and what a wrap of the opening adds: `r`'s top bit times
+    /// `2^(64 - bits)`.
+    fn quotient_parts(mask: &[u64], bits: u32) -> Buffer<u64> {
+        let mut parts = Buffer::zeros(2 * mask.len());
+        let (quotients, wraps) = parts.split_at_mut(mask.len());
+        kernels::vectorized(
+            #[inline(always)]
+            || {
+                for ((r, quotient), wrap) in mask.iter().zip(quotients).zip(wraps) {
+                    *quotient = (r >> bits).wrapping_neg();
+                    *wrap = (r >> 63) << (64 - bits);
+                }
+            },
+        );
+        parts
+    }
+
+    /// With the dividend `0 <= y < 2^63` and the opened `c = y + r mod 2^64`, the sum
+    /// wrapped if and only if `r` has the top bit and `c` has not. So
+    /// `(c >> bits) - (r >> bits)`, plus `2^(64 - bits)` if it wrapped, is
+    /// `floor(y / 2^bits)` plus the carry of the low bits: 0 or 1.
+    fn quotient(opened: &mut [u64], parts: Buffer<u64>, bits: u32) -> Buffer<u64> {
+        let offset = 1u64 << (Self::DIVIDEND_BITS - bits);
+        let mut mask = Buffer::zeros(opened.len());
+        let (quotients, wraps) = parts.split_at(opened.len());
+        kernels::vectorized(
+            #[inline(always)]
+            || {
+                let parts = quotients.iter().zip(wraps);
+                for ((c, mask), (quotient, wrap)) in opened.iter_mut().zip(&mut mask[..]).zip(parts)
+                {
+                    let may_have_wrapped = (*c >> 63).wrapping_sub(1);
+                    *mask = quotient.wrapping_add(*wrap & may_have_wrapped);
+                    *c = (*c >> bits).wrapping_sub(offset);
+                }
+            },
+        );
+        mask
+    }
+
+    fn sample(stream: &mut KeyStream, words: &mut [u64]) {
+        stream.fill(bytemuck::cast_slice_mut(words));
+        if cfg!(target_endian = "big") {
+            words.iter_mut().for_each(|word| *word = u64::from_le(*word));
+        }
+    }
+
+    fn to_bytes(mut words: Buffer<u64>) -> Bytes {
+        if cfg!(target_endian = "big") {
+            words.iter_mut().for_each(|word| *word = word.to_le());
+        }
+        words.into_bytes()
+    }
+
+    fn from_bytes(bytes: &[u8], words: &mut [u64]) {
+        for (word, bytes) in words.iter_mut().zip(bytes.as_chunks::<8>().0) {
+            *word = u64::from_le_bytes(*bytes);
+        }
+    }
+
+    fn sum_bytes(x: &[u8], y: &[u8], words: &mut [u64]) {
+        let (x, y) = (x.as_chunks::<8>().0, y.as_chunks::<8>().0);
+        kernels::vectorized(
+            #[inline(always)]
+            || {
+                for ((word, x), y) in words.iter_mut().zip(x).zip(y) {
+                    *word = u64::from_le_bytes(*x).wrapping_add(u64::from_le_bytes(*y));
+                }
+            },
+        );
+    }
+
+    fn pack(words: &[u64], linear: &Linear) -> PackedRight {
+        let MatMul { k, n, .. } = linear.as_matmul();
+        PackedRight::new(words, k, n)
+    }
+
+    fn multiply_add(linear: &Linear, left: &[u64], right: &PackedRight, out: &mut [u64]) {
+        let starts;
+        let rows = match linear {
+            Linear::MatMul(MatMul { m, k, .. }) => Rows::matrix(left, *m, *k),
+            Linear::Conv2d(convolution) => {
+                starts = convolution.row_starts();
+                let (segments, stride, length) = convolution.segments();
+                Rows::new(left, &starts, segments, stride, length)
+            }
+        };
         let Some(rows) = rows else {
             unreachable!("a plan's shapes agree");
         };
-        kernels::multiply_add(&rows, filter, out);
+        let MatMul { m, k, n } = linear.as_matmul();
+        threads::by_rows(&rows, n, out, threads::parts(m * k * n), |rows, out| {
+            kernels::multiply_add(rows, right, out);
+        });
     }
 }

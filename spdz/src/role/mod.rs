@@ -1,41 +1,40 @@
 //! The sides of a run: what each role does, in lock-step with the others.
 //!
 //! Every role follows the same [`Plan`] against a [`Channel`] for each peer. A
-//! session goes: keys (producer to servers, server 0 to server 1), the masked
-//! model (model owner to servers), then any number of inferences, each first
-//! prepared and then evaluated at the client's command.
+//! session goes: keys (producer to servers, server 0 to server 1), the inputs that last
+//! for the session (players to servers), then any number of evaluations, each first
+//! prepared and then run at the command of one player, the plan's driver. Any number
+//! may be prepared before the first is run.
 //!
 //! | message | from | to | phase, step |
 //! |---|---|---|---|
 //! | key shared with the producer | producer | servers | setup 0 |
 //! | key shared by the servers | server 0 | server 1 | setup 1 |
-//! | seed of the model's masks | servers | model owner | setup 2 |
-//! | masked parameter `t` | model owner | servers | setup 3 + `t` |
-//! | command | client; server 0 | servers; producer | control 0 |
-//! | share of a product of masks | producer | the server whose turn it is | offline, the product's step |
-//! | seed of the input's mask (the server is ready) | servers | client | offline, the input's step |
-//! | masked input | client | servers | online, the input's step |
-//! | opening | each server | the other | online, the opening's step |
-//! | share of the output | servers | client | online, the output's step |
-//! | report of the transport | servers | client | control 1 ([`report_tag`]) |
+//! | seeds of the masks of a player's inputs to the session | servers | player | setup 2 |
+//! | masked input to the session | player | servers | setup 3 + its step |
+//! | command | driver; server 0 | servers; producer and the other players | control 0 |
+//! | share of what is dealt | producer | the server whose turn it is | offline, its step |
+//! | seeds of the masks of a player's inputs (the server is ready) | servers | player | offline 0 |
+//! | masked input | player | servers | online, its step |
+//! | opening | each server | the other | online, its step |
+//! | share of an output | servers | player | online, its step |
+//! | report of the transport | servers | driver | control 1 ([`report_tag`]) |
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use crate::channel::{Channel, ChannelError, Phase, Role, Tag};
 use crate::fixed::RangeError;
-use crate::network::weights::WeightsError;
+use crate::graph::EvaluateError;
 use crate::plan::Plan;
 use crate::prg::{SEED_BYTES, Seed};
 
-mod client;
-mod model_owner;
+mod player;
 mod producer;
 mod server;
 
-pub use client::{Client, Ready};
-pub use model_owner::provide_model;
+pub use player::{Player, Ready};
 pub use producer::Producer;
-pub use server::{Server, ServerLinks};
+pub use server::{Memory, Server, ServerLinks, Stock, StockError};
 
 /// Why a role could not go on.
 #[derive(Debug, thiserror::Error)]
@@ -48,20 +47,22 @@ pub enum Error {
         /// What went wrong.
         error: ChannelError,
     },
-    /// A command that no client sends.
-    #[error("{peer} sent the command {found}, expected 0 (prepare) or 1 (finish)")]
+    /// A command that no driver sends.
+    #[error("{peer} sent the command {found}, expected {expected}")]
     Command {
         /// Who sent it.
         peer: Role,
         /// The command.
         found: u8,
+        /// What would have been in order.
+        expected: &'static str,
     },
     /// A number that the format cannot hold.
     #[error("{tensor}, element {index}: {source}")]
     Range {
-        /// The parameter (`conv1.weight`) or the input.
+        /// The input (`conv1.weight`).
         tensor: String,
-        /// Its place in the flattened tensor, the batch included.
+        /// Its place in the flattened tensor.
         index: usize,
         /// The number and the range.
         source: RangeError,
@@ -72,24 +73,17 @@ pub enum Error {
     OutputRange {
         /// The last layer.
         layer: String,
-        /// Its place in the flattened output, the batch included.
+        /// Its place in the flattened output.
         index: usize,
         /// The number and the range.
         source: RangeError,
     },
-    /// An input of the wrong size.
-    #[error("the input has {found} elements, expected {expected}: a batch of {batch}")]
-    InputLength {
-        /// Elements that the plan says.
-        expected: usize,
-        /// Elements that were given.
-        found: usize,
-        /// The plan's batch.
-        batch: usize,
-    },
-    /// The weights do not belong to the network.
+    /// A player's own part of the computation.
     #[error(transparent)]
-    Weights(#[from] WeightsError),
+    Local(#[from] EvaluateError),
+    /// Prepared randomness could not be kept.
+    #[error(transparent)]
+    Stock(#[from] StockError),
 }
 
 /// Names the place in the plan at which a channel failed.
@@ -111,55 +105,73 @@ fn at(plan: &Plan) -> impl Fn(ChannelError) -> Error + '_ {
 /// Set-up messages, in the order of their numbers.
 const PRODUCER_KEY: Tag = setup(0);
 const SERVER_KEY: Tag = setup(1);
-const MODEL_SEED: Tag = setup(2);
+const SESSION_SEEDS: Tag = setup(2);
 
 const fn setup(step: u32) -> Tag {
     Tag { phase: Phase::Setup, inference: 0, step }
 }
 
-/// The message that carries parameter `index`, masked.
-fn parameter(index: usize) -> Tag {
-    setup(3 + index as u32)
+/// The message in which the input of a set-up step arrives, masked.
+fn session_input(step: usize) -> Tag {
+    setup(3 + step as u32)
 }
 
-/// What the client asks for next.
+/// The message that tells a player the seeds of its inputs' masks.
+fn seeds_tag(inference: u64) -> Tag {
+    Tag::new(Phase::Offline, inference, 0)
+}
+
+/// What the driver asks for next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Command {
-    /// Make the randomness of the next inference, then evaluate it.
+    /// Make the randomness of one more evaluation.
     Prepare,
+    /// Run the evaluation that was prepared first of those not yet run.
+    Evaluate,
     /// The session is over.
     Finish,
 }
 
-impl Command {
-    fn tag(inference: u64) -> Tag {
-        Tag::new(Phase::Control, inference, 0)
+/// The commands that went over one connection.
+#[derive(Debug, Default)]
+struct Commands(u64);
+
+impl Commands {
+    fn next(&mut self) -> Tag {
+        let number = self.0;
+        self.0 += 1;
+        Tag::new(Phase::Control, number, 0)
     }
 
-    fn send<C: Channel>(self, inference: u64, channel: &mut C) -> Result<(), ChannelError> {
-        channel.send(Self::tag(inference), Bytes::copy_from_slice(&[self as u8]))
+    fn send<C: Channel>(&mut self, command: Command, channel: &mut C) -> Result<(), ChannelError> {
+        channel.send(self.next(), Bytes::copy_from_slice(&[command as u8]))
     }
 
     fn recv<C: Channel>(
+        &mut self,
         peer: Role,
-        inference: u64,
         channel: &mut C,
         plan: &Plan,
-    ) -> Result<Self, Error> {
-        let message = channel.recv(Self::tag(inference), 1).map_err(at(plan))?;
+    ) -> Result<Command, Error> {
+        let message = channel.recv(self.next(), 1).map_err(at(plan))?;
         match message[0] {
-            0 => Ok(Self::Prepare),
-            1 => Ok(Self::Finish),
-            found => Err(Error::Command { peer, found }),
+            0 => Ok(Command::Prepare),
+            1 => Ok(Command::Evaluate),
+            2 => Ok(Command::Finish),
+            found => Err(Error::Command {
+                peer,
+                found,
+                expected: "0 (prepare), 1 (evaluate) or 2 (finish)",
+            }),
         }
     }
 }
 
-/// The message in which a server may tell the client, after `inferences`
-/// inferences, what it measured. Its content is the transport's affair.
+/// The message in which a server may tell the driver, at the end of the session, what
+/// it measured. Its content is the transport's affair.
 #[must_use]
-pub fn report_tag(inferences: u64) -> Tag {
-    Tag::new(Phase::Control, inferences, 1)
+pub fn report_tag() -> Tag {
+    Tag::new(Phase::Control, 0, 1)
 }
 
 fn send_seed<C: Channel>(channel: &mut C, tag: Tag, seed: &Seed) -> Result<(), ChannelError> {
@@ -169,4 +181,25 @@ fn send_seed<C: Channel>(channel: &mut C, tag: Tag, seed: &Seed) -> Result<(), C
 fn recv_seed<C: Channel>(channel: &mut C, tag: Tag) -> Result<Seed, ChannelError> {
     let message = channel.recv(tag, SEED_BYTES)?;
     Ok(Seed::copy_from(&message))
+}
+
+fn send_seeds<C: Channel>(
+    channel: &mut C,
+    tag: Tag,
+    seeds: impl Iterator<Item = Seed>,
+) -> Result<(), ChannelError> {
+    let mut message = BytesMut::new();
+    for seed in seeds {
+        message.extend_from_slice(seed.expose());
+    }
+    channel.send(tag, message.freeze())
+}
+
+fn recv_seeds<C: Channel>(
+    channel: &mut C,
+    tag: Tag,
+    count: usize,
+) -> Result<Vec<Seed>, ChannelError> {
+    let message = channel.recv(tag, count * SEED_BYTES)?;
+    Ok(message.chunks_exact(SEED_BYTES).map(Seed::copy_from).collect())
 }

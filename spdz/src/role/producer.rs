@@ -2,22 +2,19 @@
 
 use std::sync::Arc;
 
-use super::{Command, Error, PRODUCER_KEY, at, send_seed};
+use super::{Command, Commands, Error, PRODUCER_KEY, at, send_seed};
 use crate::channel::{Channel, Role};
-use crate::correlated;
-use crate::geometry::MatMul;
-use crate::plan::{Operation, Plan};
-use crate::prg::{KeyStream, Purpose, Seed, SessionId};
+use crate::correlated::Dealer;
+use crate::plan::Plan;
+use crate::prg::{Purpose, Seed, SessionId};
 use crate::ring::Ring;
-use crate::share::Share;
 
 /// The producer's side of a session.
+#[derive(Debug)]
 pub struct Producer<R: Ring, C> {
     plan: Arc<Plan>,
     servers: [C; 2],
-    keys: [Seed; 2],
-    /// `B` of each linear layer, packed.
-    weight_masks: Vec<R::Packed>,
+    dealer: Dealer<R>,
 }
 
 impl<R: Ring, C: Channel> Producer<R, C> {
@@ -38,65 +35,34 @@ impl<R: Ring, C: Channel> Producer<R, C> {
             send_seed(server, PRODUCER_KEY, key).map_err(at(&plan))?;
             *key = key.bind(session, &plan.digest().0);
         }
-        let mut streams = [&keys[0], &keys[1]].map(ModelMasks::new);
-        let mut weight_masks = Vec::new();
-        for step in plan.steps() {
-            if let Operation::Linear { linear, .. } = &step.operation {
-                let MatMul { k, n, .. } = linear.as_matmul();
-                let [mut weight, other] = streams.each_mut().map(|masks| masks.next::<R>(k * n));
-                weight.add_assign(&other);
-                weight_masks.push(R::pack(&weight.0, k, n));
-                // The bias takes part in no product, but has its place in the streams.
-                let _ = streams.each_mut().map(|masks| masks.next::<R>(n));
-            }
-        }
-        Ok(Self { plan, servers, keys, weight_masks })
+        let dealer = Dealer::new(&plan, keys);
+        Ok(Self { plan, servers, dealer })
     }
 
-    /// Makes randomness at server 0's command until the client has finished.
-    /// Returns the number of inferences.
+    /// Makes randomness at server 0's command until the session is over.
+    /// Returns the number of evaluations it was made for.
     ///
     /// # Errors
     /// If a server is gone, silent or sends something else.
     pub fn serve(&mut self) -> Result<u64, Error> {
+        let plan = &self.plan;
+        let mut commands = Commands::default();
         for inference in 0.. {
-            let plan = &self.plan;
-            match Command::recv(Role::Server0, inference, &mut self.servers[0], plan)? {
+            let [server0, _] = &mut self.servers;
+            match commands.recv(Role::Server0, server0, plan)? {
                 Command::Finish => return Ok(inference),
-                Command::Prepare => correlated::produce::<R, C>(
-                    plan,
-                    inference,
-                    &self.keys,
-                    &self.weight_masks,
-                    &mut self.servers,
-                )
-                .map_err(at(plan))?,
+                Command::Prepare => {
+                    self.dealer.produce(plan, inference, &mut self.servers).map_err(at(plan))?;
+                }
+                Command::Evaluate => {
+                    return Err(Error::Command {
+                        peer: Role::Server0,
+                        found: Command::Evaluate as u8,
+                        expected: "0 (prepare) or 2 (finish)",
+                    });
+                }
             }
         }
         Ok(u64::MAX)
-    }
-}
-
-/// A server's shares of the masks of a model's parameters, in the order of the plan.
-pub(super) struct ModelMasks(KeyStream);
-
-impl ModelMasks {
-    /// From the key that the server has in common with the producer.
-    pub(super) fn new(key: &Seed) -> Self {
-        Self::from_seed(Self::seed(key))
-    }
-
-    /// What the server hands to the model owner, and expands itself.
-    pub(super) fn seed(key: &Seed) -> Seed {
-        key.derive(Purpose::ModelMask, 0, 0)
-    }
-
-    pub(super) fn from_seed(seed: Seed) -> Self {
-        Self(seed.into_stream())
-    }
-
-    /// The share of the next parameter's mask.
-    pub(super) fn next<R: Ring>(&mut self, len: usize) -> Share<R> {
-        Share::sample(&mut self.0, len)
     }
 }

@@ -1,16 +1,19 @@
 //! The servers: compute on shares, and see masked values only.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use super::producer::ModelMasks;
+use super::player::unprepared;
 use super::{
-    Command, Error, MODEL_SEED, PRODUCER_KEY, SERVER_KEY, at, parameter, recv_seed, send_seed,
+    Command, Commands, Error, PRODUCER_KEY, SERVER_KEY, SESSION_SEEDS, at, recv_seed, seeds_tag,
+    send_seed, send_seeds, session_input,
 };
-use crate::channel::{Channel, ChannelError, Phase, Role, Tag};
+use crate::channel::{Channel, Name, Phase, Role, Tag};
 use crate::correlated::{self, Bundle, StepRandomness};
+use crate::graph::Lifetime;
 use crate::masked::{Mask, Masked};
 use crate::ops::{self, LinearLayer};
-use crate::plan::{MaskedId, Operation, Plan, PrivateId};
+use crate::plan::{MaskedId, Operation, Plan, PrivateId, PublicId};
 use crate::prg::{Purpose, Seed, SessionId};
 use crate::ring::{Ring, Side};
 use crate::share::Share;
@@ -22,8 +25,49 @@ pub struct ServerLinks<C> {
     pub other: C,
     /// To the producer.
     pub producer: C,
-    /// To the client.
-    pub client: C,
+    /// To the players that take part in evaluations ([`Plan::takes_part`]).
+    pub players: Vec<(Name, C)>,
+}
+
+/// Where prepared randomness waits for its evaluation: first in, first out.
+pub trait Stock<R: Ring> {
+    /// Keeps the randomness of one more evaluation.
+    ///
+    /// # Errors
+    /// If there is no room.
+    fn put(&mut self, bundle: Bundle<R>) -> Result<(), StockError>;
+
+    /// The randomness that was put first, to be used now; nothing if there is none.
+    ///
+    /// # Errors
+    /// If it cannot be had back.
+    fn take(&mut self) -> Result<Option<Bundle<R>>, StockError>;
+}
+
+/// Why a stock cannot do what it should.
+#[derive(Debug, thiserror::Error)]
+#[error("stock of randomness: {0}")]
+pub struct StockError(pub String);
+
+/// A stock in memory, without a bound.
+#[derive(Debug)]
+pub struct Memory<R: Ring>(VecDeque<Bundle<R>>);
+
+impl<R: Ring> Default for Memory<R> {
+    fn default() -> Self {
+        Self(VecDeque::new())
+    }
+}
+
+impl<R: Ring> Stock<R> for Memory<R> {
+    fn put(&mut self, bundle: Bundle<R>) -> Result<(), StockError> {
+        self.0.push_back(bundle);
+        Ok(())
+    }
+
+    fn take(&mut self) -> Result<Option<Bundle<R>>, StockError> {
+        Ok(self.0.pop_front())
+    }
 }
 
 /// A server's side of a session.
@@ -33,13 +77,15 @@ pub struct Server<R: Ring, C> {
     links: ServerLinks<C>,
     producer_key: Seed,
     server_key: Seed,
+    publics: Publics<R>,
+    session: Tensors<R>,
     layers: Vec<LinearLayer<R>>,
 }
 
 impl<R: Ring, C: Channel> Server<R, C> {
-    /// Agrees on keys and receives the masked model, after which the model owner
-    /// has nothing more to do. `fresh` must be fresh from the operating system;
-    /// server 0 makes it the key shared with server 1.
+    /// Agrees on keys and receives the inputs that last for the session, after which
+    /// the `departing` players have nothing more to do. `fresh` must be fresh from the
+    /// operating system; server 0 makes it the key shared with server 1.
     ///
     /// # Errors
     /// If a peer is gone, silent or sends something else.
@@ -49,7 +95,7 @@ impl<R: Ring, C: Channel> Server<R, C> {
         side: Side,
         fresh: Seed,
         mut links: ServerLinks<C>,
-        mut model_owner: O,
+        departing: &mut [(Name, O)],
     ) -> Result<Self, Error> {
         let context = plan.digest().0;
         let server_key = match side {
@@ -63,85 +109,152 @@ impl<R: Ring, C: Channel> Server<R, C> {
         let server_key = server_key.bind(session, &context);
         let producer_key = producer_key.bind(session, &context);
 
-        let seed = ModelMasks::seed(&producer_key);
-        send_seed(&mut model_owner, MODEL_SEED, &seed).map_err(at(&plan))?;
-        let mut masks = ModelMasks::from_seed(seed);
-        let mut masked = |index: usize| -> Result<Masked<R>, ChannelError> {
-            let len = plan.parameters()[index].len;
-            let alpha = model_owner.recv(parameter(index), len * R::WIRE_BYTES)?;
-            Ok(Mask::from_share(masks.next(len)).received(&alpha))
-        };
-        let mut layers = Vec::new();
-        for step in plan.steps() {
-            if let Operation::Linear { linear, layer, .. } = &step.operation {
-                let weight = masked(2 * layer).map_err(at(&plan))?;
-                let bias = masked(2 * layer + 1).map_err(at(&plan))?;
-                layers.push(LinearLayer::new(*linear, &weight, &bias, side));
+        // Seeds first: the players can then work at the same time.
+        for name in plan.graph().players() {
+            let inputs = plan.inputs_of(*name, Lifetime::Session);
+            let steps: Vec<usize> = inputs.map(|(_, spec)| spec.step).collect();
+            if steps.is_empty() {
+                continue;
+            }
+            let seeds =
+                steps.iter().map(|step| correlated::mask_seed(&producer_key, &plan, 0, *step));
+            let sent = match find(&mut links.players, *name) {
+                Some(link) => send_seeds(link, SESSION_SEEDS, seeds),
+                None => match find(departing, *name) {
+                    Some(link) => send_seeds(link, SESSION_SEEDS, seeds),
+                    None => unreachable!("there is a connection to every player with a part"),
+                },
+            };
+            sent.map_err(at(&plan))?;
+        }
+        let publics = Publics::new(&plan);
+        let mut values = Values::<R>::new(&plan, None);
+        for (index, step) in plan.steps()[..plan.setup_steps()].iter().enumerate() {
+            values.step = index;
+            let Operation::Input { input, output } = &step.operation else {
+                local(&step.operation, &mut values, &publics, side);
+                continue;
+            };
+            let spec = &plan.inputs()[*input];
+            let (tag, length) = (session_input(index), spec.len * R::WIRE_BYTES);
+            let alpha = match find(&mut links.players, spec.player) {
+                Some(link) => link.recv(tag, length),
+                None => match find(departing, spec.player) {
+                    Some(link) => link.recv(tag, length),
+                    None => unreachable!("there is a connection to every player with a part"),
+                },
+            };
+            let seed = correlated::mask_seed(&producer_key, &plan, 0, index);
+            let mask = Mask::expand(seed, spec.len);
+            values.put_masked(*output, mask.received(&alpha.map_err(at(&plan))?));
+        }
+        let mut layers = Vec::with_capacity(plan.layers());
+        for (_, step) in plan.evaluation() {
+            if let Operation::Linear { weight, bias, linear, .. } = &step.operation {
+                let bias = bias.map(|id| values.get(id).clone());
+                layers.push(LinearLayer::new(*linear, values.masked(*weight), bias, side));
             }
         }
-        Ok(Self { plan, side, links, producer_key, server_key, layers })
+        let session = values.into_session();
+        Ok(Self { plan, side, links, producer_key, server_key, publics, session, layers })
     }
 
-    /// Prepares and evaluates inferences at the client's command until it has
-    /// finished. Returns their number.
+    /// Prepares and runs evaluations at the driver's command until the session is over.
+    /// Returns their number.
     ///
     /// # Errors
-    /// If a peer is gone, silent or sends something else.
-    pub fn serve(&mut self) -> Result<u64, Error> {
-        for inference in 0.. {
-            let command =
-                Command::recv(Role::Client, inference, &mut self.links.client, &self.plan)?;
+    /// If a peer is gone, silent or sends something else, or the stock is full.
+    pub fn serve(&mut self, stock: &mut impl Stock<R>) -> Result<u64, Error> {
+        let driver = self.plan.driver();
+        let (mut commands, mut to_producer) = (Commands::default(), Commands::default());
+        let mut to_players: Vec<Commands> = Vec::new();
+        to_players.resize_with(self.links.players.len(), Commands::default);
+        let (mut prepared, mut done) = (0, 0);
+        loop {
+            let Some(link) = find(&mut self.links.players, driver) else {
+                unreachable!("the driver takes part");
+            };
+            let command = commands.recv(Role::Player(driver), link, &self.plan)?;
             if self.side == Side::Zero {
-                command.send(inference, &mut self.links.producer).map_err(at(&self.plan))?;
+                if command != Command::Evaluate {
+                    let sent = to_producer.send(command, &mut self.links.producer);
+                    sent.map_err(at(&self.plan))?;
+                }
+                for ((name, link), commands) in self.links.players.iter_mut().zip(&mut to_players) {
+                    if *name != driver {
+                        commands.send(command, link).map_err(at(&self.plan))?;
+                    }
+                }
             }
             match command {
-                Command::Finish => return Ok(inference),
+                Command::Finish => return Ok(done),
                 Command::Prepare => {
-                    let bundle = self.prepare(inference)?;
+                    let bundle = self.prepare(prepared)?;
+                    prepared += 1;
+                    stock.put(bundle)?;
+                    self.tell_ready(prepared - 1)?;
+                }
+                Command::Evaluate => {
+                    let bundle = stock.take()?.ok_or_else(|| unprepared(Role::Player(driver)))?;
                     self.evaluate(bundle)?;
+                    done += 1;
                 }
             }
         }
-        Ok(u64::MAX)
     }
 
-    /// The offline phase: makes the bundle, then tells the client by handing it
-    /// the seed of this server's share of the input's mask.
+    /// The offline phase of one evaluation.
     fn prepare(&mut self, inference: u64) -> Result<Bundle<R>, Error> {
-        let plan = &self.plan;
-        let key = &self.producer_key;
-        let bundle = correlated::prepare(
-            plan,
+        correlated::prepare(
+            &self.plan,
             self.side,
             inference,
-            key,
+            &self.producer_key,
+            &self.session.masked,
             &self.layers,
             &mut self.links.producer,
         )
-        .map_err(at(plan))?;
-        let seed = correlated::mask_seed(key, plan, inference, 0);
-        let tag = Tag::new(Phase::Offline, inference, 0);
-        send_seed(&mut self.links.client, tag, &seed).map_err(at(plan))?;
-        Ok(bundle)
+        .map_err(at(&self.plan))
     }
 
-    /// The online phase, from the client's masked input to the shares of the output.
+    /// Hands the players the seeds of this server's shares of their inputs' masks.
+    fn tell_ready(&mut self, inference: u64) -> Result<(), Error> {
+        let plan = &self.plan;
+        for (name, link) in &mut self.links.players {
+            let seeds = plan.inputs_of(*name, Lifetime::Evaluation).map(|(_, spec)| {
+                correlated::mask_seed(&self.producer_key, plan, inference, spec.step)
+            });
+            send_seeds(link, seeds_tag(inference), seeds).map_err(at(plan))?;
+        }
+        Ok(())
+    }
+
+    /// The online phase, from the masked inputs to the shares of the outputs.
     fn evaluate(&mut self, bundle: Bundle<R>) -> Result<(), Error> {
         let plan = &*self.plan;
         let inference = bundle.inference;
-        let mut values = Values::<R>::new(plan);
-        for (index, (step, randomness)) in plan.steps().iter().zip(bundle.steps).enumerate() {
+        let mut values = Values::<R>::new(plan, Some(&self.session));
+        let steps = plan.evaluation().zip(bundle.steps.into_iter().skip(plan.setup_steps()));
+        for ((index, step), randomness) in steps {
             let tag = Tag::new(Phase::Online, inference, index as u32);
             values.step = index;
             match (&step.operation, randomness) {
-                (Operation::Input { output }, StepRandomness::Mask(mask)) => {
-                    let length = plan.masked_len(*output) * R::WIRE_BYTES;
-                    let alpha = self.links.client.recv(tag, length).map_err(at(plan))?;
+                (Operation::Input { input, output }, StepRandomness::Mask(mask)) => {
+                    let spec = &plan.inputs()[*input];
+                    let Some(link) = find(&mut self.links.players, spec.player) else {
+                        unreachable!("who brings inputs takes part");
+                    };
+                    let alpha = link.recv(tag, spec.len * R::WIRE_BYTES).map_err(at(plan))?;
                     values.put_masked(*output, mask.received(&alpha));
                 }
                 (Operation::Open { input, output }, StepRandomness::Mask(mask)) => {
                     let opened = mask.open(values.get(*input), &mut self.links.other, tag);
                     values.put_masked(*output, opened.map_err(at(plan))?);
+                }
+                (Operation::Divide { input, output, .. }, StepRandomness::Division(division)) => {
+                    let other = &mut self.links.other;
+                    let quotient = division.divide(values.get(*input), self.side, other, tag);
+                    values.put_masked(*output, quotient.map_err(at(plan))?);
                 }
                 (
                     Operation::Linear { input, layer, output, .. },
@@ -150,38 +263,34 @@ impl<R: Ring, C: Channel> Server<R, C> {
                     let product = self.layers[*layer].apply(values.masked(*input), triple);
                     values.put(*output, product);
                 }
+                (
+                    Operation::Product { left, right, linear, output },
+                    StepRandomness::Product(triple),
+                ) => {
+                    let (left, right) = (values.masked(*left), values.masked(*right));
+                    let product = triple.multiply(linear, left, right, self.side);
+                    values.put(*output, product);
+                }
                 (Operation::Square { input, output }, StepRandomness::Square(triple)) => {
                     let product = triple.square(values.masked(*input), self.side);
                     values.put(*output, product);
                 }
                 (Operation::Mul { left, right, output }, StepRandomness::Mul(triple)) => {
-                    let product =
-                        triple.multiply(values.masked(*left), values.masked(*right), self.side);
+                    let (left, right) = (values.masked(*left), values.masked(*right));
+                    let product = triple.multiply(left, right, self.side);
                     values.put(*output, product);
                 }
-                (Operation::Unmask { input, output }, StepRandomness::Nothing) => {
-                    let share = ops::unmask(values.masked(*input), self.side);
-                    values.put(*output, share);
+                (Operation::Output { output, input }, StepRandomness::Nothing) => {
+                    let share = values.take(*input);
+                    let share = rerandomised(&self.server_key, self.side, share, inference, index);
+                    let player = plan.outputs()[*output].player;
+                    let Some(link) = find(&mut self.links.players, player) else {
+                        unreachable!("who learns outputs takes part");
+                    };
+                    link.send(tag, R::to_bytes(share.0)).map_err(at(plan))?;
                 }
-                (Operation::Truncate { input, bits, output }, StepRandomness::Nothing) => {
-                    let mut share = values.take(*input);
-                    ops::truncate(&mut share, *bits, self.side);
-                    values.put(*output, share);
-                }
-                (Operation::Combine { terms, constant, output }, StepRandomness::Nothing) => {
-                    let len = plan.private_len(*output);
-                    let terms: Vec<_> =
-                        terms.iter().map(|(id, factor)| (values.get(*id), *factor)).collect();
-                    let sum = ops::combine(&terms, *constant, len, self.side);
-                    values.put(*output, sum);
-                }
-                (Operation::SumPool { input, pooling, output }, StepRandomness::Nothing) => {
-                    let sums = ops::sum_pool(values.get(*input), *pooling);
-                    values.put(*output, sums);
-                }
-                (Operation::Output { input }, StepRandomness::Nothing) => {
-                    let share = self.rerandomised(values.take(*input), inference);
-                    self.links.client.send(tag, R::to_bytes(&share.0)).map_err(at(plan))?;
+                (operation, StepRandomness::Nothing) => {
+                    local(operation, &mut values, &self.publics, self.side);
                 }
                 _ => unreachable!("a bundle is made step by step from the same plan"),
             }
@@ -189,53 +298,192 @@ impl<R: Ring, C: Channel> Server<R, C> {
         }
         Ok(())
     }
+}
 
-    /// The share plus this server's part of a fresh sharing of zero, so that the
-    /// client learns the output and nothing of the shares it came from.
-    fn rerandomised(&self, mut share: Share<R>, inference: u64) -> Share<R> {
-        let seed = self.server_key.derive(Purpose::OutputZero, inference, 0);
-        let zero = Share::sample(&mut seed.into_stream(), share.len());
-        match self.side {
-            Side::Zero => share.add_assign(&zero),
-            Side::One => share.sub_assign(&zero),
+/// The share plus this server's part of a fresh sharing of zero, so that a player
+/// learns the output and nothing of the shares it came from.
+fn rerandomised<R: Ring>(
+    key: &Seed,
+    side: Side,
+    mut share: Share<R>,
+    inference: u64,
+    step: usize,
+) -> Share<R> {
+    let seed = key.derive(Purpose::OutputZero, inference, step as u32);
+    let zero = Share::sample(&mut seed.into_stream(), share.len());
+    match side {
+        Side::Zero => share.add_assign(&zero),
+        Side::One => share.sub_assign(&zero),
+    }
+    share
+}
+
+fn find<C>(links: &mut [(Name, C)], player: Name) -> Option<&mut C> {
+    links.iter_mut().find(|(name, _)| *name == player).map(|(_, link)| link)
+}
+
+/// Takes a step that needs nobody else.
+fn local<R: Ring>(
+    operation: &Operation,
+    values: &mut Values<'_, R>,
+    publics: &Publics<R>,
+    side: Side,
+) {
+    match operation {
+        Operation::Unmask { input, output } => {
+            let share = ops::unmask(values.masked(*input), side);
+            values.put(*output, share);
         }
-        share
+        Operation::Truncate { input, bits, output } => {
+            let mut share = values.take(*input);
+            ops::truncate(&mut share, *bits, side);
+            values.put(*output, share);
+        }
+        Operation::PublicRight { left, right, linear, output } => {
+            let product =
+                ops::multiply_public(linear, &values.get(*left).0, publics.packed(*right));
+            values.put(*output, product);
+        }
+        Operation::PublicLeft { left, right, linear, output } => {
+            let right = R::pack(&values.get(*right).0, linear);
+            values.put(*output, ops::multiply_public(linear, publics.words(*left), &right));
+        }
+        Operation::Combine { terms, constant, output } => {
+            let len = values.plan.private_len(*output);
+            let terms: Vec<_> =
+                terms.iter().map(|(id, factor)| (values.get(*id), *factor)).collect();
+            let sum = ops::combine(&terms, *constant, len, side);
+            values.put(*output, sum);
+        }
+        Operation::AddPublic { input, public, output } => {
+            let mut share = values.take(*input);
+            ops::add_public(&mut share, publics.words(*public), side);
+            values.put(*output, share);
+        }
+        Operation::MulPublic { input, public, output } => {
+            let mut share = values.take(*input);
+            ops::mul_public(&mut share, publics.words(*public));
+            values.put(*output, share);
+        }
+        Operation::View { input, view, output } => {
+            let share = Share(ops::view::<R>(&values.get(*input).0, view));
+            values.put(*output, share);
+        }
+        Operation::ViewMasked { input, view, output } => {
+            let Masked { alpha, mask } = values.masked(*input);
+            let alpha = ops::view::<R>(alpha, view);
+            let mask = Share(ops::view::<R>(&mask.0, view));
+            values.put_masked(*output, Masked { alpha, mask });
+        }
+        Operation::Concat { inputs, outer, output } => {
+            let words: Vec<&[R::Word]> = inputs.iter().map(|id| &values.get(*id).0[..]).collect();
+            let share = Share(ops::concat::<R>(&words, *outer));
+            values.put(*output, share);
+        }
+        Operation::ConcatMasked { inputs, outer, output } => {
+            let masked: Vec<&Masked<R>> = inputs.iter().map(|id| values.masked(*id)).collect();
+            let alphas: Vec<&[R::Word]> = masked.iter().map(|m| &m.alpha[..]).collect();
+            let masks: Vec<&[R::Word]> = masked.iter().map(|m| &m.mask.0[..]).collect();
+            let alpha = ops::concat::<R>(&alphas, *outer);
+            let mask = Share(ops::concat::<R>(&masks, *outer));
+            values.put_masked(*output, Masked { alpha, mask });
+        }
+        Operation::Sum { input, axes, output } => {
+            let sums = ops::sum(values.get(*input), *axes);
+            values.put(*output, sums);
+        }
+        Operation::SumPool { input, pooling, output } => {
+            let sums = ops::sum_pool(values.get(*input), *pooling);
+            values.put(*output, sums);
+        }
+        Operation::Input { .. }
+        | Operation::Open { .. }
+        | Operation::Divide { .. }
+        | Operation::Linear { .. }
+        | Operation::Product { .. }
+        | Operation::Square { .. }
+        | Operation::Mul { .. }
+        | Operation::Output { .. } => unreachable!("a step with randomness or a message"),
     }
 }
 
-/// The tensors of one inference, each kept until the last step that reads it.
-struct Values<'plan, R: Ring> {
-    plan: &'plan Plan,
-    step: usize,
+/// The plan's public tensors as elements, packed where they are right operands.
+struct Publics<R: Ring> {
+    words: Vec<Vec<R::Word>>,
+    packed: BTreeMap<usize, R::Packed>,
+}
+
+impl<R: Ring> Publics<R> {
+    fn new(plan: &Plan) -> Self {
+        let encode = |integers: &Vec<i128>| {
+            let mut words = vec![R::Word::default(); R::PLANES * integers.len()];
+            R::from_integers(integers, &mut words);
+            words
+        };
+        let words: Vec<_> = plan.publics().iter().map(|public| encode(&public.integers)).collect();
+        let mut packed = BTreeMap::new();
+        for step in plan.steps() {
+            if let Operation::PublicRight { right, linear, .. } = &step.operation {
+                packed.insert(right.0, R::pack(&words[right.0], linear));
+            }
+        }
+        Self { words, packed }
+    }
+
+    fn words(&self, id: PublicId) -> &[R::Word] {
+        &self.words[id.0]
+    }
+
+    fn packed(&self, id: PublicId) -> &R::Packed {
+        let Some(packed) = self.packed.get(&id.0) else {
+            unreachable!("right operands are packed in the set-up");
+        };
+        packed
+    }
+}
+
+/// Tensors by their number in the plan.
+struct Tensors<R: Ring> {
     private: Vec<Option<Share<R>>>,
     masked: Vec<Option<Masked<R>>>,
 }
 
-impl<'plan, R: Ring> Values<'plan, R> {
-    fn new(plan: &'plan Plan) -> Self {
-        let mut values = Self { plan, step: 0, private: Vec::new(), masked: Vec::new() };
-        values.private.resize_with(plan.private_count(), || None);
-        values.masked.resize_with(plan.masked_count(), || None);
-        values
+/// The tensors of one evaluation, each kept until the last step that reads it, and
+/// behind them those of the session.
+struct Values<'a, R: Ring> {
+    plan: &'a Plan,
+    step: usize,
+    own: Tensors<R>,
+    session: Option<&'a Tensors<R>>,
+}
+
+impl<'a, R: Ring> Values<'a, R> {
+    fn new(plan: &'a Plan, session: Option<&'a Tensors<R>>) -> Self {
+        let mut own = Tensors { private: Vec::new(), masked: Vec::new() };
+        own.private.resize_with(plan.private_count(), || None);
+        own.masked.resize_with(plan.masked_count(), || None);
+        Self { plan, step: 0, own, session }
     }
 
     fn put(&mut self, id: PrivateId, share: Share<R>) {
-        self.private[id.0] = Some(share);
+        self.own.private[id.0] = Some(share);
     }
 
     fn put_masked(&mut self, id: MaskedId, masked: Masked<R>) {
-        self.masked[id.0] = Some(masked);
+        self.own.masked[id.0] = Some(masked);
     }
 
     fn get(&self, id: PrivateId) -> &Share<R> {
-        let Some(share) = &self.private[id.0] else {
+        let session = || self.session.and_then(|session| session.private[id.0].as_ref());
+        let Some(share) = self.own.private[id.0].as_ref().or_else(session) else {
             unreachable!("a plan makes each tensor before it reads it");
         };
         share
     }
 
     fn masked(&self, id: MaskedId) -> &Masked<R> {
-        let Some(masked) = &self.masked[id.0] else {
+        let session = || self.session.and_then(|session| session.masked[id.0].as_ref());
+        let Some(masked) = self.own.masked[id.0].as_ref().or_else(session) else {
             unreachable!("a plan makes each masked tensor before it reads it");
         };
         masked
@@ -244,11 +492,11 @@ impl<'plan, R: Ring> Values<'plan, R> {
     /// The tensor itself if this step is the last to read it, else a copy.
     fn take(&mut self, id: PrivateId) -> Share<R> {
         if self.plan.last_read(id) == self.step
-            && let Some(share) = self.private[id.0].take()
+            && let Some(share) = self.own.private[id.0].take()
         {
             return share;
         }
-        self.get(id).duplicate()
+        self.get(id).clone()
     }
 
     /// Frees what the current step was the last to read.
@@ -256,13 +504,29 @@ impl<'plan, R: Ring> Values<'plan, R> {
         let operation = &self.plan.steps()[self.step].operation;
         for id in operation.reads() {
             if self.plan.last_read(id) == self.step {
-                self.private[id.0] = None;
+                self.own.private[id.0] = None;
             }
         }
         for id in operation.reads_masked() {
             if self.plan.last_masked_read(id) == self.step {
-                self.masked[id.0] = None;
+                self.own.masked[id.0] = None;
             }
         }
+    }
+
+    /// What the evaluations will read.
+    fn into_session(mut self) -> Tensors<R> {
+        let setup = self.plan.setup_steps();
+        for (index, share) in self.own.private.iter_mut().enumerate() {
+            if self.plan.last_read(PrivateId(index)) < setup {
+                *share = None;
+            }
+        }
+        for (index, masked) in self.own.masked.iter_mut().enumerate() {
+            if self.plan.last_masked_read(MaskedId(index)) < setup {
+                *masked = None;
+            }
+        }
+        self.own
     }
 }

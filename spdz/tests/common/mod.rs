@@ -1,19 +1,21 @@
-//! A whole session in one process: five roles on threads, in-memory channels, everything recorded.
+//! A whole session in one process: every role on its thread, in-memory channels, everything recorded.
+
+// Each test binary uses its own part of it.
+#![allow(dead_code)]
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use safetensors::Dtype;
-use safetensors::tensor::TensorView;
-use spdz::channel::{Channel, ChannelError, MemoryChannel, Role, Tag, memory_pair};
-use spdz::network::Network;
-use spdz::network::weights::Weights;
+use spdz::channel::{Channel, ChannelError, MemoryChannel, Name, Role, Tag, memory_pair};
+use spdz::correlated::{Bundle, bundle_bytes};
+use spdz::graph::{Clear, Graph, Tensors};
+use spdz::network::{IMAGES, LOGITS, Network};
 use spdz::plan::{NumberFormat, Plan, Truncation};
 use spdz::prg::{Seed, SessionId};
-use spdz::ring::{Int64, Side};
-use spdz::role::{Client, Error, Producer, Server, ServerLinks, provide_model};
+use spdz::ring::{Int64, Int100, Ring, Side};
+use spdz::role::{Error, Memory, Player, Producer, Server, ServerLinks, Stock, StockError};
 
 /// A message and who sent it to whom.
 pub type Message = (Role, Role, Tag, Bytes);
@@ -53,45 +55,99 @@ impl Randomness {
     }
 }
 
+/// What a player learns of one evaluation.
+pub type Learnt = Result<Tensors, Error>;
+
 /// What came of a session.
 pub struct Outcome {
-    /// One result for each batch.
-    pub outputs: Vec<Result<Vec<f64>, Error>>,
+    /// For each evaluation what each player learnt; `None` if it takes no part.
+    pub learnt: Vec<BTreeMap<Name, Learnt>>,
     /// Everything that was sent.
     pub messages: Vec<Message>,
 }
 
-/// Weights from a function of the tensor's name, its index and its shape.
-pub fn weights(network: &Network, value: impl Fn(&str, usize, &[usize]) -> f32) -> Weights {
-    let tensors: BTreeMap<String, (Vec<usize>, Vec<u8>)> = network
-        .parameters()
-        .unwrap()
-        .into_iter()
-        .map(|parameter| {
-            let len: usize = parameter.shape.iter().product();
-            let bytes = (0..len)
-                .flat_map(|index| value(&parameter.name, index, &parameter.shape).to_le_bytes())
-                .collect();
-            (parameter.name, (parameter.shape, bytes))
-        })
-        .collect();
-    let views = tensors.iter().map(|(name, (shape, data))| {
-        (name.clone(), TensorView::new(Dtype::F32, shape.clone(), data).unwrap())
-    });
-    let file = safetensors::serialize(views, None).unwrap();
-    Weights::from_safetensors(&file, network).unwrap()
+impl Outcome {
+    /// An output of an evaluation.
+    pub fn output(&self, evaluation: usize, player: &str, name: &str) -> Vec<f64> {
+        let learnt = &self.learnt[evaluation][&player.parse().unwrap()];
+        learnt.as_ref().unwrap()[name].as_slice().to_vec()
+    }
 }
 
-/// Runs `batches` through a session.
-pub fn run(
-    network: &Network,
-    weights: &Weights,
-    batch: usize,
-    batches: &[Vec<f32>],
-    randomness: Randomness,
-) -> Outcome {
-    let plan =
-        Arc::new(Plan::compile(network, batch, NumberFormat::Int64, Truncation::Local).unwrap());
+/// What players bring to each evaluation.
+pub type Brought = BTreeMap<Name, Tensors>;
+
+/// Tensors by player and name.
+pub fn brought<'a>(
+    tensors: impl IntoIterator<Item = (&'a str, &'a str, Vec<usize>, Vec<f64>)>,
+) -> Brought {
+    let mut brought = Brought::new();
+    for (player, name, shape, values) in tensors {
+        let player = brought.entry(player.parse().unwrap()).or_default();
+        player.insert(name.into(), Clear::new(shape, values).unwrap());
+    }
+    brought
+}
+
+/// A session's settings.
+#[derive(Clone, Copy)]
+pub struct Settings {
+    pub format: NumberFormat,
+    pub truncation: Truncation,
+    pub randomness: Randomness,
+    /// Whether everything is prepared before the first evaluation.
+    pub ahead: bool,
+}
+
+impl Settings {
+    pub fn new(format: NumberFormat, truncation: Truncation, randomness: u8) -> Self {
+        Self { format, truncation, randomness: Randomness::all(randomness), ahead: false }
+    }
+}
+
+/// A stock that keeps nothing in memory but the key.
+struct Sealed<R: Ring> {
+    plan: Arc<Plan>,
+    key: Seed,
+    kept: std::collections::VecDeque<(u64, Vec<u8>)>,
+    ring: std::marker::PhantomData<R>,
+}
+
+impl<R: Ring> Stock<R> for Sealed<R> {
+    fn put(&mut self, bundle: Bundle<R>) -> Result<(), StockError> {
+        let (inference, bytes) = (bundle.inference(), bundle.bytes());
+        assert_eq!(bytes, bundle_bytes(&self.plan));
+        let sealed = bundle.seal(&self.key);
+        assert_eq!(sealed.len(), bytes + 32);
+        for place in [0, sealed.len() / 2, sealed.len() - 1] {
+            let mut changed = sealed.clone();
+            changed[place] ^= 1;
+            let refused = Bundle::<R>::open(&self.plan, inference, &changed, &self.key);
+            assert_eq!(refused.unwrap_err().inference, inference);
+        }
+        assert!(Bundle::<R>::open(&self.plan, inference, &sealed[1..], &self.key).is_err());
+        assert!(Bundle::<R>::open(&self.plan, inference + 1, &sealed, &self.key).is_err());
+        self.kept.push_back((inference, sealed));
+        Ok(())
+    }
+
+    fn take(&mut self) -> Result<Option<Bundle<R>>, StockError> {
+        let Some((inference, sealed)) = self.kept.pop_front() else { return Ok(None) };
+        Ok(Some(Bundle::open(&self.plan, inference, &sealed, &self.key).unwrap()))
+    }
+}
+
+/// Runs an evaluation of `graph` for each of `evaluations`.
+pub fn run(graph: &Graph, settings: Settings, evaluations: &[Brought]) -> Outcome {
+    let plan = Plan::compile(graph, settings.format, settings.truncation).unwrap();
+    match settings.format {
+        NumberFormat::Int64 => run_plan::<Int64>(plan, settings, evaluations),
+        NumberFormat::Int100 => run_plan::<Int100>(plan, settings, evaluations),
+    }
+}
+
+fn run_plan<R: Ring>(plan: Plan, settings: Settings, evaluations: &[Brought]) -> Outcome {
+    let plan = Arc::new(plan);
     let session = SessionId([1; 16]);
     let log = Arc::new(Mutex::new(Vec::new()));
     let pair = |x, y| {
@@ -99,54 +155,175 @@ pub fn run(
         let record = |from, to, inner| Recorder { from, to, inner, log: log.clone() };
         (record(x, y, at_x), record(y, x, at_y))
     };
-    use Role::{ModelOwner, Producer as P, Server0, Server1};
+    use Role::{Producer as P, Server0, Server1};
     let (s0_s1, s1_s0) = pair(Server0, Server1);
     let (s0_p, p_s0) = pair(Server0, P);
     let (s1_p, p_s1) = pair(Server1, P);
-    let (s0_o, o_s0) = pair(Server0, ModelOwner);
-    let (s1_o, o_s1) = pair(Server1, ModelOwner);
-    let (s0_c, c_s0) = pair(Server0, Role::Client);
-    let (s1_c, c_s1) = pair(Server1, Role::Client);
-    let links = |other, producer, client| ServerLinks { other, producer, client };
+    let mut staying = [Vec::new(), Vec::new()];
+    let mut leaving = [Vec::new(), Vec::new()];
+    let mut at_players = Vec::new();
+    for &player in plan.graph().players() {
+        let (s0, at0) = pair(Server0, Role::Player(player));
+        let (s1, at1) = pair(Server1, Role::Player(player));
+        let lists = if plan.takes_part(player) { &mut staying } else { &mut leaving };
+        lists[0].push((player, s0));
+        lists[1].push((player, s1));
+        at_players.push((player, [at0, at1]));
+    }
+    let count = evaluations.len() as u64;
+    let learnt: Mutex<Vec<BTreeMap<Name, Learnt>>> = Mutex::default();
+    learnt.lock().unwrap().resize_with(evaluations.len(), BTreeMap::new);
+    let keep = |evaluation: u64, player, outcome| {
+        learnt.lock().unwrap()[evaluation as usize].insert(player, outcome);
+    };
+    let nothing = Tensors::new();
 
-    let outputs = std::thread::scope(|scope| {
-        let serve = |side, fresh, links, owner| {
-            let plan = plan.clone();
+    std::thread::scope(|scope| {
+        let [players0, players1] = staying;
+        let [mut leaving0, mut leaving1] = leaving;
+        let links0 = ServerLinks { other: s0_s1, producer: s0_p, players: players0 };
+        let links1 = ServerLinks { other: s1_s0, producer: s1_p, players: players1 };
+        let serve = |side, seed: u8, links, mut leaving: Vec<(Name, Recorder)>| {
+            let (plan, stocked) = (plan.clone(), plan.clone());
             scope.spawn(move || {
-                let fresh = Seed::from_bytes([fresh; 32]);
-                let mut server =
-                    Server::<Int64, _>::set_up(plan, session, side, fresh, links, owner).unwrap();
-                assert_eq!(server.serve().unwrap(), batches.len() as u64);
-            })
+                let fresh = Seed::from_bytes([seed; 32]);
+                let set_up =
+                    Server::<R, _>::set_up(plan, session, side, fresh, links, &mut leaving);
+                let mut server = set_up.unwrap();
+                let served = if settings.ahead {
+                    let (key, kept) = (Seed::from_bytes([seed; 32]), Default::default());
+                    let plan = stocked;
+                    server.serve(&mut Sealed::<R> { plan, key, kept, ring: Default::default() })
+                } else {
+                    server.serve(&mut Memory::default())
+                };
+                assert_eq!(served.unwrap(), count);
+            });
         };
-        serve(Side::Zero, randomness.servers, links(s0_s1, s0_p, s0_c), s0_o);
-        serve(Side::One, 0, links(s1_s0, s1_p, s1_c), s1_o);
+        serve(Side::Zero, settings.randomness.servers, links0, std::mem::take(&mut leaving0));
+        serve(Side::One, 0, links1, std::mem::take(&mut leaving1));
         scope.spawn({
             let plan = plan.clone();
             move || {
-                let root = Seed::from_bytes([randomness.producer; 32]);
-                let mut producer =
-                    Producer::<Int64, _>::set_up(plan, session, &root, [p_s0, p_s1]).unwrap();
-                assert_eq!(producer.serve().unwrap(), batches.len() as u64);
+                let root = Seed::from_bytes([settings.randomness.producer; 32]);
+                let servers = [p_s0, p_s1];
+                let set_up = Producer::<R, _>::set_up(plan, session, &root, servers);
+                assert_eq!(set_up.unwrap().serve().unwrap(), count);
             }
         });
-        scope.spawn({
-            let plan = plan.clone();
-            move || provide_model::<Int64, _>(&plan, weights, &mut [o_s0, o_s1]).unwrap()
-        });
-        let mut client = Client::<Int64, _>::new(plan.clone(), [c_s0, c_s1]);
-        let outputs = batches
-            .iter()
-            .map(|inputs| {
-                let ready = client.prepare()?;
-                client.infer(ready, inputs)
-            })
-            .collect();
-        client.finish().unwrap();
-        outputs
+        for (player, links) in at_players {
+            let (plan, keep, nothing) = (plan.clone(), &keep, &nothing);
+            let inputs = move |evaluation: u64| {
+                evaluations.get(evaluation as usize).and_then(|b| b.get(&player)).unwrap_or(nothing)
+            };
+            scope.spawn(move || {
+                let driver = plan.driver() == player;
+                let takes_part = plan.takes_part(player);
+                let set_up = Player::<R, _>::set_up(plan, player, inputs(0), links);
+                let mut this = set_up.unwrap();
+                if !driver {
+                    if takes_part {
+                        this.follow::<Error>(
+                            |evaluation| Ok(inputs(evaluation).clone()),
+                            |evaluation, learnt| {
+                                keep(evaluation, player, learnt);
+                                Ok(())
+                            },
+                        )
+                        .unwrap();
+                    }
+                    return;
+                }
+                let mut ready: Vec<_> = Vec::new();
+                if settings.ahead {
+                    ready.extend((0..count).map(|_| this.prepare().unwrap()));
+                    ready.reverse();
+                }
+                for evaluation in 0..count {
+                    let ready = ready.pop().unwrap_or_else(|| this.prepare().unwrap());
+                    keep(evaluation, player, this.evaluate(ready, inputs(evaluation)));
+                }
+                assert_eq!(this.finish().unwrap(), count);
+            });
+        }
     });
     let messages = std::mem::take(&mut *log.lock().unwrap());
-    Outcome { outputs, messages }
+    Outcome { learnt: learnt.into_inner().unwrap(), messages }
+}
+
+/// Why a player refuses to share what it brings, before it says anything; `None` if it
+/// does not.
+pub fn refused_input(
+    graph: &Graph,
+    settings: Settings,
+    player: Name,
+    brought: &Brought,
+) -> Option<String> {
+    let plan = Arc::new(Plan::compile(graph, settings.format, settings.truncation).unwrap());
+    let tensors = brought.get(&player).cloned().unwrap_or_default();
+    let link = |server| memory_pair(Role::Player(player), server, Duration::from_millis(50));
+    let (link0, mut server0) = link(Role::Server0);
+    let (link1, mut server1) = link(Role::Server1);
+    // What the servers would say to a player without inputs to the session.
+    let ready = Tag::new(spdz::channel::Phase::Offline, 0, 0);
+    for server in [&mut server0, &mut server1] {
+        let seeds = plan.inputs().iter().filter(|input| input.player == player).count();
+        server.send(ready, vec![1; 32 * seeds].into()).unwrap();
+    }
+    let refused = |error: Error| match error {
+        Error::Range { .. } | Error::Local(_) => Some(error.to_string()),
+        _ => None,
+    };
+    match Player::<Int64, _>::set_up(plan, player, &tensors, [link0, link1]) {
+        Err(error) => refused(error),
+        Ok(mut player) => {
+            let ready = player.prepare().ok()?;
+            player.evaluate(ready, &tensors).err().and_then(refused)
+        }
+    }
+}
+
+/// Values for a network's parameters from a function of the tensor's name, its index and
+/// its shape.
+pub fn weights(network: &Network, value: impl Fn(&str, usize, &[usize]) -> f32) -> Tensors {
+    let parameters = network.parameters().unwrap().into_iter();
+    let tensor = |parameter: spdz::network::Parameter| {
+        let len: usize = parameter.shape.iter().product();
+        let values = (0..len).map(|i| f64::from(value(&parameter.name, i, &parameter.shape)));
+        let tensor = Clear::new(parameter.shape.clone(), values.collect()).unwrap();
+        (parameter.name, tensor)
+    };
+    parameters.map(tensor).collect()
+}
+
+/// What the players of a network bring, for each batch of images.
+pub fn batches(
+    network: &Network,
+    weights: &Tensors,
+    batch: usize,
+    images: &[Vec<f32>],
+) -> Vec<Brought> {
+    let shape: Vec<usize> = [batch].iter().chain(&network.input).copied().collect();
+    images
+        .iter()
+        .map(|images| {
+            let values = images.iter().map(|x| f64::from(*x)).collect();
+            let images = Clear::new(shape.clone(), values).unwrap();
+            let client = Tensors::from([(IMAGES.to_owned(), images)]);
+            Brought::from([(Name::MODEL_OWNER, weights.clone()), (Name::CLIENT, client)])
+        })
+        .collect()
+}
+
+/// The logits that a network's client learnt.
+pub fn logits(outcome: &Outcome) -> Vec<Result<Vec<f64>, String>> {
+    let learnt = outcome.learnt.iter().map(|learnt| &learnt[&Name::CLIENT]);
+    learnt
+        .map(|learnt| match learnt {
+            Ok(tensors) => Ok(tensors[LOGITS].as_slice().to_vec()),
+            Err(error) => Err(error.to_string()),
+        })
+        .collect()
 }
 
 /// Numbers that look random and are the same on every run, from -1 to 1.

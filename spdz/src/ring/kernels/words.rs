@@ -1,31 +1,11 @@
-//! Matrix products of 64-bit integers that wrap, as fast as the machine allows.
-//!
-//! Most of the arithmetic of a private inference is products of shares,
-//! which are matrices over the integers modulo 2⁶⁴. BLAS knows no such product,
-//! and code compiled for any x86-64 may use none of the instructions that make it
-//! fast: one `vpmullq` of AVX-512 replaces eight scalar multiplications. So the
-//! kernels here are compiled several times, once for each [`InstructionSet`], and
-//! the widest one the machine has is chosen while the program runs.
-//!
-//! [`multiply`] and [`multiply_add`] take a left operand whose rows are read where
-//! they lie ([`Rows`], which also describes a convolution without copying its
-//! patches) and a right operand that was packed once ([`PackedRight`]), as the
-//! weights of a layer serve many products. [`vectorized`] does the same
-//! for elementwise loops: it has the compiler vectorise them for the machine.
-//!
-//! No branch and no address depends on the values that are multiplied.
-//!
-//! This is the one module of the crate with `unsafe` code: calling functions
-//! compiled for an instruction set is only sound after that set was detected, and
-//! the inner loops address their operands by pointers, in bounds because of checks
-//! that are made once for every operand and not once for every element.
-
-#![allow(unsafe_code)]
+//! Products of 64-bit integers that wrap.
 
 use std::fmt;
 use std::ops::Range;
 
 use zeroize::{DefaultIsZeroes, Zeroize};
+
+use super::{InstructionSet, Rows};
 
 /// Columns in one vector of the widest instruction set: a cache line of words.
 const LANES: usize = 8;
@@ -43,59 +23,6 @@ const CHUNK_WORDS: usize = 32 * 1024;
 /// A chunk of rows is a multiple of this, so that it splits into whole register
 /// blocks, which have six or eight rows.
 const CHUNK_ROWS: usize = 24;
-
-/// Instruction sets the kernels are written for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum InstructionSet {
-    /// AVX-512 with its F, DQ, BW and VL parts, which servers with AVX-512 have had
-    /// together since 2017: eight 64-bit products by one instruction.
-    Avx512,
-    /// AVX2: four 64-bit products, each pieced together from 32-bit ones.
-    Avx2,
-    /// What the crate was compiled for, on any processor.
-    Portable,
-}
-
-impl InstructionSet {
-    /// The widest instruction set of this machine. Cheap: the standard library
-    /// asks the processor once and remembers the answer.
-    #[inline]
-    pub fn detect() -> Self {
-        if Self::Avx512.is_available() {
-            Self::Avx512
-        } else if Self::Avx2.is_available() {
-            Self::Avx2
-        } else {
-            Self::Portable
-        }
-    }
-
-    /// The instruction sets this machine has, widest first.
-    pub fn available() -> impl Iterator<Item = Self> {
-        [Self::Avx512, Self::Avx2, Self::Portable].into_iter().filter(|isa| isa.is_available())
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[inline]
-    fn is_available(self) -> bool {
-        match self {
-            Self::Avx512 => {
-                is_x86_feature_detected!("avx512f")
-                    && is_x86_feature_detected!("avx512dq")
-                    && is_x86_feature_detected!("avx512bw")
-                    && is_x86_feature_detected!("avx512vl")
-            }
-            Self::Avx2 => is_x86_feature_detected!("avx2"),
-            Self::Portable => true,
-        }
-    }
-
-    #[cfg(not(target_arch = "x86_64"))]
-    #[inline]
-    fn is_available(self) -> bool {
-        self == Self::Portable
-    }
-}
 
 /// One vector's worth of a row of the right operand. The alignment keeps every
 /// load of it within one cache line.
@@ -183,108 +110,6 @@ impl fmt::Debug for PackedRight {
     }
 }
 
-/// Where the rows of a left operand start.
-#[derive(Clone, Copy)]
-enum Starts<'a> {
-    /// Row `r` at `r` times the row's length.
-    Dense,
-    /// Row `r` at the `r`-th of these.
-    At(&'a [u32]),
-}
-
-/// The left operand of a product, `[m, k]`, whose rows are read where they lie.
-///
-/// Row `r` is the concatenation, over `s` in `0..segments`, of
-/// `data[starts[r] + s * stride..][..length]`, and `k = segments * length`. A matrix
-/// has one segment a row. An unpadded convolution of a channels-last image has one
-/// segment per row of the filter, and overlapping rows: the patches that `im2col`
-/// would copy.
-// What the kernels rely on: for every row r < m and every segment s, the range
-// `start(r) + s * stride..` has `length` words within `data`, and no computation of
-// it overflows. The fields are private and set by `matrix` and `new` alone.
-#[derive(Clone, Copy)]
-pub struct Rows<'a> {
-    data: &'a [u64],
-    starts: Starts<'a>,
-    m: usize,
-    segments: usize,
-    stride: usize,
-    length: usize,
-}
-
-impl<'a> Rows<'a> {
-    /// The rows of the row-major `[m, k]` matrix `data`. `None` if it does not have
-    /// `m * k` words.
-    pub fn matrix(data: &'a [u64], m: usize, k: usize) -> Option<Self> {
-        (m.checked_mul(k) == Some(data.len())).then_some(Self {
-            data,
-            starts: Starts::Dense,
-            m,
-            segments: 1,
-            stride: 0,
-            length: k,
-        })
-    }
-
-    /// One row for each of `starts`, of `segments` segments of `length` words that
-    /// are `stride` words apart. `None` if any of them is not within `data`.
-    pub fn new(
-        data: &'a [u64],
-        starts: &'a [u32],
-        segments: usize,
-        stride: usize,
-        length: usize,
-    ) -> Option<Self> {
-        let k = segments.checked_mul(length)?;
-        let (segments, stride, length) = if k == 0 {
-            (1, 0, 0)
-        } else if segments == 1 || stride == length {
-            (1, 0, k)
-        } else {
-            (segments, stride, length)
-        };
-        let span = (segments - 1).checked_mul(stride)?.checked_add(length)?;
-        let last = starts.iter().max().copied().unwrap_or(0);
-        let end = usize::try_from(last).ok()?.checked_add(span)?;
-        (k == 0 || starts.is_empty() || end <= data.len()).then_some(Self {
-            data,
-            starts: Starts::At(starts),
-            m: starts.len(),
-            segments,
-            stride,
-            length,
-        })
-    }
-
-    /// The number of rows.
-    pub fn m(&self) -> usize {
-        self.m
-    }
-
-    /// The length of a row.
-    pub fn k(&self) -> usize {
-        self.segments * self.length
-    }
-
-    #[inline(always)]
-    fn start(&self, row: usize) -> usize {
-        match self.starts {
-            Starts::Dense => row * self.length,
-            Starts::At(starts) => starts[row] as usize,
-        }
-    }
-}
-
-impl fmt::Debug for Rows<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Rows")
-            .field("m", &self.m)
-            .field("segments", &self.segments)
-            .field("length", &self.length)
-            .finish_non_exhaustive()
-    }
-}
-
 /// `out = left · right`: `[m, n]` from `[m, k]` and `[k, n]`, row-major.
 ///
 /// # Panics
@@ -333,7 +158,7 @@ pub fn multiply_with(
     }
     let strips: fn(Strip<'_>) = match isa {
         #[cfg(target_arch = "x86_64")]
-        InstructionSet::Avx512 if isa.is_available() => |strip| {
+        InstructionSet::Avx512Vnni | InstructionSet::Avx512 if isa.is_available() => |strip| {
             // SAFETY: this arm is for machines with the instructions.
             unsafe { avx512::multiply(strip) }
         },
@@ -378,41 +203,6 @@ struct Strip<'a> {
     accumulate: bool,
 }
 
-/// Runs `body` compiled for the machine's widest vectors: it is inlined into a
-/// function with those target features, so that simple loops in it are vectorised
-/// for them.
-///
-/// What `body` calls must be inlined as well to profit. The compiler may decide
-/// against inlining a long closure; `#[inline(always)]` in front of it decides for it:
-///
-/// ```
-/// use spdz::ring::kernels::vectorized;
-///
-/// let (x, y) = (vec![3u64; 100], vec![u64::MAX; 100]);
-/// let mut sum = vec![1; 100];
-/// vectorized(
-///     #[inline(always)]
-///     || {
-///         for ((sum, x), y) in sum.iter_mut().zip(&x).zip(&y) {
-///             *sum = x.wrapping_mul(*y).wrapping_add(*sum);
-///         }
-///     },
-/// );
-/// assert_eq!(sum, [2u64.wrapping_neg(); 100]);
-/// ```
-#[inline]
-pub fn vectorized<T>(body: impl FnOnce() -> T) -> T {
-    match InstructionSet::detect() {
-        // SAFETY: the instruction set was detected.
-        #[cfg(target_arch = "x86_64")]
-        InstructionSet::Avx512 => unsafe { avx512::run(body) },
-        // SAFETY: the instruction set was detected.
-        #[cfg(target_arch = "x86_64")]
-        InstructionSet::Avx2 => unsafe { avx2::run(body) },
-        _ => body(),
-    }
-}
-
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
     use std::arch::x86_64::{
@@ -421,11 +211,6 @@ mod avx512 {
     };
 
     use super::{LANES, Strip};
-
-    #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
-    pub(super) fn run<T>(body: impl FnOnce() -> T) -> T {
-        body()
-    }
 
     #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
     pub(super) fn multiply(mut strip: Strip<'_>) {
@@ -538,11 +323,6 @@ mod avx2 {
 
     /// Swaps the halves of every 64-bit word.
     const SWAP: i32 = 0b10_11_00_01;
-
-    #[target_feature(enable = "avx2")]
-    pub(super) fn run<T>(body: impl FnOnce() -> T) -> T {
-        body()
-    }
 
     /// The strip line by line of its panel: two accumulators for every four words make
     /// eight for two rows, which with their operands fill the 16 registers. Three rows
@@ -753,13 +533,6 @@ mod tests {
     }
 
     #[test]
-    fn the_widest_instruction_set_is_detected() {
-        let available: Vec<_> = InstructionSet::available().collect();
-        assert_eq!(available.first(), Some(&InstructionSet::detect()));
-        assert_eq!(available.last(), Some(&InstructionSet::Portable));
-    }
-
-    #[test]
     fn products_by_the_detected_instruction_set() {
         let rows = Rows::matrix(&[1, 2, 3, u64::MAX], 2, 2).unwrap();
         let right = PackedRight::new(&[10, 20, 30, 40], 2, 2);
@@ -768,23 +541,6 @@ mod tests {
         assert_eq!(out, [70, 100, 0, 20]);
         multiply_add(&rows, &right, &mut out);
         assert_eq!(out, [140, 200, 0, 40]);
-    }
-
-    #[test]
-    fn rows_outside_the_data_are_refused() {
-        let data = [0; 12];
-        assert!(Rows::matrix(&data, 3, 4).is_some());
-        assert!(Rows::matrix(&data, 3, 5).is_none());
-        assert!(Rows::matrix(&data, 3, 3).is_none());
-        assert!(Rows::matrix(&data, usize::MAX, 2).is_none());
-        // The last segment of the last row ends at 4 + 1 * 5 + 3.
-        assert!(Rows::new(&data, &[0, 4], 2, 5, 3).is_some());
-        assert!(Rows::new(&data, &[5, 0], 2, 5, 3).is_none());
-        assert!(Rows::new(&data, &[12], 1, 0, 1).is_none());
-        assert!(Rows::new(&data, &[u32::MAX], 1, 0, 1).is_none());
-        assert!(Rows::new(&data, &[0], 2, usize::MAX, 3).is_none());
-        assert!(Rows::new(&data, &[0], usize::MAX, 0, 3).is_none());
-        assert!(Rows::new(&data, &[0], 1, 0, usize::MAX).is_none());
     }
 
     #[test]
@@ -832,14 +588,6 @@ mod tests {
         let shown = format!("{:?} {:?}", PackedRight::new(&data, 2, 2), Rows::matrix(&data, 2, 2));
         assert!(shown.contains("k: 2, n: 2"), "{shown}");
         assert!(!shown.contains("123456789"), "{shown}");
-    }
-
-    #[test]
-    fn vectorized_returns_what_its_body_does() {
-        let values = words(1003, 5);
-        let sum = vectorized(|| values.iter().fold(0u64, |sum, x| sum.wrapping_add(*x)));
-        let expected = values.iter().fold(0u64, |sum, x| sum.wrapping_add(*x));
-        assert_eq!(sum, expected);
     }
 
     /// Words at and around the bounds of their halves, and any others.

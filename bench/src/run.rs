@@ -1,0 +1,338 @@
+//! `bench run`: a graph of the user's own, on this machine.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Write as _};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use anyhow::{Context, bail};
+use party::config::{
+    Computation, Deadlines, MAX_CONFIG_BYTES, OfflineMode, PlayerTask, Stock, Transport,
+};
+use party::result::{Latency, RunResult};
+use party::tensors::describe;
+use spdz::channel::Name;
+use spdz::graph::Graph;
+use spdz::plan::{NumberFormat, Plan, Truncation};
+
+use crate::launch::local::{self, Job};
+use crate::progress::Reporter;
+
+/// What `bench run --help` says besides its options.
+pub(crate) const HELP: &str = "\
+A graph names its players and lists its nodes; a node reads earlier ones by
+their number, counted from 0. What is shared is private, what is revealed is
+learnt by one player, and players compute alone before the one and after the
+other. This is bob's score of alice's features, which only alice learns:
+
+  name: score
+  players: [alice, bob]
+  nodes:
+    - { label: main, operation: { op: input, player: alice, name: features, shape: [1, 3] } }
+    - { label: main, operation: { op: share, input: 0 } }
+    - label: main
+      operation: { op: input, player: bob, name: weights, shape: [3, 1], lifetime: session }
+    - { label: main, operation: { op: share, input: 2 } }
+    - { label: main, operation: { op: matmul, left: 1, right: 3 } }
+    - { label: main, operation: { op: reveal, input: 4, player: alice } }
+    - { label: main, operation: { op: function, function: sigmoid, input: 5 } }
+    - { label: main, operation: { op: output, input: 6, name: score } }
+
+  bench run score.yaml --player alice=a.safetensors --player bob=b.safetensors \\
+      --output alice=score.safetensors
+
+Programs write graphs with spdz::graph::GraphBuilder, and serde gives them this
+form. An input of several evaluations may have one more axis in front: each
+evaluation takes the next row. Outputs have it always.
+";
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// The graph, JSON or YAML.
+    pub graph: PathBuf,
+    /// What players bring.
+    pub inputs: BTreeMap<Name, PathBuf>,
+    /// Where to write what players learn.
+    pub outputs: BTreeMap<Name, PathBuf>,
+    /// The number format.
+    pub format: NumberFormat,
+    /// The truncation; the usual one of the format without it.
+    pub truncation: Option<Truncation>,
+    /// How often the graph is evaluated.
+    pub evaluations: u64,
+    /// When randomness is made.
+    pub offline: OfflineMode,
+    /// How much of it may wait at the servers.
+    pub stock: Stock,
+    /// The party program.
+    pub party: PathBuf,
+    /// How parties wait and send.
+    pub transport: Transport,
+}
+
+/// What came of it; printed as a short table.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// What was measured.
+    pub result: RunResult,
+    /// How many processes there were.
+    pub processes: usize,
+    /// For each player that learns something: its name, what it learns, and the file.
+    pub learnt: Vec<(Name, String, Option<PathBuf>)>,
+}
+
+impl Run {
+    /// Runs it, a process for each role, and tells of it on standard error.
+    ///
+    /// # Errors
+    /// If a file is missing or wrong, something does not fit the graph, or the run fails.
+    pub fn run(&self, interrupted: &AtomicBool) -> anyhow::Result<Report> {
+        let graph = read_graph(&self.graph)?;
+        let computation = Computation {
+            truncation: self.truncation,
+            ..Computation::of_graph(graph, self.format)
+        };
+        let context = || format!("graph {}", self.graph.display());
+        let plan = computation.plan().with_context(context)?;
+        let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+        let result = folder.path().join("result.json");
+        let job = Job {
+            players: self.players(&plan, &result)?,
+            computation,
+            workload: None,
+            stock: self.stock,
+            deadlines: Deadlines::default(),
+            transport: self.transport,
+        };
+        let configs = local::configure(&job, folder.path())?;
+        configs.iter().try_for_each(party::config::PartyConfig::check)?;
+        let mut reporter = Reporter::new();
+        reporter.begin(plan.graph().name(), &format!("starting {} processes", configs.len()));
+        let mut running = local::start(&configs, folder.path(), &self.party)?;
+        let ended = running.wait(interrupted, |progress| reporter.update(progress));
+        reporter.finish();
+        ended.context("the run failed")?;
+        let json = fs::read(&result).context("there is no result")?;
+        let result = serde_json::from_slice(&json).context("the result cannot be read")?;
+        let learnt = plan.graph().players().iter().filter_map(|player| {
+            let outputs = plan.graph().outputs_of(*player);
+            let names = outputs.iter().map(|(name, shape)| format!("{name} {shape:?}"));
+            let names = names.collect::<Vec<_>>().join(", ");
+            let file = self.outputs.get(player).cloned();
+            (!outputs.is_empty()).then_some((*player, names, file))
+        });
+        Ok(Report { result, processes: configs.len(), learnt: learnt.collect() })
+    }
+
+    /// What each player does, if the files are those that the graph needs.
+    fn players(&self, plan: &Plan, result: &Path) -> anyhow::Result<BTreeMap<Name, PlayerTask>> {
+        let graph = plan.graph();
+        let all = graph.players().iter().map(Name::as_str).collect::<Vec<_>>().join(", ");
+        if let Some(player) = self
+            .inputs
+            .keys()
+            .chain(self.outputs.keys())
+            .find(|name| !graph.players().contains(name))
+        {
+            bail!("graph {} has no player {player}; its players are {all}", graph.name());
+        }
+        let mut missing = String::new();
+        let mut files = BTreeSet::new();
+        let mut tasks = BTreeMap::new();
+        for &player in graph.players() {
+            let brings = graph.inputs_of(player);
+            let mut task = PlayerTask::default();
+            match self.inputs.get(&player) {
+                Some(_) if brings.is_empty() => {
+                    bail!(
+                        "--player {player}=...: the graph has {player} bring nothing; leave it out"
+                    )
+                }
+                // The parties may run in another folder than this program.
+                Some(path) => {
+                    let whole = fs::canonicalize(path);
+                    task.inputs = Some(
+                        whole.with_context(|| format!("--player {player}={}", path.display()))?,
+                    );
+                }
+                None if brings.is_empty() => {}
+                None => {
+                    // Writing to a string cannot fail.
+                    let _ = write!(
+                        missing,
+                        "\n  --player {player}=FILE, safetensors with {}",
+                        describe(&brings)
+                    );
+                }
+            }
+            if let Some(path) = self.outputs.get(&player) {
+                if graph.outputs_of(player).is_empty() {
+                    bail!("--output {player}=...: {player} learns nothing; leave it out");
+                }
+                let whole = std::path::absolute(path)?;
+                if !files.insert(whole.clone()) {
+                    bail!("two players would write {}; name another file", path.display());
+                }
+                task.outputs = Some(whole);
+            }
+            if player == plan.driver() {
+                task.evaluations = Some(self.evaluations);
+                task.offline = Some(self.offline);
+                task.result = Some(result.into());
+            }
+            if task != PlayerTask::default() {
+                tasks.insert(player, task);
+            }
+        }
+        if !missing.is_empty() {
+            bail!("graph {} needs what its players bring:{missing}", graph.name());
+        }
+        Ok(tasks)
+    }
+}
+
+/// Reads a graph, JSON or YAML by the file's ending.
+///
+/// # Errors
+/// If it cannot be read, is too large, or is no graph.
+pub fn read_graph(path: &Path) -> anyhow::Result<Graph> {
+    let place = || format!("graph {}", path.display());
+    let size = fs::metadata(path).with_context(place)?.len();
+    if size > MAX_CONFIG_BYTES {
+        bail!("{} has {size} bytes, at most {MAX_CONFIG_BYTES} are read", place());
+    }
+    let text = fs::read_to_string(path).with_context(place)?;
+    match path.extension().and_then(|ending| ending.to_str()) {
+        Some("json") => serde_json::from_str(&text).with_context(place),
+        Some("yaml" | "yml") => serde_yaml::from_str(&text).with_context(place),
+        _ => bail!("{}: expected a file that ends in .json or .yaml", place()),
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let RunResult { format, truncation, repetitions, offline_mode, .. } = self.result;
+        writeln!(
+            f,
+            "{}: {format}, {truncation} truncation, {} processes, evaluations: {repetitions}, \
+             randomness made {offline_mode}\n",
+            self.result.network, self.processes
+        )?;
+        writeln!(f, "ms          mean        sd       p50       p95       p99")?;
+        let mut row = |name: &str, latency: &Latency| {
+            let Latency { mean_ms, stddev_ms, p50_ms, p95_ms, p99_ms } = latency;
+            writeln!(
+                f,
+                "{name:<7} {mean_ms:>8.2}  {stddev_ms:>8.2}  {p50_ms:>8.2}  {p95_ms:>8.2}  {p99_ms:>8.2}"
+            )
+        };
+        row("runtime", &self.result.combined)?;
+        row("offline", &self.result.offline)?;
+        row("online", &self.result.online)?;
+        writeln!(
+            f,
+            "\nRuntime is {}. One evaluation: online {:.1} kB in {} rounds, offline {:.1} kB.\n",
+            match offline_mode {
+                OfflineMode::Inline => "offline and online together",
+                OfflineMode::Ahead => "online alone, offline was done before the first",
+            },
+            self.result.online_bytes as f64 / 1e3,
+            self.result.online_rounds,
+            self.result.offline_bytes as f64 / 1e3,
+        )?;
+        for (player, names, file) in &self.learnt {
+            match file {
+                Some(file) => writeln!(f, "{player} learnt {names}: {}", file.display())?,
+                None => writeln!(
+                    f,
+                    "{player} learnt {names}: not kept, --output {player}=FILE keeps it"
+                )?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The graph in the help.
+    fn example() -> String {
+        let lines = HELP.lines().skip_while(|line| !line.starts_with("  name:"));
+        lines.take_while(|line| !line.is_empty()).map(|line| format!("{}\n", &line[2..])).collect()
+    }
+
+    /// Players and files.
+    type Files<'a> = &'a [(&'a str, &'a str)];
+
+    fn run(inputs: Files<'_>, outputs: Files<'_>) -> Result<String, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let graph = folder.path().join("score.yaml");
+        fs::write(&graph, example()).unwrap();
+        fs::write(folder.path().join("there"), "").unwrap();
+        let files = |files: Files<'_>| {
+            let file =
+                |(name, file): &(&str, &str)| (name.parse().unwrap(), folder.path().join(file));
+            files.iter().map(file).collect()
+        };
+        let run = Run {
+            graph,
+            inputs: files(inputs),
+            outputs: files(outputs),
+            format: NumberFormat::Int64,
+            truncation: None,
+            evaluations: 2,
+            offline: OfflineMode::Ahead,
+            stock: Stock::default(),
+            party: "party".into(),
+            transport: Transport::default(),
+        };
+        let plan =
+            Plan::compile(&read_graph(&run.graph).unwrap(), NumberFormat::Int64, Truncation::Local);
+        let tasks = run.players(&plan.unwrap(), Path::new("result.json"));
+        tasks.map(|tasks| format!("{tasks:?}")).map_err(|error| format!("{error:#}"))
+    }
+
+    #[test]
+    fn the_example_in_the_help_is_a_graph() {
+        let graph: Graph = serde_yaml::from_str(&example()).unwrap();
+        assert_eq!(graph.name(), "score");
+        assert_eq!(graph.outputs_of("alice".parse().unwrap()), [("score".into(), vec![1, 1])]);
+    }
+
+    #[test]
+    fn files_that_do_not_fit_the_graph_are_named() {
+        let both = [("alice", "there"), ("bob", "there")];
+        assert!(run(&both, &[("alice", "out")]).is_ok());
+        let cases: [(Files<'_>, Files<'_>, &str); 5] = [
+            (&both[..1], &[], "--player bob=FILE, safetensors with weights [3, 1]"),
+            (&[], &[], "--player alice=FILE, safetensors with features [1, 3]"),
+            (&both, &[("bob", "out")], "bob learns nothing"),
+            (&[("carol", "there")], &[], "has no player carol; its players are alice, bob"),
+            (&[("alice", "nowhere"), both[1]], &[], "nowhere"),
+        ];
+        for (inputs, outputs, expected) in cases {
+            let error = run(inputs, outputs).unwrap_err();
+            assert!(error.contains(expected), "{error}\n(expected {expected})");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_no_graph_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text, expected) in [
+            ("graph.json", "{}", "missing field `name`"),
+            ("graph.txt", "", "ends in .json or .yaml"),
+            ("graph.yaml", "name: x\nplayers: [a]\nnodes: []\nmore: 1\n", "unknown field `more`"),
+            ("graph.yml", "name: x\nplayers: [a]\nnodes: []\n", "nobody receives an output"),
+        ] {
+            let path = folder.path().join(name);
+            fs::write(&path, text).unwrap();
+            let error = format!("{:#}", read_graph(&path).unwrap_err());
+            assert!(error.contains(expected) && error.contains(name), "{error}");
+        }
+    }
+}

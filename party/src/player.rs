@@ -1,0 +1,374 @@
+//! The players' sides of a run: what each brings, and what it does with what it learns.
+//!
+//! One player commands and measures; for the client of a network that is an
+//! inference of images and a score, for any other a graph on tensors from a file.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use spdz::channel::{Channel, Name};
+use spdz::graph::Tensors;
+use spdz::network::LOGITS;
+use spdz::plan::Plan;
+use spdz::ring::Ring;
+use spdz::role::{self, Player, report_tag};
+use zeroize::Zeroizing;
+
+use crate::config::{OfflineMode, PartyConfig, PlayerTask, Workload};
+use crate::files;
+use crate::net::Link;
+use crate::result::{AccuracyCounter, Latency, RunResult};
+use crate::run::{Report, RunError, at, servers};
+use crate::tensors::{Brought, Learnt};
+use crate::workload::{self, DataError, Expected, Inputs};
+
+/// What a player brings to the run besides its configuration.
+pub(crate) enum Part<'config> {
+    /// The client of a network.
+    Infers(&'config Workload, Inputs, Option<Expected>),
+    /// Any other player.
+    Plays(PlayerTask, Brought),
+}
+
+impl<'config> Part<'config> {
+    /// Reads the files of `player`, and makes sure that it can write where it has to.
+    pub(crate) fn load(
+        config: &'config PartyConfig,
+        plan: &Plan,
+        player: Name,
+    ) -> Result<Self, RunError> {
+        if let Some(workload) = &config.workload {
+            let inputs = Inputs::load(workload, plan)?;
+            let accuracy = workload.accuracy.as_ref();
+            let expected = accuracy.map(|a| Expected::load(a, &inputs, plan)).transpose()?;
+            check_place(&workload.result)?;
+            return Ok(Self::Infers(workload, inputs, expected));
+        }
+        let task = config.player.clone().unwrap_or_default();
+        let brought = match &task.inputs {
+            Some(path) => {
+                let file = Zeroizing::new(workload::read(path)?);
+                let inputs = plan.graph().inputs_of(player);
+                // In any other graph the name means nothing.
+                let variances = config.computation.network.is_some();
+                Brought::read(&file, inputs, variances)
+                    .map_err(|source| RunError::Tensors { path: path.clone(), source })?
+            }
+            None => Brought::nothing(),
+        };
+        [&task.outputs, &task.result]
+            .into_iter()
+            .flatten()
+            .try_for_each(|path| check_place(path))?;
+        Ok(Self::Plays(task, brought))
+    }
+}
+
+fn check_place(path: &Path) -> Result<(), DataError> {
+    files::check_place(path).map_err(|source| DataError::Write { path: path.into(), source })
+}
+
+/// Plays `name` to the end.
+pub(crate) fn play<R: Ring>(
+    config: &PartyConfig,
+    plan: &Arc<Plan>,
+    name: Name,
+    part: Part<'_>,
+    links: &mut [Link],
+) -> Result<(), RunError> {
+    match part {
+        Part::Infers(workload, inputs, expected) => {
+            infer::<R>(config, plan, workload, &inputs, expected.as_ref(), links)
+        }
+        Part::Plays(task, brought) => {
+            let inputs = brought.tensors(0);
+            let player = Player::<R, _>::set_up(plan.clone(), name, &inputs, servers(links))?;
+            drop(inputs);
+            if !plan.takes_part(name) {
+                tracing::info!("handed over what it brings");
+                return Ok(());
+            }
+            let outputs = task.outputs.as_deref();
+            let mut learnt = outputs.map(|path| Learnt::new(path, plan.graph(), name));
+            if plan.driver() == name {
+                let series = Series {
+                    warmup: task.warmup.unwrap_or(0),
+                    timed: task.evaluations.unwrap_or(1),
+                    offline: task.offline.unwrap_or_default(),
+                };
+                let (measured, evaluations) = drive(player, series, &brought, &mut learnt)?;
+                let reports = reports(links)?;
+                if let Some(path) = &task.result {
+                    let result = summarise(config, plan, series, &measured, &reports, evaluations);
+                    write_result(path, &result)?;
+                }
+            } else {
+                let evaluations = follow(player, &brought, &mut learnt)?;
+                tracing::info!(evaluations, "took part in all evaluations");
+            }
+            match learnt {
+                Some(learnt) => learnt
+                    .write()
+                    .map_err(|source| RunError::Write { path: learnt.path().into(), source }),
+                None => Ok(()),
+            }
+        }
+    }
+}
+
+/// How far the player that commands is; a line of JSON on standard output each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Progress {
+    /// What it does.
+    pub stage: Stage,
+    /// Evaluations done.
+    pub done: u64,
+    /// Of how many.
+    pub of: u64,
+}
+
+/// What the player that commands does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Stage {
+    /// Having randomness made ahead.
+    Prepare,
+    /// Evaluations that are not timed.
+    Warmup,
+    /// Timed evaluations.
+    Timed,
+    /// Scoring the test set.
+    Accuracy,
+}
+
+impl Progress {
+    /// Tells whoever reads standard output, seldom enough not to disturb what is measured.
+    fn tell(self, last: &mut Option<Instant>) {
+        let now = Instant::now();
+        let due = last.is_none_or(|last| now - last > Duration::from_millis(200));
+        if due || self.done == self.of {
+            *last = Some(now);
+            if let Ok(line) = serde_json::to_string(&self) {
+                // Nobody has to read it.
+                let _ = writeln!(std::io::stdout(), "{line}");
+            }
+        }
+    }
+}
+
+/// How many evaluations, and when their randomness is made.
+#[derive(Clone, Copy)]
+struct Series {
+    warmup: u64,
+    timed: u64,
+    offline: OfflineMode,
+}
+
+/// What was measured of each timed evaluation, milliseconds.
+#[derive(Default)]
+struct Measured {
+    offline: Vec<f64>,
+    online: Vec<f64>,
+}
+
+/// Has a series of evaluations made, on what `bring` says for each, counted from 0;
+/// hands the outputs to `keep`, nothing where they were out of range.
+fn measure<R: Ring, C: Channel>(
+    player: &mut Player<R, C>,
+    series: Series,
+    told: &mut Option<Instant>,
+    bring: impl Fn(u64) -> Tensors,
+    mut keep: impl FnMut(Option<Tensors>) -> Result<(), RunError>,
+) -> Result<Measured, RunError> {
+    let milliseconds = |from: Instant| from.elapsed().as_secs_f64() * 1e3;
+    let Series { warmup, timed, offline } = series;
+    let prepare = |player: &mut Player<R, C>| {
+        let start = Instant::now();
+        let ready = player.prepare()?;
+        Ok::<_, RunError>((ready, milliseconds(start)))
+    };
+    let all = warmup + timed;
+    let mut prepared = VecDeque::new();
+    if offline == OfflineMode::Ahead {
+        for done in 0..all {
+            prepared.push_back(prepare(player)?);
+            Progress { stage: Stage::Prepare, done: done + 1, of: all }.tell(told);
+        }
+    }
+    let mut measured = Measured::default();
+    for number in 0..all {
+        let brought = bring(number);
+        let (ready, offline) = match prepared.pop_front() {
+            Some(prepared) => prepared,
+            None => prepare(player)?,
+        };
+        let start = Instant::now();
+        let learnt = player.evaluate(ready, &brought);
+        let online = milliseconds(start);
+        keep(tolerate(learnt)?)?;
+        let progress = if number < warmup {
+            Progress { stage: Stage::Warmup, done: number + 1, of: warmup }
+        } else {
+            measured.offline.push(offline);
+            measured.online.push(online);
+            Progress { stage: Stage::Timed, done: number + 1 - warmup, of: timed }
+        };
+        progress.tell(told);
+    }
+    Ok(measured)
+}
+
+fn infer<R: Ring>(
+    config: &PartyConfig,
+    plan: &Arc<Plan>,
+    workload: &Workload,
+    inputs: &Inputs,
+    expected: Option<&Expected>,
+    links: &mut [Link],
+) -> Result<(), RunError> {
+    let batch = config.computation.batch();
+    let nothing = Tensors::new();
+    let mut client = Player::<R, _>::set_up(plan.clone(), Name::CLIENT, &nothing, servers(links))?;
+    let series =
+        Series { warmup: workload.warmup, timed: workload.repetitions, offline: workload.offline };
+    let mut told = None;
+    let images = |number: u64| inputs.batch((number as usize).wrapping_mul(batch) % inputs.count());
+    let measured = measure(&mut client, series, &mut told, images, |_| Ok(()))?;
+
+    let mut counter = AccuracyCounter::default();
+    let samples = expected.map_or(0, |expected| expected.samples);
+    let mut out_of_range = 0;
+    for first in (0..samples).step_by(batch) {
+        let ready = client.prepare()?;
+        let learnt = tolerate(client.evaluate(ready, &inputs.batch(first)))?;
+        out_of_range += usize::from(learnt.is_none());
+        let Some(expected) = expected else { break };
+        let logits = learnt.as_ref().and_then(|learnt| learnt.get(LOGITS));
+        let classes = expected.classes;
+        for image in first..samples.min(first + batch) {
+            let row = |at: usize| at * classes..(at + 1) * classes;
+            let secure = logits.map(|logits| &logits.as_slice()[row(image - first)]);
+            counter.add(expected.labels[image], &expected.logits[row(image)], secure);
+        }
+        let done = samples.min(first + batch) as u64;
+        Progress { stage: Stage::Accuracy, done, of: samples as u64 }.tell(&mut told);
+    }
+    if out_of_range > 0 {
+        tracing::warn!(out_of_range, "scored inferences out of range as wrong");
+    }
+    let evaluations = client.finish()?;
+    let accuracy = expected.map(|_| counter.finish());
+    let result = RunResult {
+        accuracy,
+        ..summarise(config, plan, series, &measured, &reports(links)?, evaluations)
+    };
+    write_result(&workload.result, &result)
+}
+
+/// Commands and measures a graph's evaluations.
+fn drive<R: Ring, C: Channel>(
+    mut player: Player<R, C>,
+    series: Series,
+    brought: &Brought,
+    learnt: &mut Option<Learnt>,
+) -> Result<(Measured, u64), RunError> {
+    let bring = |number| brought.tensors(number);
+    let measured =
+        measure(&mut player, series, &mut None, bring, |tensors| keep(learnt, tensors.as_ref()))?;
+    Ok((measured, player.finish()?))
+}
+
+/// Takes part in evaluations that another player commands.
+fn follow<R: Ring, C: Channel>(
+    mut player: Player<R, C>,
+    brought: &Brought,
+    learnt: &mut Option<Learnt>,
+) -> Result<u64, RunError> {
+    // Made before they are asked for: everybody waits for them.
+    let next = RefCell::new(brought.tensors(0));
+    player.follow(
+        |_| Ok(next.take()),
+        |number, outputs| {
+            keep(learnt, tolerate(outputs)?.as_ref())?;
+            next.replace(brought.tensors(number + 1));
+            Ok(())
+        },
+    )
+}
+
+fn keep(learnt: &mut Option<Learnt>, tensors: Option<&Tensors>) -> Result<(), RunError> {
+    match learnt {
+        Some(learnt) => Ok(learnt.keep(tensors)?),
+        None => Ok(()),
+    }
+}
+
+/// The outputs, or nothing if they are out of range: a local truncation may fail,
+/// and the next evaluation is none the worse for it.
+fn tolerate(outputs: Result<Tensors, role::Error>) -> Result<Option<Tensors>, RunError> {
+    match outputs {
+        Ok(outputs) => Ok(Some(outputs)),
+        Err(error @ role::Error::OutputRange { .. }) => {
+            tracing::warn!("{error}");
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What the two servers measured.
+fn reports(links: &mut [Link]) -> Result<[Report; 2], RunError> {
+    let [server0, server1] = servers(links).map(|server| {
+        let bytes = server.recv(report_tag(), Report::BYTES).map_err(at("report of a server"))?;
+        Ok::<_, RunError>(Report::from_bytes(&bytes))
+    });
+    Ok([server0?, server1?])
+}
+
+/// The result of a series, without an accuracy. `evaluations` are all of the session:
+/// bytes and rounds are theirs.
+fn summarise(
+    config: &PartyConfig,
+    plan: &Plan,
+    series: Series,
+    measured: &Measured,
+    reports: &[Report; 2],
+    evaluations: u64,
+) -> RunResult {
+    let [report0, report1] = reports;
+    let each = evaluations.max(1);
+    let Measured { offline, online } = measured;
+    let combined = match series.offline {
+        OfflineMode::Inline => offline.iter().zip(online).map(|(x, y)| x + y).collect(),
+        // The randomness is there already.
+        OfflineMode::Ahead => online.clone(),
+    };
+    RunResult {
+        network: plan.graph().name().into(),
+        format: plan.format(),
+        truncation: plan.truncation(),
+        batch_size: config.computation.batch(),
+        repetitions: series.timed,
+        offline_mode: series.offline,
+        combined: Latency::of(&combined),
+        online: Latency::of(online),
+        offline: Latency::of(offline),
+        online_bytes: report0.online_bytes.saturating_add(report1.online_bytes) / each,
+        offline_bytes: report0.offline_bytes.saturating_add(report1.offline_bytes) / each,
+        online_rounds: report0.online_rounds.max(report1.online_rounds) / each,
+        accuracy: None,
+    }
+}
+
+/// Writes the result so that a reader sees all of it or none.
+fn write_result(path: &Path, result: &RunResult) -> Result<(), RunError> {
+    let refuse = |source: std::io::Error| RunError::Write { path: path.into(), source };
+    let json = serde_json::to_vec_pretty(result).map_err(|error| refuse(error.into()))?;
+    files::write_whole(path, &json).map_err(refuse)
+}

@@ -1,0 +1,109 @@
+//! A convolutional network of one's own: what a plan costs in each number format, and an
+//! inference in each, compared with the same in the clear.
+//!
+//! The model owner knows the weights and the statistics of the batch normalisation, the
+//! client knows the images and learns the class.
+//!
+//! ```text
+//! cargo run --release -p spdz --example custom_network
+//! ```
+
+#![allow(clippy::print_stdout)]
+
+mod session;
+
+use std::sync::Arc;
+
+use session::{Failure, Players, noise};
+use spdz::correlated::dealt_bytes;
+use spdz::graph::{BatchNorm, Clear, Graph, GraphBuilder, GraphError, Tensors};
+use spdz::plan::{NumberFormat, Operation, Plan, Truncation};
+
+const OWNER: &str = "model-owner";
+const CLIENT: &str = "client";
+
+fn graph(batch: usize) -> Result<Graph, GraphError> {
+    let g = GraphBuilder::named("custom network", [OWNER, CLIENT]);
+    let weight = |name: &str, shape: &[usize]| g.private_variable(OWNER, name, shape);
+    let statistic = |name: &str| g.local_variable(OWNER, name, [4]);
+
+    let images = g.share(g.local_input(CLIENT, "images", [batch, 12, 12, 1]));
+    g.label("conv");
+    let x = g.conv2d(images, weight("conv.filter", &[3, 3, 1, 4]), 1, 1);
+    g.label("norm");
+    let x = g.batch_norm(
+        x,
+        BatchNorm {
+            gamma: statistic("norm.gamma"),
+            beta: statistic("norm.beta"),
+            mean: statistic("norm.mean"),
+            variance: statistic("norm.variance"),
+            epsilon: 1e-3,
+        },
+    );
+    g.label("act");
+    let x = g.avg_pool(g.relu(x), 2);
+    g.label("dense");
+    let x = g.matmul(g.flatten(x), weight("dense.weight", &[6 * 6 * 4, 5]));
+    let logits = g.add(x, weight("dense.bias", &[5]));
+
+    g.label("result");
+    let logits = g.reveal(CLIENT, logits);
+    g.output("probabilities", g.softmax(logits));
+    g.output("class", g.argmax(logits));
+    g.build()
+}
+
+/// What each player brings: numbers that look random in the shapes that the graph asks for.
+fn inputs(graph: &Graph) -> Result<Players, Failure> {
+    let mut brought = Players::new();
+    for &player in graph.players() {
+        let mut tensors = Tensors::new();
+        for (number, input) in graph.inputs_of(player).into_iter().enumerate() {
+            let len = input.shape.iter().product();
+            let value = |place| match input.name.as_str() {
+                "norm.variance" | "norm.gamma" => 1.0 + 0.3 * noise(place),
+                _ => 0.8 * noise(5000 * number + place),
+            };
+            let clear = Clear::new(input.shape.clone(), (0..len).map(value).collect())?;
+            tensors.insert(input.name, clear);
+        }
+        brought.insert(player, tensors);
+    }
+    Ok(brought)
+}
+
+/// The bytes of shares and masked values that all parties send in one evaluation.
+fn online_bytes(plan: &Plan) -> usize {
+    let evaluation = plan.steps().iter().skip(plan.setup_steps());
+    let elements = evaluation.map(|step| match &step.operation {
+        // To both servers; each to the other; from both.
+        Operation::Input { output, .. }
+        | Operation::Open { output, .. }
+        | Operation::Divide { output, .. } => 2 * plan.masked_len(*output),
+        Operation::Output { input, .. } => 2 * plan.private_len(*input),
+        _ => 0,
+    });
+    elements.sum::<usize>() * plan.format().wire_bytes()
+}
+
+fn main() -> Result<(), Failure> {
+    let graph = graph(2)?;
+    let brought = inputs(&graph)?;
+    let expected = graph.in_the_clear(&brought)?;
+    for (format, truncation) in
+        [(NumberFormat::Int64, Truncation::Local), (NumberFormat::Int100, Truncation::Interactive)]
+    {
+        let plan = Arc::new(Plan::compile(&graph, format, truncation)?);
+        let [offline0, offline1] = dealt_bytes(&plan);
+        println!("{format}, {truncation} truncation: {} rounds,", plan.rounds());
+        println!("  {} bytes online, {} offline", online_bytes(&plan), offline0 + offline1);
+        plan.to_string().lines().take(20).for_each(|line| println!("  | {line}"));
+
+        let learnt = session::run(&plan, &brought)?;
+        println!("  classes {:?}", learnt[&CLIENT.parse()?]["class"].as_slice());
+        session::check(&learnt, &expected, 0.01)?;
+        println!("  within 0.01 of the same in the clear");
+    }
+    Ok(())
+}

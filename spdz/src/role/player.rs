@@ -1,0 +1,265 @@
+//! The players: mask their inputs, learn their outputs, and compute on both alone.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use zeroize::Zeroize;
+
+use super::{Command, Commands, Error, SESSION_SEEDS, at, recv_seeds, seeds_tag, session_input};
+use crate::channel::{Channel, Name, Phase, Role, Tag};
+use crate::graph::{Clear, Lifetime, Tensors};
+use crate::masked;
+use crate::plan::{InputSpec, OutputSpec, Plan};
+use crate::prg::Seed;
+use crate::ring::Ring;
+use crate::share::Share;
+
+/// A player's side of a session.
+#[derive(Debug)]
+pub struct Player<R, C> {
+    plan: Arc<Plan>,
+    name: Name,
+    servers: [C; 2],
+    commands: Commands,
+    prepared: u64,
+    ring: PhantomData<R>,
+}
+
+/// Both servers are ready for one evaluation. Consumed by it, so that no mask
+/// hides two inputs.
+#[derive(Debug)]
+pub struct Ready {
+    inference: u64,
+    seeds: [Vec<Seed>; 2],
+}
+
+impl<R: Ring, C: Channel> Player<R, C> {
+    /// Shares what the player brings once for the whole session, taken from `inputs` by
+    /// name. A player that has no part in evaluations is done then.
+    ///
+    /// # Errors
+    /// If an input is missing or has another shape, a number is outside the format's
+    /// range, or a server is gone or silent. Nothing is sent unless all inputs are in
+    /// order.
+    pub fn set_up(
+        plan: Arc<Plan>,
+        name: Name,
+        inputs: &Tensors,
+        mut servers: [C; 2],
+    ) -> Result<Self, Error> {
+        let encoded = encode::<R>(&plan, name, Lifetime::Session, inputs)?;
+        if !encoded.is_empty() {
+            let mut seeds = Vec::with_capacity(2);
+            for server in &mut servers {
+                let received = recv_seeds(server, SESSION_SEEDS, encoded.len());
+                seeds.push(received.map_err(at(&plan))?.into_iter());
+            }
+            let [seeds0, seeds1] = &mut seeds[..] else {
+                unreachable!("one list for each server");
+            };
+            for ((spec, values), seeds) in encoded.into_iter().zip(seeds0.zip(seeds1)) {
+                let message = masked::mask_input(values, seeds.into());
+                let tag = session_input(spec.step);
+                for server in &mut servers {
+                    server.send(tag, message.clone()).map_err(at(&plan))?;
+                }
+            }
+        }
+        Ok(Self {
+            plan,
+            name,
+            servers,
+            commands: Commands::default(),
+            prepared: 0,
+            ring: PhantomData,
+        })
+    }
+
+    /// Has the randomness of one more evaluation made, and waits until both servers
+    /// hold it: the offline phase. The driver's privilege; what is prepared first is
+    /// evaluated first.
+    ///
+    /// # Errors
+    /// If a server is gone, silent or sends something else.
+    pub fn prepare(&mut self) -> Result<Ready, Error> {
+        self.command(Command::Prepare)?;
+        self.receive_seeds()
+    }
+
+    fn receive_seeds(&mut self) -> Result<Ready, Error> {
+        let plan = &self.plan;
+        let inference = self.prepared;
+        self.prepared += 1;
+        let count = plan.inputs_of(self.name, Lifetime::Evaluation).count();
+        let tag = seeds_tag(inference);
+        let [server0, server1] = &mut self.servers;
+        let seeds = [
+            recv_seeds(server0, tag, count).map_err(at(plan))?,
+            recv_seeds(server1, tag, count).map_err(at(plan))?,
+        ];
+        Ok(Ready { inference, seeds })
+    }
+
+    /// Runs one evaluation on the player's `inputs`, those that last for the session
+    /// included where the player computes on them: the online phase. The driver's
+    /// privilege. Returns the player's outputs.
+    ///
+    /// # Errors
+    /// If an input is missing or has another shape, an input or an output is outside the
+    /// format's range, or a server is gone, silent or sends something else. After
+    /// [`Error::OutputRange`] the session is in order and may go on.
+    pub fn evaluate(&mut self, ready: Ready, inputs: &Tensors) -> Result<Tensors, Error> {
+        let plan = self.plan.clone();
+        let encoded = encode::<R>(&plan, self.name, Lifetime::Evaluation, inputs)?;
+        self.command(Command::Evaluate)?;
+        self.exchange(&plan, ready, encoded, inputs)
+    }
+
+    fn command(&mut self, command: Command) -> Result<(), Error> {
+        let tag = self.commands.next();
+        for server in &mut self.servers {
+            let message = bytes::Bytes::copy_from_slice(&[command as u8]);
+            server.send(tag, message).map_err(at(&self.plan))?;
+        }
+        Ok(())
+    }
+
+    /// The player's messages of one evaluation, and what it computes from what it learns.
+    fn exchange(
+        &mut self,
+        plan: &Plan,
+        ready: Ready,
+        encoded: Vec<(&InputSpec, Share<R>)>,
+        inputs: &Tensors,
+    ) -> Result<Tensors, Error> {
+        let tag = |step: usize| Tag::new(Phase::Online, ready.inference, step as u32);
+        let [seeds0, seeds1] = ready.seeds;
+        for ((spec, values), seeds) in encoded.into_iter().zip(seeds0.into_iter().zip(seeds1)) {
+            let message = masked::mask_input(values, seeds.into());
+            for server in &mut self.servers {
+                server.send(tag(spec.step), message.clone()).map_err(at(plan))?;
+            }
+        }
+        // All of them arrive, whatever is wrong with one: the session may go on.
+        let mut received = Vec::new();
+        for spec in plan.outputs().iter().filter(|spec| spec.player == self.name) {
+            let length = spec.len * R::WIRE_BYTES;
+            let mut sum = Share::<R>::zeros(spec.len);
+            for server in &mut self.servers {
+                let bytes = server.recv(tag(spec.step), length).map_err(at(plan))?;
+                sum.add_assign(&Share::from_bytes(&bytes, spec.len));
+            }
+            received.push((spec, sum));
+        }
+        let mut revealed = BTreeMap::new();
+        for (spec, sum) in received {
+            revealed.insert(spec.node, decode::<R>(plan, spec, &sum)?);
+        }
+        Ok(plan.graph().after_receiving(self.name, inputs, revealed)?)
+    }
+
+    /// Brings `inputs(k)` to evaluation `k` and hands its outputs to `outputs(k, ..)`, at
+    /// the driver's command, until the session is over. Returns the number of
+    /// evaluations.
+    ///
+    /// # Errors
+    /// As [`Player::evaluate`]; whatever `inputs` and `outputs` refuse.
+    pub fn follow<E: From<Error>>(
+        &mut self,
+        mut inputs: impl FnMut(u64) -> Result<Tensors, E>,
+        mut outputs: impl FnMut(u64, Result<Tensors, Error>) -> Result<(), E>,
+    ) -> Result<u64, E> {
+        let mut ready = VecDeque::new();
+        let mut done = 0;
+        loop {
+            let [server0, _] = &mut self.servers;
+            match self.commands.recv(Role::Server0, server0, &self.plan)? {
+                Command::Finish => return Ok(done),
+                Command::Prepare => ready.push_back(self.receive_seeds()?),
+                Command::Evaluate => {
+                    let Some(ready) = ready.pop_front() else {
+                        return Err(unprepared(Role::Server0).into());
+                    };
+                    let brought = inputs(done)?;
+                    let plan = self.plan.clone();
+                    let encoded = encode::<R>(&plan, self.name, Lifetime::Evaluation, &brought)?;
+                    outputs(done, self.exchange(&plan, ready, encoded, &brought))?;
+                    done += 1;
+                }
+            }
+        }
+    }
+
+    /// Ends the session for all parties. The driver's privilege. Returns the number of
+    /// evaluations that were prepared.
+    ///
+    /// # Errors
+    /// If a server is gone.
+    pub fn finish(mut self) -> Result<u64, Error> {
+        self.command(Command::Finish)?;
+        Ok(self.prepared)
+    }
+}
+
+/// A player's inputs of a lifetime as elements: computed, and encoded with the
+/// fractional bits that the plan gives them.
+fn encode<'plan, R: Ring>(
+    plan: &'plan Plan,
+    player: Name,
+    lifetime: Lifetime,
+    inputs: &Tensors,
+) -> Result<Vec<(&'plan InputSpec, Share<R>)>, Error> {
+    let precision = plan.format().precision();
+    let shared = plan.graph().before_sharing(player, lifetime, inputs)?;
+    let mut encoded = Vec::with_capacity(shared.len());
+    for (_, spec) in plan.inputs_of(player, lifetime) {
+        let Some(tensor) = shared.get(&spec.node) else {
+            unreachable!("a plan's inputs are its graph's");
+        };
+        let mut integers = Vec::with_capacity(spec.len);
+        for (index, value) in tensor.as_array().iter().enumerate() {
+            let integer = precision
+                .encode(*value, spec.fraction)
+                .map_err(|source| Error::Range { tensor: spec.name.clone(), index, source })?;
+            integers.push(integer);
+        }
+        let mut values = Share::<R>::zeros(spec.len);
+        R::from_integers(&integers, &mut values.0);
+        integers.zeroize();
+        encoded.push((spec, values));
+    }
+    Ok(encoded)
+}
+
+/// The numbers that a revealed tensor stands for.
+fn decode<R: Ring>(plan: &Plan, spec: &OutputSpec, sum: &Share<R>) -> Result<Clear, Error> {
+    let precision = plan.format().precision();
+    let mut integers = R::to_integers(&sum.0);
+    let numbers = integers
+        .iter()
+        .enumerate()
+        .map(|(index, integer)| {
+            precision.decode(*integer, spec.fraction).map_err(|source| Error::OutputRange {
+                layer: spec.layer.clone(),
+                index,
+                source,
+            })
+        })
+        .collect::<Result<Vec<f64>, Error>>();
+    integers.zeroize();
+    let shape = plan.graph().facts(spec.node).shape.clone();
+    let Ok(clear) = Clear::new(shape, numbers?) else {
+        unreachable!("a plan's outputs have their nodes' shapes");
+    };
+    Ok(clear)
+}
+
+/// An evaluation was asked for that was not prepared.
+pub(super) fn unprepared(peer: Role) -> Error {
+    Error::Command {
+        peer,
+        found: Command::Evaluate as u8,
+        expected: "0 (prepare) before every evaluation",
+    }
+}

@@ -1,0 +1,442 @@
+//! Every operation of a graph, private with private and private with public, against the
+//! same graph in the clear; what costs interaction and what does not; what is refused.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
+
+#[allow(unreachable_pub)]
+mod common;
+
+use std::cell::RefCell;
+
+use common::{Brought, Settings, noise, run};
+use proptest::prelude::*;
+use spdz::graph::{BatchNorm, Clear, Function, Graph, GraphBuilder, Tensor, Tensors};
+use spdz::plan::{NumberFormat, Operation, Plan, Truncation};
+use spdz::polynomial::{Fit, Polynomial};
+
+const EVERY: [(NumberFormat, Truncation); 4] = [
+    (NumberFormat::Int64, Truncation::Local),
+    (NumberFormat::Int64, Truncation::Interactive),
+    (NumberFormat::Int100, Truncation::Local),
+    (NumberFormat::Int100, Truncation::Interactive),
+];
+
+/// Numbers from -2 to 2 for every input of a graph.
+fn random_inputs(graph: &Graph, seed: u64) -> Brought {
+    let random = RefCell::new(noise(seed));
+    let tensor = |shape: Vec<usize>| {
+        let len = shape.iter().product();
+        let values = (0..len).map(|_| 2.0 * f64::from(random.borrow_mut()())).collect();
+        Clear::new(shape, values).unwrap()
+    };
+    let tensors = |player| {
+        let inputs = graph.inputs_of(player).into_iter();
+        inputs.map(|input| (input.name, tensor(input.shape))).collect::<Tensors>()
+    };
+    graph.players().iter().map(|player| (*player, tensors(*player))).collect()
+}
+
+/// Runs the graph twice under every format and truncation and compares all outputs.
+fn check(graph: &Graph, tolerance: f64) {
+    let evaluations = [random_inputs(graph, 1), random_inputs(graph, 2)];
+    let evaluations = evaluations.map(|mut brought| {
+        // What lasts for the session is what the first evaluation brings.
+        let first = random_inputs(graph, 1);
+        for player in graph.players() {
+            for input in graph.inputs_of(*player) {
+                if input.lifetime == spdz::graph::Lifetime::Session {
+                    let value = first[player][&input.name].clone();
+                    brought.get_mut(player).unwrap().insert(input.name, value);
+                }
+            }
+        }
+        brought
+    });
+    for (format, truncation) in EVERY {
+        for ahead in [false, true] {
+            let settings = Settings { ahead, ..Settings::new(format, truncation, 3) };
+            let outcome = run(graph, settings, &evaluations);
+            for (index, (learnt, brought)) in outcome.learnt.iter().zip(&evaluations).enumerate() {
+                let expected = graph.in_the_clear(brought).unwrap();
+                for (player, expected) in &expected {
+                    for (name, expected) in expected {
+                        let found = &learnt[player].as_ref().unwrap_or_else(|e| {
+                            panic!("{} {format} {truncation} {e}", graph.name())
+                        })[name];
+                        assert_eq!(found.shape(), expected.shape());
+                        let pairs = found.as_slice().iter().zip(expected.as_slice());
+                        for (place, (x, y)) in pairs.enumerate() {
+                            assert!(
+                                (x - y).abs() <= tolerance,
+                                "{}: {format} {truncation} ahead {ahead}: evaluation {index}, {name}, element {place} is {x}, expected {y}",
+                                graph.name()
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn rounds(graph: &Graph, format: NumberFormat, truncation: Truncation) -> usize {
+    Plan::compile(graph, format, truncation).unwrap().rounds()
+}
+
+/// A graph of two private inputs `[3, 4]` of two players and a public `[3, 4]`.
+fn graph(name: &str, write: impl Fn(&GraphBuilder, Tensor, Tensor, Tensor) -> Tensor) -> Graph {
+    let g = GraphBuilder::named(name, ["alice", "bob", "carol"]);
+    let x = g.private_input("alice", [3, 4]);
+    let y = g.private_input("bob", [3, 4]);
+    let numbers = (0..12).map(|i| f64::from(i) * 0.3 - 1.7).collect::<Vec<_>>();
+    let p = g.constant([3, 4], numbers);
+    let z = write(&g, x, y, p);
+    // Both inputs are used, whatever the operation does.
+    g.private_output("alice", g.add(x, y));
+    g.private_output("carol", z);
+    g.build().unwrap()
+}
+
+#[test]
+fn operations_of_private_tensors_with_private_ones() {
+    let t = |g: &GraphBuilder, x| g.transpose(x, [1, 0]);
+    check(&graph("add", |g, x, y, _| g.add(x, y)), 1e-3);
+    check(&graph("sub", |g, x, y, _| g.sub(x, y)), 1e-3);
+    check(&graph("neg", |g, x, _, _| g.neg(x)), 1e-3);
+    check(&graph("mul", |g, x, y, _| g.mul(x, y)), 3e-3);
+    check(&graph("square", |g, x, _, _| g.square(x)), 3e-3);
+    check(&graph("matmul", |g, x, y, _| g.matmul(x, t(g, y))), 5e-3);
+    check(&graph("outer", |g, x, y, _| g.matmul(t(g, x), y)), 5e-3);
+    check(&graph("mul of itself", |g, x, _, _| g.mul(x, x)), 3e-3);
+    check(&graph("broadcast", |g, x, y, _| g.mul(x, g.slice(y, [(1, 2, 1), (0, 4, 1)]))), 3e-3);
+    check(&graph("reshape", |g, x, y, _| g.mul(g.reshape(x, [12]), g.reshape(y, [12]))), 3e-3);
+    check(&graph("transpose", |g, x, y, _| g.mul(t(g, x), t(g, y))), 3e-3);
+    check(&graph("concat", |g, x, y, _| g.concat(&[x, g.mul(x, y), y], 1)), 3e-3);
+    check(&graph("stack", |g, x, y, _| g.square(g.stack(&[x, y], 1))), 3e-3);
+    check(&graph("slice", |g, x, y, _| g.slice(g.mul(x, y), [(0, 3, 2), (1, 4, 2)])), 3e-3);
+    check(&graph("expand", |g, x, _, _| g.expand(x, [2, 3, 4])), 1e-3);
+    check(&graph("sum", |g, x, y, _| g.reduce_sum(g.mul(x, y), [0, 1])), 5e-3);
+    check(&graph("mean", |g, x, _, _| g.reduce_mean(x, [0])), 1e-3);
+    check(
+        &graph("variance", |g, x, _, _| {
+            let centred = g.sub(x, g.reduce_mean(x, [0]));
+            g.reduce_mean(g.square(centred), [0])
+        }),
+        5e-3,
+    );
+}
+
+#[test]
+fn operations_of_private_tensors_with_public_ones() {
+    let t = |g: &GraphBuilder, x| g.transpose(x, [1, 0]);
+    check(&graph("add", |g, x, _, p| g.add(x, p)), 1e-3);
+    check(&graph("sub", |g, x, _, p| g.sub(x, p)), 1e-3);
+    check(&graph("from", |g, x, _, p| g.sub(p, x)), 1e-3);
+    check(&graph("mul", |g, x, _, p| g.mul(x, p)), 3e-3);
+    check(&graph("mul left", |g, x, _, p| g.mul(p, x)), 3e-3);
+    check(&graph("scale", |g, x, _, _| g.scale(x, -0.37)), 1e-3);
+    check(&graph("scale small", |g, x, _, _| g.scale(g.scale(x, 1e-3), 1e3)), 0.5);
+    check(&graph("halve", |g, x, _, _| g.scale(x, -0.25)), 1e-3);
+    check(&graph("double", |g, x, _, _| g.scale(x, 2.0)), 1e-3);
+    check(&graph("add number", |g, x, _, _| g.add(g.scalar(1.5), x)), 1e-3);
+    check(&graph("matmul", |g, x, _, p| g.matmul(x, t(g, p))), 5e-3);
+    check(&graph("matmul left", |g, x, _, p| g.matmul(p, t(g, x))), 5e-3);
+    check(&graph("public alone", |g, x, _, p| g.mul(x, g.square(p))), 5e-3);
+    check(&graph("concat", |g, x, _, p| g.concat(&[p, g.scale(x, 0.3)], 0)), 2e-3);
+    check(
+        &graph("broadcast", |g, x, _, p| g.add(g.mul(g.slice(x, [(0, 1, 1), (0, 4, 1)]), p), p)),
+        5e-3,
+    );
+}
+
+#[test]
+fn convolutions_of_any_stride_and_padding() {
+    for (stride, padding) in [(1, 0), (2, 1), (3, 2), (1, 3)] {
+        for (image_kind, filter_kind) in
+            [("s", "s"), ("e", "s"), ("e", "e"), ("e", "p"), ("p", "e")]
+        {
+            let name = format!("{stride} {padding} {image_kind}{filter_kind}");
+            let g = GraphBuilder::named(&name, ["alice", "bob"]);
+            let tensor = |kind: &str, name: &str, shape: [usize; 4]| {
+                let len: usize = shape.iter().product();
+                match kind {
+                    "s" => g.private_variable("alice", name, shape),
+                    "e" => g.share(g.local_input("alice", name, shape)),
+                    _ => g.constant(
+                        shape,
+                        (0..len).map(|i| (i % 7) as f64 * 0.2).collect::<Vec<_>>(),
+                    ),
+                }
+            };
+            let images = tensor(image_kind, "images", [2, 5, 6, 3]);
+            let filters = tensor(filter_kind, "filters", [3, 2, 3, 4]);
+            g.private_output("bob", g.conv2d(images, filters, stride, padding));
+            check(&g.build().unwrap(), 0.02);
+        }
+    }
+}
+
+#[test]
+fn pooling_and_batch_normalisation() {
+    let build = |statistics: &str| {
+        let g = GraphBuilder::named(statistics, ["alice", "bob"]);
+        let images = g.private_input("alice", [2, 6, 6, 3]);
+        let sums = g.sum_pool(images, 3);
+        let averages = g.avg_pool(g.square(g.avg_pool(images, 3)), 2);
+        let numbers = |name: &str, values: [f64; 3]| match statistics {
+            "public" => g.constant([3], values),
+            _ => g.local_variable("bob", name, [3]),
+        };
+        let positive = |x| g.add(g.function(x, Function::Relu), g.scalar(0.5));
+        let statistics = BatchNorm {
+            gamma: numbers("gamma", [1.0, -0.5, 2.0]),
+            beta: numbers("beta", [0.1, 0.2, -0.3]),
+            mean: numbers("mean", [0.5, 0.0, -1.0]),
+            variance: positive(numbers("variance", [1.0, 2.0, 0.5])),
+            epsilon: 1e-5,
+        };
+        g.private_output("bob", g.batch_norm(sums, statistics));
+        g.private_output("bob", averages);
+        g.build().unwrap()
+    };
+    check(&build("public"), 0.03);
+    check(&build("local"), 0.05);
+}
+
+#[test]
+fn polynomials_of_any_degree_and_the_fits() {
+    let fitted = |name: &str, range: f64, f: &dyn Fn(&GraphBuilder, Tensor) -> Tensor| {
+        let g = GraphBuilder::named(name, ["alice"]);
+        let values: Vec<f64> = (-20..=20).map(|i| f64::from(i) / 20.0 * range).collect();
+        let zero = g.private_input("alice", [41]);
+        let x = g.add(g.scale(zero, 0.0), g.constant([41], values));
+        g.private_output("alice", f(&g, x));
+        g.build().unwrap()
+    };
+    check(&fitted("relu", 8.0, &|g, x| g.relu(x)), 0.01);
+    check(&fitted("sigmoid", 8.0, &|g, x| g.sigmoid(x)), 0.01);
+    check(&fitted("tanh", 4.0, &|g, x| g.tanh(x)), 0.01);
+    for degree in [0, 1, 2, 3, 5, 8, 13] {
+        let fit = Fit { bound: 3.0, degree, range: 3.0 };
+        let graph =
+            fitted(&format!("degree {degree}"), 3.0, &|g, x| g.fitted(x, Function::Relu, fit));
+        check(&graph, 0.02);
+    }
+}
+
+#[test]
+fn players_compute_alone_before_sharing_and_after_receiving() {
+    let g = GraphBuilder::new(["hospital", "insurer", "patient"]);
+    let ages = g.local_input("hospital", "ages", [5]);
+    let scaled = g.share(g.scale(ages, 0.01));
+    let weight = g.private_variable("insurer", "weight", [5]);
+    let risk = g.mul(scaled, weight);
+    let logits = g.reveal("patient", g.reshape(risk, [1, 5]));
+    g.output("probabilities", g.softmax(logits));
+    g.output("largest", g.argmax(logits));
+    g.private_output("hospital", g.reduce_sum(risk, [0]));
+    let graph = g.build().unwrap();
+    let plan = Plan::compile(&graph, NumberFormat::Int64, Truncation::Local).unwrap();
+    assert_eq!(plan.driver().as_str(), "hospital");
+    assert!(!plan.takes_part("insurer".parse().unwrap()));
+    assert!(plan.takes_part("patient".parse().unwrap()));
+    check(&graph, 5e-3);
+}
+
+#[test]
+fn a_graph_survives_writing_and_reading_and_keeps_its_plan() {
+    let graph = spdz::network::Network::c().graph(2).unwrap();
+    let text = serde_json::to_string(&graph).unwrap();
+    let read: Graph = serde_json::from_str(&text).unwrap();
+    assert_eq!(graph, read);
+    let plan = |graph| Plan::compile(graph, NumberFormat::Int100, Truncation::Interactive).unwrap();
+    assert_eq!(plan(&graph).digest(), plan(&read).digest());
+    let tampered = text.replace("\"stride\":1", "\"stride\":0");
+    let error = serde_json::from_str::<Graph>(&tampered).unwrap_err().to_string();
+    assert!(error.contains("conv2d") && error.contains("stride 0"), "{error}");
+}
+
+#[test]
+fn what_needs_no_interaction_costs_none() {
+    let free: Vec<Graph> = vec![
+        graph("add", |g, x, y, _| g.sub(g.neg(x), y)),
+        graph("scale", |g, x, _, _| g.scale(x, 4.0)),
+        graph("halves", |g, x, _, _| g.scale(x, 0.125)),
+        graph("moves", |g, x, y, _| {
+            let z = g.stack(&[g.transpose(x, [1, 0]), g.transpose(y, [1, 0])], 0);
+            g.expand(g.slice(z, [(0, 2, 1), (0, 4, 3), (2, 3, 1)]), [2, 2, 5])
+        }),
+        graph("sums", |g, x, _, _| g.reduce_sum(x, [0])),
+        graph("integers", |g, x, _, _| g.mul(x, g.constant([4], [1.0, 2.0, -3.0, 4.0]))),
+    ];
+    for graph in &free {
+        // Outputs with more fractional bits than the format's are divided, no more.
+        let dividing = usize::from(graph.name() == "halves");
+        assert_eq!(rounds(graph, NumberFormat::Int64, Truncation::Local), 0, "{}", graph.name());
+        let interactive = rounds(graph, NumberFormat::Int100, Truncation::Interactive);
+        assert_eq!(interactive, dividing, "{}", graph.name());
+    }
+    // Scaling, matrices and public products interact only to divide.
+    let scaled = graph("public", |g, x, _, p| g.mul(g.scale(x, 0.3), p));
+    assert_eq!(rounds(&scaled, NumberFormat::Int64, Truncation::Local), 0);
+}
+
+#[test]
+fn a_tensor_is_masked_once_however_often_it_is_used() {
+    let used = graph("often", |g, x, y, _| {
+        let z = g.add(x, y);
+        let t = g.transpose(z, [1, 0]);
+        let square = g.matmul(z, t);
+        let wide = g.mul(g.expand(z, [2, 3, 4]), g.expand(z, [2, 3, 4]));
+        g.add(g.reduce_sum(square, [0, 1]), g.reduce_sum(wide, [0, 1, 2]))
+    });
+    // The sum is opened; inputs arrive masked.
+    assert_eq!(rounds(&used, NumberFormat::Int64, Truncation::Local), 1);
+    check(&used, 0.02);
+}
+
+#[test]
+fn int100_opens_and_divides_in_one_round() {
+    let network = spdz::network::Network::c().graph(1).unwrap();
+    let rounds = |format, truncation| rounds(&network, format, truncation);
+    // Two openings an activation; each linear layer's input is opened, but for the first.
+    assert_eq!(rounds(NumberFormat::Int64, Truncation::Local), 9);
+    if NumberFormat::Int100.quotient_parts() == 0 {
+        // The output is divided too.
+        assert_eq!(rounds(NumberFormat::Int100, Truncation::Interactive), 10);
+    }
+    let plan = Plan::compile(&network, NumberFormat::Int64, Truncation::Interactive).unwrap();
+    let divisions = plan.steps().iter().filter(|s| matches!(s.operation, Operation::Divide { .. }));
+    assert_eq!(plan.rounds(), 9 + divisions.count());
+}
+
+/// Compiling is where a graph and a format meet; what is wrong is said with numbers.
+fn refusal(graph: &Graph, format: NumberFormat) -> String {
+    Plan::compile(graph, format, Truncation::Interactive).unwrap_err().to_string()
+}
+
+#[test]
+fn what_cannot_be_is_refused_before_anything_starts() {
+    let error = |write: &dyn Fn(&GraphBuilder) -> Option<Tensor>| {
+        let g = GraphBuilder::new(["alice", "bob"]);
+        if let Some(output) = write(&g) {
+            g.private_output("bob", output);
+        }
+        g.build().unwrap_err().to_string()
+    };
+    let shapes = error(&|g| {
+        let (x, y) = (g.private_input("alice", [2, 3]), g.private_input("bob", [2, 3]));
+        Some(g.matmul(x, y))
+    });
+    assert!(shapes.contains("matmul") && shapes.contains("graph.rs:"), "{shapes}");
+    assert!(shapes.contains("[2, 3] and [2, 3]"), "{shapes}");
+    let unknown = error(&|g| Some(g.private_input("clara", [2])));
+    assert!(unknown.contains("unknown player clara; the players are alice, bob"), "{unknown}");
+    let name = error(&|g| Some(g.private_input("Alice!", [2])));
+    assert!(name.contains("\"Alice!\" is no player's name"), "{name}");
+    let nobody = error(&|g| {
+        g.private_input("alice", [2]);
+        None
+    });
+    assert!(nobody.contains("nobody receives an output"), "{nobody}");
+    let unused = error(&|g| {
+        let x = g.private_input("alice", [2]);
+        g.square(x);
+        Some(g.neg(x))
+    });
+    assert!(unused.contains("square") && unused.contains("nobody receives its result"), "{unused}");
+    let mixed = error(&|g| {
+        let x = g.private_input("alice", [2]);
+        Some(g.add(x, g.local_input("bob", "y", [2])))
+    });
+    assert!(mixed.contains("local to bob; share it first"), "{mixed}");
+    let twice = error(&|g| {
+        let x = g.private_input("alice", [2]);
+        Some(g.share(g.reveal("bob", x)))
+    });
+    assert!(twice.contains("was revealed"), "{twice}");
+    let empty = error(&|g| Some(g.private_input("alice", [2, 0])));
+    assert!(empty.contains("[2, 0] is empty"), "{empty}");
+
+    let with = |write: &dyn Fn(&GraphBuilder, Tensor) -> Tensor| {
+        let g = GraphBuilder::new(["alice"]);
+        let x = g.private_input("alice", [4]);
+        g.label("layer1");
+        g.private_output("alice", write(&g, x));
+        g.build().unwrap()
+    };
+    let steep = with(&|g, x| g.polynomial(x, Polynomial::relu(3.0).within(100.0)));
+    let message = refusal(&steep, NumberFormat::Int64);
+    assert!(
+        message.contains("layer1: for arguments up to 100 the polynomial of degree 4 can reach")
+            && message.contains("beyond the 1024 of Int64"),
+        "{message}"
+    );
+    let wide =
+        with(&|g, x| g.polynomial(x, Polynomial { coefficients: vec![0.0, 1.0], range: 5000.0 }));
+    assert!(refusal(&wide, NumberFormat::Int100).contains("can reach 5.000000e3"));
+    let large = with(&|g, x| g.add(x, g.scalar(1e6)));
+    assert!(refusal(&large, NumberFormat::Int64).contains("1000000 is outside"));
+    let tiny = with(&|g, x| g.scale(x, 2f64.powi(-70)));
+    assert!(refusal(&tiny, NumberFormat::Int64).contains("more than the 62"));
+    let long = {
+        let g = GraphBuilder::new(["alice"]);
+        let x = g.private_input("alice", [1, 1 << 19]);
+        let y = g.private_input("alice", [1 << 19, 1]);
+        g.private_output("alice", g.matmul(x, y));
+        g.build().unwrap()
+    };
+    let message = refusal(&long, NumberFormat::Int64);
+    assert!(message.contains("sums of 524288 products") && message.contains("262144"), "{message}");
+}
+
+/// A graph of random operations on tensors `[2, 3]`.
+fn random_graph(choices: &[(usize, u8, u8)]) -> Graph {
+    let g = GraphBuilder::new(["alice", "bob"]);
+    let mut tensors = vec![
+        g.private_input("alice", [2, 3]),
+        g.private_input("bob", [2, 3]),
+        g.private_variable("bob", "lasting", [2, 3]),
+    ];
+    // Kept within the range by halving what was multiplied.
+    for &(choice, first, second) in choices {
+        let x = tensors[usize::from(first) % tensors.len()];
+        let y = tensors[usize::from(second) % tensors.len()];
+        let public = g.constant([3], [0.5, -1.0, 0.3]);
+        let tensor = match choice {
+            0 => g.scale(g.add(x, y), 0.5),
+            1 => g.scale(g.sub(x, y), 0.5),
+            2 => g.scale(g.mul(x, y), 0.3),
+            3 => g.scale(g.square(x), 0.25),
+            4 => g.scale(g.matmul(g.matmul(x, g.transpose(y, [1, 0])), x), 0.05),
+            5 => g.mul(x, public),
+            6 => g.scale(g.add(x, public), 0.5),
+            7 => g.neg(x),
+            8 => g.reshape(g.transpose(x, [1, 0]), [2, 3]),
+            9 => g.slice(g.concat(&[x, y], 0), [(1, 4, 2), (0, 3, 1)]),
+            10 => g.expand(g.scale(g.reduce_sum(x, [0]), 0.4), [2, 3]),
+            11 => {
+                g.polynomial(x, Polynomial { coefficients: vec![0.1, 0.3, 0.0, -0.05], range: 4.0 })
+            }
+            12 => g.matmul(x, g.constant([3, 3], [0.4, 0.0, -0.2, 0.1, 0.5, 0.0, 0.0, 0.1, 0.3])),
+            13 => g.slice(g.stack(&[x, y], 1), [(0, 2, 1), (1, 2, 1), (0, 3, 1)]),
+            14 => g.matmul(g.constant([2, 2], [0.5, 0.25, -0.5, 0.3]), x),
+            _ => g.scale(x, 0.7),
+        };
+        let tensor = g.reshape(tensor, [2, 3]);
+        tensors.push(tensor);
+    }
+    g.private_output("alice", g.concat(&tensors, 1));
+    g.build().unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(24) })]
+
+    /// Whatever the compiler makes of a graph, the servers compute what the players would
+    /// in the clear.
+    #[test]
+    fn random_graphs(choices in prop::collection::vec((0usize..16, any::<u8>(), any::<u8>()), 1..14)) {
+        check(&random_graph(&choices), 0.03);
+    }
+}
