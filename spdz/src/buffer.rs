@@ -2,13 +2,13 @@
 //!
 //! An evaluation allocates the same large tensors as the one before. Memory that goes
 //! back to the operating system in between costs a page fault for every 4 KiB and is
-//! zeroed once more; this is why each thread keeps what it used.
+//! zeroed once more; this is why the process keeps what it used.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytemuck::Pod;
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use zeroize::Zeroize;
 /// Smaller buffers are left to the allocator, 64-bit words.
 const SMALLEST_KEPT: usize = 2 << 10;
 
-/// What a thread keeps at most, 64-bit words: 256 MiB.
+/// What the process keeps at most, 64-bit words: 256 MiB.
 const MOST_KEPT: usize = 32 << 20;
 
 /// A tensor's words. Zero when it is made, wiped when it is dropped, never printed.
@@ -28,15 +28,17 @@ pub struct Buffer<W: Pod> {
     words: PhantomData<W>,
 }
 
-/// Wiped memory that a thread keeps, by its length.
-#[derive(Default)]
+/// Wiped memory, by its length.
 struct Kept {
     words: usize,
     free: BTreeMap<usize, Vec<Vec<u64>>>,
 }
 
-thread_local! {
-    static KEPT: RefCell<Kept> = RefCell::default();
+static KEPT: Mutex<Kept> = Mutex::new(Kept { words: 0, free: BTreeMap::new() });
+
+fn kept() -> MutexGuard<'static, Kept> {
+    // Nothing in here panics half-way.
+    KEPT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Kept {
@@ -52,9 +54,7 @@ impl Kept {
         Some(storage)
     }
 
-    fn give(&mut self, mut storage: Vec<u64>) {
-        // Zeros up to its capacity, whoever used it before.
-        storage.resize(storage.capacity(), 0);
+    fn give(&mut self, storage: Vec<u64>) {
         if self.words + storage.len() <= MOST_KEPT {
             self.words += storage.len();
             self.free.entry(storage.len()).or_default().push(storage);
@@ -67,11 +67,7 @@ impl<W: Pod> Buffer<W> {
     #[must_use]
     pub fn zeros(len: usize) -> Self {
         let needed = (len * size_of::<W>()).div_ceil(size_of::<u64>());
-        let kept = if needed < SMALLEST_KEPT {
-            None
-        } else {
-            KEPT.try_with(|kept| kept.borrow_mut().take(needed)).ok().flatten()
-        };
+        let kept = if needed < SMALLEST_KEPT { None } else { kept().take(needed) };
         let storage = kept.unwrap_or_else(|| vec![0; needed]);
         Self { storage, len, words: PhantomData }
     }
@@ -102,8 +98,9 @@ impl<W: Pod> Drop for Buffer<W> {
         }
         // Not optimised away, since whoever takes the memory next relies on zeros.
         storage.fill(0);
-        // A thread that ends keeps nothing.
-        let _ = KEPT.try_with(|kept| kept.borrow_mut().give(storage));
+        // Zeros up to its capacity, whoever used it before.
+        storage.resize(storage.capacity(), 0);
+        kept().give(storage);
     }
 }
 
@@ -163,15 +160,18 @@ mod tests {
                 longer.fill(7);
             }
         }
-        let address = |buffer: &Buffer<u64>| buffer.as_ptr();
-        let first = Buffer::<u64>::zeros(10_000);
-        let place = address(&first);
-        drop(first);
-        assert_eq!(address(&Buffer::zeros(9_000)), place, "of the same thread's own memory");
-        let kept = || KEPT.with(|kept| kept.borrow().words);
-        let before = kept();
-        drop(Buffer::<u64>::zeros(MOST_KEPT + 1));
-        assert_eq!(kept(), before, "what is too much goes back");
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_and_of_about_the_size() {
+        let mut kept = Kept { words: 0, free: BTreeMap::new() };
+        kept.give(vec![0; 10_000]);
+        assert!(kept.take(10_001).is_none() && kept.take(5_000).is_none());
+        assert_eq!(kept.take(9_000).map(|storage| storage.len()), Some(9_000));
+        assert_eq!(kept.words, 0);
+        kept.give(vec![0; MOST_KEPT]);
+        kept.give(vec![0; 10_000]);
+        assert_eq!(kept.words, MOST_KEPT, "what is too much goes back");
     }
 
     #[test]

@@ -272,7 +272,7 @@ pub(crate) fn prepare<R: Ring, C: Channel>(
             Operation::Divide { bits, output, .. } => {
                 let len = plan.masked_len(*output);
                 let parts = share()?;
-                StepRandomness::Division(Division::expand(seed(), *bits, side, len, parts))
+                StepRandomness::Division(Division::expand(seed(), *bits, len, parts))
             }
             Operation::Linear { input, layer, .. } => {
                 let product = dealt(share()?);
@@ -447,7 +447,7 @@ impl<R: Ring> Masks<'_, R> {
         let len = self.plan.masked_len(id);
         let plan = self.plan;
         let mask = match &plan.steps()[step].operation {
-            Operation::Divide { bits, .. } => Division::quotient_mask(self.seeds(step), *bits, len),
+            Operation::Divide { bits, .. } => Division::parts(self.seeds(step), *bits, len),
             Operation::ViewMasked { input, view, .. } => {
                 self.make(*input);
                 Share(ops::view::<R>(&self.get(*input).0, view))

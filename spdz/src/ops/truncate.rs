@@ -31,15 +31,8 @@ impl<R: Ring> fmt::Debug for Division<R> {
 impl<R: Ring> Division<R> {
     /// Expands a server's part for `len` dividends. If the producer shares the parts
     /// ([`Ring::QUOTIENT_PARTS`]), `received` is what this server has of them.
-    pub(crate) fn expand(
-        seed: Seed,
-        bits: u32,
-        side: Side,
-        len: usize,
-        received: Option<Share<R>>,
-    ) -> Self {
-        let QuotientMask { dividend, quotient } =
-            R::quotient_mask(&mut seed.into_stream(), bits, side, len);
+    pub(crate) fn expand(seed: Seed, bits: u32, len: usize, received: Option<Share<R>>) -> Self {
+        let QuotientMask { dividend, quotient } = R::quotient_mask(seed.into_stream(), bits, len);
         let parts = received.unwrap_or(Share(quotient));
         Self { dividend: Share(dividend), parts, bits }
     }
@@ -54,27 +47,9 @@ impl<R: Ring> Division<R> {
         [&self.dividend, &self.parts]
     }
 
-    /// The tensors that the producer shares for two servers' parts.
+    /// What the producer makes for two servers' parts ([`Ring::quotient_parts`]).
     pub(crate) fn parts(seeds: [Seed; 2], bits: u32, len: usize) -> Share<R> {
-        let [mut mask, other] = Self::masks(seeds, bits, len).map(|mask| Share::<R>(mask.dividend));
-        mask.add_assign(&other);
-        Share(R::quotient_parts(&mask.0, bits))
-    }
-
-    /// The mask that the quotients end up under, where it follows from the seeds.
-    pub(crate) fn quotient_mask(seeds: [Seed; 2], bits: u32, len: usize) -> Share<R> {
-        let [mut mask, other] = Self::masks(seeds, bits, len).map(|mask| {
-            let _wiped = Share::<R>(mask.dividend);
-            Share::<R>(mask.quotient)
-        });
-        mask.add_assign(&other);
-        mask
-    }
-
-    fn masks(seeds: [Seed; 2], bits: u32, len: usize) -> [QuotientMask<R>; 2] {
-        let [seed0, seed1] = seeds;
-        [(seed0, Side::Zero), (seed1, Side::One)]
-            .map(|(seed, side)| R::quotient_mask(&mut seed.into_stream(), bits, side, len))
+        Share(R::quotient_parts(seeds.map(Seed::into_stream), bits, len))
     }
 
     /// A server's share of the mask that the quotients end up under, where it is known
@@ -159,15 +134,15 @@ mod tests {
         let tag = Tag::new(Phase::Online, 0, 0);
         let shares = std::thread::scope(|scope| {
             let other = scope.spawn(move || {
-                let division = Division::expand(seed1, bits, Side::One, samples, part1);
+                let division = Division::expand(seed1, bits, samples, part1);
                 division.divide(&x1, Side::One, &mut to0, tag).unwrap()
             });
-            let division = Division::expand(seed0, bits, Side::Zero, samples, part0);
+            let division = Division::expand(seed0, bits, samples, part0);
             let quotient0 = division.divide(&x0, Side::Zero, &mut to1, tag).unwrap();
             let quotient1 = other.join().unwrap();
             assert!(quotient0.alpha == quotient1.alpha, "both servers see the same");
             if R::QUOTIENT_PARTS == 0 {
-                let mask = Division::<R>::quotient_mask(seeds(), bits, samples);
+                let mask = Division::<R>::parts(seeds(), bits, samples);
                 let sum = reconstruct(&quotient0.mask, &quotient1.mask);
                 assert!(mask.0[..] == sum, "the producer knows the mask before the opening");
             }

@@ -116,8 +116,8 @@ impl Ring for Int100 {
     /// for the other server is uniform over 101 bits, against 61 of the dividend. The
     /// quotients end up under `-floor(r_0 / 2^bits) - floor(r_1 / 2^bits)`, which each
     /// server shares as it is: the producer has nothing to send.
-    fn quotient_mask(stream: &mut KeyStream, bits: u32, _: Side, len: usize) -> QuotientMask<Self> {
-        let mut mask = Bounded::sample(stream, MASK_BITS, len);
+    fn quotient_mask(mut stream: KeyStream, bits: u32, len: usize) -> QuotientMask<Self> {
+        let mut mask = Bounded::sample(&mut stream, MASK_BITS, len);
         let mut dividend = Buffer::zeros(Self::PLANES * len);
         mask.to_residues(&mut dividend);
         mask.shift_right(bits);
@@ -127,15 +127,24 @@ impl Ring for Int100 {
         QuotientMask { dividend, quotient }
     }
 
+    fn quotient_parts(streams: [KeyStream; 2], bits: u32, len: usize) -> Buffer<i16> {
+        let [mut mask, other] = streams.map(|mut stream| {
+            let mut mask = Bounded::sample(&mut stream, MASK_BITS, len);
+            mask.shift_right(bits);
+            mask
+        });
+        mask.add(&other);
+        let mut quotient = Buffer::zeros(Self::PLANES * len);
+        mask.to_residues(&mut quotient);
+        negate(&mut quotient);
+        quotient
+    }
+
     /// The fractions that the two parts of the mask lose amount to one unit of the
     /// quotient on average, and the opened sum loses half of one: half a unit less makes
     /// up for them.
     fn dividend_offset(bits: u32) -> i128 {
         (1 << Self::DIVIDEND_BITS) - (1 << (bits - 1))
-    }
-
-    fn quotient_parts(_: &[i16], _: u32) -> Buffer<i16> {
-        Buffer::zeros(0)
     }
 
     fn quotient(opened: &mut [i16], parts: Buffer<i16>, bits: u32) -> Buffer<i16> {

@@ -80,31 +80,34 @@ impl Ring for Int64 {
         );
     }
 
-    fn quotient_mask(stream: &mut KeyStream, _: u32, _: Side, len: usize) -> QuotientMask<Self> {
+    fn quotient_mask(mut stream: KeyStream, _: u32, len: usize) -> QuotientMask<Self> {
         let mut dividend = Buffer::zeros(len);
-        Self::sample(stream, &mut dividend);
+        Self::sample(&mut stream, &mut dividend);
         QuotientMask { dividend, quotient: Buffer::zeros(0) }
     }
 
-    fn dividend_offset(_: u32) -> i128 {
-        1 << Self::DIVIDEND_BITS
-    }
-
-    /// `-(r >> bits)`, and what a wrap of the opening adds: `r`'s top bit times
-    /// `2^(64 - bits)`.
-    fn quotient_parts(mask: &[u64], bits: u32) -> Buffer<u64> {
-        let mut parts = Buffer::zeros(2 * mask.len());
-        let (quotients, wraps) = parts.split_at_mut(mask.len());
+    /// Of `r`, the sum of both servers' parts, `-(r >> bits)`, and what a wrap of the opening
+    /// adds: `r`'s top bit times `2^(64 - bits)`.
+    fn quotient_parts(streams: [KeyStream; 2], bits: u32, len: usize) -> Buffer<u64> {
+        let [part0, part1] = streams.map(|stream| Self::quotient_mask(stream, bits, len).dividend);
+        let mut parts = Buffer::zeros(2 * len);
+        let (quotients, wraps) = parts.split_at_mut(len);
         kernels::vectorized(
             #[inline(always)]
             || {
-                for ((r, quotient), wrap) in mask.iter().zip(quotients).zip(wraps) {
+                let masks = part0.iter().zip(&part1[..]);
+                for ((x, y), (quotient, wrap)) in masks.zip(quotients.iter_mut().zip(wraps)) {
+                    let r = x.wrapping_add(*y);
                     *quotient = (r >> bits).wrapping_neg();
                     *wrap = (r >> 63) << (64 - bits);
                 }
             },
         );
         parts
+    }
+
+    fn dividend_offset(_: u32) -> i128 {
+        1 << Self::DIVIDEND_BITS
     }
 
     /// With the dividend `0 <= y < 2^63` and the opened `c = y + r mod 2^64`, the sum

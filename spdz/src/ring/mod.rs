@@ -102,20 +102,16 @@ pub trait Ring: Copy + Debug + Send + Sync + 'static {
     fn truncate(share: &mut [Self::Word], bits: u32, side: Side);
 
     /// One server's part of the mask of `len` dividends that will be divided by `2^bits`.
-    fn quotient_mask(
-        stream: &mut KeyStream,
-        bits: u32,
-        side: Side,
-        len: usize,
-    ) -> QuotientMask<Self>;
+    fn quotient_mask(stream: KeyStream, bits: u32, len: usize) -> QuotientMask<Self>;
+
+    /// What the producer makes of both servers' streams: the tensors that it shares, one
+    /// after the other, or if there are none ([`Ring::QUOTIENT_PARTS`]) the mask that the
+    /// quotients will be under.
+    fn quotient_parts(streams: [KeyStream; 2], bits: u32, len: usize) -> Buffer<Self::Word>;
 
     /// What server 0 adds to dividends before they are opened: makes them
     /// non-negative, and the quotient's error zero on average.
     fn dividend_offset(bits: u32) -> i128;
-
-    /// The tensors that the producer shares, from the mask `r` of the dividends, one
-    /// after the other; [`Ring::QUOTIENT_PARTS`] of them.
-    fn quotient_parts(mask: &[Self::Word], bits: u32) -> Buffer<Self::Word>;
 
     /// Turns opened dividends (offset and mask included) into the public part of the
     /// quotients, and a server's shares of the parts into its share of their mask.

@@ -619,6 +619,23 @@ impl Bounded {
         });
     }
 
+    /// Adds other integers, one to each; the sums must be below 2^102, too.
+    ///
+    /// # Panics
+    ///
+    /// If there are not as many.
+    pub fn add(&mut self, other: &Self) {
+        assert_eq!(self.len(), other.len(), "integers to add");
+        vectorized(|| {
+            let other = other.low.iter().zip(other.high.iter());
+            for ((low, high), (x, y)) in self.low.iter_mut().zip(self.high.iter_mut()).zip(other) {
+                let sum = low.wrapping_add(*x);
+                *high += y + u64::from(sum < *low);
+                *low = sum;
+            }
+        });
+    }
+
     /// Their residues: `words` has [`PLANES`] for each of them.
     ///
     /// # Panics
