@@ -579,13 +579,15 @@ peers: { server0: '127.0.0.1:7000' }
         PartyConfig::load(&path)
     }
 
-    /// `alice` commands, `bob` brings something for the session too, `carol` only learns.
+    /// `alice` commands, `bob` brings something for the session too, `carol` only learns,
+    /// and `dave` only brings something for the session.
     fn three() -> Graph {
         let g = GraphBuilder::named("three", ["alice", "bob", "carol", "dave"]);
         let x = g.private_input("alice", [2, 3]);
         let w = g.private_variable("bob", "w", [3, 1]);
         let y = g.share(g.local_input("bob", "y", [2, 1]));
-        let z = g.add(g.matmul(x, w), y);
+        let bias = g.private_variable("dave", "bias", [1]);
+        let z = g.add(g.add(g.matmul(x, w), y), bias);
         g.output("mean", g.reveal("alice", g.reduce_mean(z, [0, 1])));
         g.output("z", g.reveal("carol", z));
         g.build().unwrap()
@@ -653,7 +655,7 @@ peers: { server0: '127.0.0.1:7000' }
             ("alice", "", "alice needs `player.inputs`, a safetensors file with input0 [2, 3]"),
             ("bob", "player: { outputs: y }", "with w [3, 1], y [2, 1]"),
             ("carol", inputs, "the graph has it bring nothing"),
-            ("dave", "player: { outputs: y }", "the graph reveals nothing to it"),
+            ("dave", "player: { inputs: x, outputs: y }", "the graph reveals nothing to it"),
             ("carol", "player: { evaluations: 2 }", "which is for alice: it commands"),
             ("bob", "player: { inputs: x, offline: ahead }", "has `player.offline`, which is for"),
             ("alice", "player: { inputs: x, evaluations: 1000001 }", "evaluations is 1000001"),
