@@ -184,6 +184,24 @@ fn a_peer_that_never_comes_is_named_within_the_deadline() {
 }
 
 #[test]
+fn a_peer_that_comes_later_than_a_message_may_is_waited_for() {
+    let mut scenario = Scenario::new();
+    for config in &mut scenario.configs {
+        config.deadlines = Deadlines { connect_seconds: 30.0, message_seconds: DEADLINE };
+    }
+    scenario.config(Role::CLIENT).workload.as_mut().unwrap().repetitions = 1;
+    let producer = scenario.remove(Role::Producer);
+    let mut running = scenario.start();
+    // The servers say who they are when the producer is there too.
+    std::thread::sleep(Duration::from_secs_f64(1.5 * DEADLINE));
+    let mut producer = local::start(&[producer], scenario.folder.path(), &party_program()).unwrap();
+    for parties in [&mut running, &mut producer] {
+        let outcome = parties.wait(&AtomicBool::new(false), |_| {});
+        assert!(outcome.is_ok(), "{outcome:?}");
+    }
+}
+
+#[test]
 fn a_party_that_dies_mid_run_is_named_by_those_who_talk_to_it() {
     // The model owner is not among them: once it is done, nobody needs it.
     for victim in [Role::Server0, Role::Server1, Role::Producer, Role::CLIENT] {

@@ -196,7 +196,7 @@ pub struct Identity {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Deadlines {
-    /// For all peers to be connected, once this party has read its files.
+    /// For all peers to be connected and introduced, once this party has read its files.
     pub connect_seconds: f64,
     /// For any one message.
     pub message_seconds: f64,
