@@ -115,6 +115,10 @@ struct Manner {
     /// Memory of each server for randomness made ahead, units of 2^20 bytes
     #[arg(long, value_name = "N", default_value_t = Stock::default().memory_megabytes, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     stock_megabytes: u64,
+    /// Disk of each server, in the temporary folder, for what does not fit there,
+    /// encrypted, units of 2^20 bytes
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=1 << 20))]
+    stock_disk_megabytes: u64,
     /// The party program; without it the one beside this program
     #[arg(long, value_name = "FILE")]
     party: Option<PathBuf>,
@@ -136,7 +140,8 @@ impl Manner {
     }
 
     fn stock(&self) -> Stock {
-        Stock { memory_megabytes: self.stock_megabytes }
+        let disk_megabytes = self.stock_disk_megabytes;
+        Stock { disk_megabytes, ..Stock::in_memory(self.stock_megabytes) }
     }
 
     fn transport(&self) -> Transport {

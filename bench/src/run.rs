@@ -102,7 +102,7 @@ impl Run {
             players: self.players(&plan, &result)?,
             computation,
             workload: None,
-            stock: self.stock,
+            stock: self.stock.clone(),
             deadlines: Deadlines::default(),
             transport: self.transport,
         };

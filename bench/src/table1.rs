@@ -137,7 +137,7 @@ impl Table1 {
                     .transpose()?,
                 result: result.clone(),
             }),
-            stock: self.stock,
+            stock: self.stock.clone(),
             deadlines: Deadlines::default(),
             transport: self.transport,
         };

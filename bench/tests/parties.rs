@@ -445,7 +445,7 @@ fn randomness_that_does_not_fit_ends_the_run_with_the_numbers() {
     let client = scenario.config(Role::CLIENT);
     client.workload.as_mut().unwrap().offline = OfflineMode::Ahead;
     for server in [Role::Server0, Role::Server1] {
-        scenario.config(server).stock = Some(Stock { memory_megabytes: 1 });
+        scenario.config(server).stock = Some(Stock::in_memory(1));
     }
     let failures = failures(&mut scenario.start());
     let by_code = |code| failures.values().filter(move |f| f.code == Some(code));
@@ -455,6 +455,27 @@ fn randomness_that_does_not_fit_ends_the_run_with_the_numbers() {
     assert!(by_code(2).all(|f| f.role.is_server() && f.message.contains(full)), "{failures:?}");
     let client = &failures[&Role::CLIENT];
     assert!(client.code == Some(4) && client.message.contains(full), "{failures:?}");
+}
+
+#[test]
+fn randomness_that_does_not_fit_into_memory_waits_on_disk() {
+    let on = |disk_megabytes| {
+        let table = Table1 {
+            offline: OfflineMode::Ahead,
+            stock: Stock { disk_megabytes, ..Stock::in_memory(1) },
+            warmup: 1,
+            accuracy_samples: 40,
+            ..table1("C", 2, 5)
+        };
+        table.run(&AtomicBool::new(false))
+    };
+    let error = format!("{:#}", on(0).unwrap_err());
+    assert!(error.contains("more than the 1 MB of `stock.memoryMegabytes`"), "{error}");
+    let error = format!("{:#}", on(2).unwrap_err());
+    assert!(error.contains("and the 2 MB of `stock.diskMegabytes`"), "{error}");
+    let run = on(64).unwrap().runs.remove(0);
+    assert_eq!((run.repetitions, run.offline_mode), (5, OfflineMode::Ahead));
+    assert!(run.accuracy.unwrap().agreement >= 0.97, "{:?}", run.accuracy);
 }
 
 /// `square(x w + y)`, of alice's `x` and bob's `w` and `y`, for carol; with `told`, alice

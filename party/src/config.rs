@@ -240,17 +240,32 @@ impl Default for Transport {
     }
 }
 
-/// How much prepared randomness may wait at a server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// How much prepared randomness may wait at a server, and where.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Stock {
     /// In memory, units of 2^20 bytes, 1 to 1048576. One evaluation's is always kept.
     pub memory_megabytes: u64,
+    /// On disk, for what does not fit into memory, units of 2^20 bytes, 0 to 1048576.
+    /// It is encrypted under a key that this process alone has.
+    pub disk_megabytes: u64,
+    /// The folder for what is on disk, which is there and this server's alone; needed
+    /// with `diskMegabytes` and not without. What an earlier process left there is removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub folder: Option<PathBuf>,
 }
 
 impl Default for Stock {
     fn default() -> Self {
-        Self { memory_megabytes: 1024 }
+        Self { memory_megabytes: 1024, disk_megabytes: 0, folder: None }
+    }
+}
+
+impl Stock {
+    /// A stock in memory alone.
+    #[must_use]
+    pub fn in_memory(megabytes: u64) -> Self {
+        Self { memory_megabytes: megabytes, ..Self::default() }
     }
 }
 
@@ -468,13 +483,8 @@ impl PartyConfig {
             let needed = Self::dials(role).contains(peer);
             section(self.peers.contains_key(peer), needed, &format!("peers.{peer}"))?;
         }
-        let megabytes = self.stock.unwrap_or_default().memory_megabytes;
-        if !(1..=1 << 20).contains(&megabytes) {
-            return Err(ConfigError::Number {
-                setting: "stock.memoryMegabytes",
-                found: megabytes.to_string(),
-                expected: "1 to 1048576",
-            });
+        if let Some(stock) = &self.stock {
+            self.check_stock(stock)?;
         }
         let deadlines = [
             ("deadlines.connectSeconds", self.deadlines.connect_seconds),
@@ -504,6 +514,25 @@ impl PartyConfig {
             });
         }
         Ok(())
+    }
+
+    fn check_stock(&self, stock: &Stock) -> Result<(), ConfigError> {
+        let Stock { memory_megabytes: memory, disk_megabytes: disk, folder } = stock;
+        let number = |setting, found: &u64, expected| {
+            Err(ConfigError::Number { setting, found: found.to_string(), expected })
+        };
+        if !(1..=1 << 20).contains(memory) {
+            return number("stock.memoryMegabytes", memory, "1 to 1048576");
+        }
+        if *disk > 1 << 20 {
+            return number("stock.diskMegabytes", disk, "0 to 1048576");
+        }
+        let problem = match (*disk > 0, folder.is_some()) {
+            (true, false) => "needs `stock.folder` for its `stock.diskMegabytes`",
+            (false, true) => "has `stock.folder`, but no `stock.diskMegabytes` to keep there",
+            _ => return Ok(()),
+        };
+        Err(ConfigError::Section { role: self.role, problem: problem.into() })
     }
 
     /// Checks the section of a player that is not the client of a network.
@@ -609,7 +638,8 @@ peers: { server0: '127.0.0.1:7000' }
         assert_eq!(config.role, Role::Server1);
         assert_eq!(config.computation.format, NumberFormat::Int64);
         let alice = "player: { inputs: a.safetensors, evaluations: 3, offline: ahead }\n";
-        for text in [SERVER1, &three_config("alice", alice)] {
+        let disk = SERVER1.to_owned() + "stock: { diskMegabytes: 9, folder: x }\n";
+        for text in [SERVER1, &disk, &three_config("alice", alice)] {
             let text = serde_yaml::to_string(&load(text).unwrap()).unwrap();
             assert_eq!(serde_yaml::to_string(&load(&text).unwrap()).unwrap(), text);
         }
@@ -701,6 +731,9 @@ peers: { server0: '127.0.0.1:7000' }
             (SERVER1.to_owned() + "transport: { chunkBytes: 7 }\n", "chunkBytes is 7"),
             (SERVER1.to_owned() + "stock: { memoryMegabytes: 0 }\n", "memoryMegabytes is 0"),
             (SERVER1.to_owned() + "stock: { memory: 1 }\n", "unknown field `memory`"),
+            (SERVER1.to_owned() + "stock: { diskMegabytes: 1048577 }\n", "expected 0 to 1048576"),
+            (SERVER1.to_owned() + "stock: { diskMegabytes: 9 }\n", "needs `stock.folder`"),
+            (SERVER1.to_owned() + "stock: { folder: x }\n", "no `stock.diskMegabytes`"),
             (three_config("carol", "").replace("  graph:", "  network: A\n  graph:"), "has both"),
             (
                 three_config("carol", "").replace("  graph:", "  batchSize: 1\n  graph:"),
