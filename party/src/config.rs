@@ -407,6 +407,16 @@ pub enum ConfigError {
         /// The name.
         found: String,
     },
+    /// There is no such player.
+    #[error("graph {graph} has no player {found}; its players are {players}")]
+    Player {
+        /// The graph.
+        graph: String,
+        /// The name.
+        found: Name,
+        /// The players, separated by commas.
+        players: String,
+    },
     /// The network cannot be made.
     #[error(transparent)]
     Layers(#[from] NetworkError),
