@@ -61,6 +61,7 @@ impl Scenario {
                 result: folder.path().join("result.json"),
             }),
             stock: Stock::default(),
+            threads: None,
             deadlines: Deadlines { connect_seconds: DEADLINE, message_seconds: DEADLINE },
             transport: Transport::default(),
         };
@@ -100,6 +101,7 @@ fn table1(network: &str, batch_size: usize, repetitions: u64) -> Table1 {
         truncation: None,
         offline: OfflineMode::Inline,
         stock: Stock::default(),
+        threads: None,
         batch_size,
         repetitions,
         warmup: 0,
@@ -116,11 +118,12 @@ fn five_processes_classify_real_images() {
     use NumberFormat::{Int64, Int100};
     use OfflineMode::{Ahead, Inline};
     use Truncation::{Interactive, Local};
-    for (network, format, batch_size, rounds, truncation, offline) in [
-        ("A", Int64, 1, Some(6), None, Inline),
-        ("A", Int100, 2, None, None, Inline),
-        ("B", Int64, 3, None, Some(Interactive), Inline),
-        ("C", Int64, 16, Some(9), Some(Local), Ahead),
+    for (network, format, batch_size, rounds, truncation, offline, threads) in [
+        ("A", Int64, 1, Some(6), None, Inline, None),
+        ("A", Int100, 2, None, None, Inline, Some(2)),
+        ("B", Int64, 3, None, Some(Interactive), Inline, Some(1)),
+        // Batches whose products are large enough to be divided.
+        ("C", Int64, 16, Some(9), Some(Local), Ahead, Some(2)),
     ] {
         let computation = Computation::of_network(network, batch_size, format);
         let plan = Computation { truncation, ..computation }.plan().unwrap();
@@ -129,6 +132,7 @@ fn five_processes_classify_real_images() {
             formats: vec![format],
             truncation,
             offline,
+            threads,
             warmup: 1,
             // No multiple of the batches: the last is padded.
             accuracy_samples: 500,
@@ -608,6 +612,7 @@ fn six_processes_compute_a_graph_between_three_players() {
             evaluations: Brought::EVALUATIONS as u64,
             offline,
             stock: Stock::default(),
+            threads: None,
             party: party_program(),
             transport: Transport::default(),
         };

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -54,6 +55,10 @@ pub struct PartyConfig {
     /// What prepared randomness may take; servers only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stock: Option<Stock>,
+    /// How many threads large products are divided among, 1 to 256; without it as
+    /// many as there are cores for this process. Servers and producer only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threads: Option<usize>,
     /// What this player brings and what it does with what it learns; players only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub player: Option<PlayerTask>,
@@ -443,6 +448,13 @@ impl PartyConfig {
         Ok(config)
     }
 
+    /// How many threads large products are divided among.
+    #[must_use]
+    pub fn threads(&self) -> NonZeroUsize {
+        let cores = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        self.threads.and_then(NonZeroUsize::new).unwrap_or_else(cores)
+    }
+
     /// The roles that this one dials.
     #[must_use]
     pub fn dials(role: Role) -> &'static [Role] {
@@ -483,6 +495,8 @@ impl PartyConfig {
         };
         section(self.listen.is_some(), role.is_server(), "listen")?;
         section(self.stock.is_some(), self.stock.is_some() && role.is_server(), "stock")?;
+        let multiplies = !matches!(role, Role::Player(_));
+        section(self.threads.is_some(), self.threads.is_some() && multiplies, "threads")?;
         let infers = self.computation.network.is_some() && role == Role::CLIENT;
         section(self.workload.is_some(), infers, "workload")?;
         match role {
@@ -495,6 +509,15 @@ impl PartyConfig {
         }
         if let Some(stock) = &self.stock {
             self.check_stock(stock)?;
+        }
+        if let Some(threads) = self.threads
+            && !(1..=256).contains(&threads)
+        {
+            return Err(ConfigError::Number {
+                setting: "threads",
+                found: threads.to_string(),
+                expected: "1 to 256",
+            });
         }
         let deadlines = [
             ("deadlines.connectSeconds", self.deadlines.connect_seconds),
@@ -648,7 +671,7 @@ peers: { server0: '127.0.0.1:7000' }
         assert_eq!(config.role, Role::Server1);
         assert_eq!(config.computation.format, NumberFormat::Int64);
         let alice = "player: { inputs: a.safetensors, evaluations: 3, offline: ahead }\n";
-        let disk = SERVER1.to_owned() + "stock: { diskMegabytes: 9, folder: x }\n";
+        let disk = SERVER1.to_owned() + "stock: { diskMegabytes: 9, folder: x }\nthreads: 2\n";
         for text in [SERVER1, &disk, &three_config("alice", alice)] {
             let text = serde_yaml::to_string(&load(text).unwrap()).unwrap();
             assert_eq!(serde_yaml::to_string(&load(&text).unwrap()).unwrap(), text);
@@ -744,6 +767,9 @@ peers: { server0: '127.0.0.1:7000' }
             (SERVER1.to_owned() + "stock: { diskMegabytes: 1048577 }\n", "expected 0 to 1048576"),
             (SERVER1.to_owned() + "stock: { diskMegabytes: 9 }\n", "needs `stock.folder`"),
             (SERVER1.to_owned() + "stock: { folder: x }\n", "no `stock.diskMegabytes`"),
+            (SERVER1.to_owned() + "threads: 0\n", "threads is 0, expected 1 to 256"),
+            (SERVER1.to_owned() + "threads: 257\n", "threads is 257, expected 1 to 256"),
+            (three_config("carol", "threads: 1\n"), "has `threads`, which is another role's"),
             (three_config("carol", "").replace("  graph:", "  network: A\n  graph:"), "has both"),
             (
                 three_config("carol", "").replace("  graph:", "  batchSize: 1\n  graph:"),

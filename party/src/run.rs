@@ -7,7 +7,7 @@ use bytes::Bytes;
 use spdz::channel::{Channel, ChannelError, ChannelFault, Name, Phase, Role};
 use spdz::plan::{NumberFormat, Plan};
 use spdz::prg::{NoRandomness, Seed};
-use spdz::ring::{Int64, Int100, Ring, Side};
+use spdz::ring::{self, Int64, Int100, Ring, Side, ThreadsError};
 use spdz::role::{self, Producer, Server, ServerLinks, report_tag};
 
 use crate::config::{ConfigError, PartyConfig};
@@ -53,6 +53,9 @@ pub enum RunError {
         /// Why.
         source: std::io::Error,
     },
+    /// The threads.
+    #[error("{0}; lower `threads`")]
+    Threads(#[from] ThreadsError),
     /// No randomness.
     #[error(transparent)]
     NoRandomness(#[from] NoRandomness),
@@ -123,12 +126,13 @@ impl RunError {
                 | role::Error::Local(_)
                 | role::Error::Stock(_),
             ) => INPUT,
-            Self::NoRandomness(_) | Self::Write { .. } => INTERNAL,
+            Self::Threads(_) | Self::NoRandomness(_) | Self::Write { .. } => INTERNAL,
         }
     }
 }
 
-/// Runs the party that `config` describes.
+/// Runs the party that `config` describes; once in a process, since the threads are started
+/// once.
 ///
 /// # Errors
 /// Whatever keeps the run from completing; the peers are told.
@@ -144,6 +148,10 @@ pub fn run(config: &PartyConfig) -> Result<(), RunError> {
         None => None,
     };
     tracing::info!(role = %config.role, session = %config.session.0, plan = %plan.digest(), "starting");
+    // Players multiply nothing that is large.
+    if part.is_none() {
+        ring::set_threads(config.threads())?;
+    }
     let mut links = net::connect(config, &plan)?;
     tracing::info!(role = %config.role, "connected to all peers");
     let outcome = match plan.format() {

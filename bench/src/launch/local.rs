@@ -113,6 +113,9 @@ pub struct Job {
     /// How much prepared randomness may wait at the servers. On disk it is in the run's
     /// folder.
     pub stock: Stock,
+    /// How many threads each server and the producer divide large products among; without
+    /// it the parties share the cores of this machine.
+    pub threads: Option<usize>,
     /// How long they wait for each other.
     pub deadlines: Deadlines,
     /// How they wait and send.
@@ -141,6 +144,8 @@ pub fn configure(job: &Job, folder: &Path) -> Result<Vec<PartyConfig>, LaunchErr
     // No player has an underscore in its name.
     let authority = folder.join("session_authority.crt");
     write(&authority, issued.authority.as_bytes())?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = job.threads.unwrap_or((cores / issued.parties.len()).clamp(1, 256));
     let ports = free_ports(folder)?;
     let address = |role: Role| {
         SocketAddr::from((Ipv4Addr::LOCALHOST, ports[usize::from(role == Role::Server1)]))
@@ -168,6 +173,7 @@ pub fn configure(job: &Job, folder: &Path) -> Result<Vec<PartyConfig>, LaunchErr
                 deadlines: job.deadlines,
                 transport: job.transport,
                 stock,
+                threads: (!matches!(role, Role::Player(_))).then_some(threads),
                 player: match role {
                     Role::Player(name) => job.players.get(&name).cloned(),
                     _ => None,
