@@ -115,6 +115,14 @@ struct Manner {
     /// Memory of each server for randomness made ahead, units of 2^20 bytes
     #[arg(long, value_name = "N", default_value_t = Stock::default().memory_megabytes, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     stock_megabytes: u64,
+    /// Disk of each server, in the temporary folder, for what does not fit there,
+    /// encrypted, units of 2^20 bytes
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=1 << 20))]
+    stock_disk_megabytes: u64,
+    /// Threads that each server and the producer divide large products among; without
+    /// it the parties share the cores
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    threads: Option<u16>,
     /// The party program; without it the one beside this program
     #[arg(long, value_name = "FILE")]
     party: Option<PathBuf>,
@@ -136,7 +144,8 @@ impl Manner {
     }
 
     fn stock(&self) -> Stock {
-        Stock { memory_megabytes: self.stock_megabytes }
+        let disk_megabytes = self.stock_disk_megabytes;
+        Stock { disk_megabytes, ..Stock::in_memory(self.stock_megabytes) }
     }
 
     fn transport(&self) -> Transport {
@@ -200,6 +209,7 @@ impl Table1Arguments {
             truncation: self.manner.truncation(),
             offline: self.manner.offline(),
             stock: self.manner.stock(),
+            threads: self.manner.threads.map(usize::from),
             batch_size: self.batch_size.into(),
             repetitions: self.repetitions,
             warmup: self.warmup,
@@ -280,6 +290,7 @@ impl RunArguments {
             evaluations: self.evaluations,
             offline: self.manner.offline(),
             stock: self.manner.stock(),
+            threads: self.manner.threads.map(usize::from),
             party: self.manner.party()?,
             transport: self.manner.transport(),
         };

@@ -66,6 +66,8 @@ pub struct Run {
     pub offline: OfflineMode,
     /// How much of it may wait at the servers.
     pub stock: Stock,
+    /// How many threads each server and the producer use; a share of the cores without it.
+    pub threads: Option<usize>,
     /// The party program.
     pub party: PathBuf,
     /// How parties wait and send.
@@ -102,7 +104,8 @@ impl Run {
             players: self.players(&plan, &result)?,
             computation,
             workload: None,
-            stock: self.stock,
+            stock: self.stock.clone(),
+            threads: self.threads,
             deadlines: Deadlines::default(),
             transport: self.transport,
         };
@@ -287,6 +290,7 @@ mod tests {
             evaluations: 2,
             offline: OfflineMode::Ahead,
             stock: Stock::default(),
+            threads: None,
             party: "party".into(),
             transport: Transport::default(),
         };

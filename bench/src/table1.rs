@@ -38,6 +38,8 @@ pub struct Table1 {
     pub offline: OfflineMode,
     /// How much of it may wait at the servers.
     pub stock: Stock,
+    /// How many threads each server and the producer use; a share of the cores without it.
+    pub threads: Option<usize>,
     /// Inputs of one inference.
     pub batch_size: usize,
     /// Timed inferences.
@@ -137,7 +139,8 @@ impl Table1 {
                     .transpose()?,
                 result: result.clone(),
             }),
-            stock: self.stock,
+            stock: self.stock.clone(),
+            threads: self.threads,
             deadlines: Deadlines::default(),
             transport: self.transport,
         };

@@ -61,6 +61,7 @@ impl Scenario {
                 result: folder.path().join("result.json"),
             }),
             stock: Stock::default(),
+            threads: None,
             deadlines: Deadlines { connect_seconds: DEADLINE, message_seconds: DEADLINE },
             transport: Transport::default(),
         };
@@ -100,6 +101,7 @@ fn table1(network: &str, batch_size: usize, repetitions: u64) -> Table1 {
         truncation: None,
         offline: OfflineMode::Inline,
         stock: Stock::default(),
+        threads: None,
         batch_size,
         repetitions,
         warmup: 0,
@@ -116,11 +118,12 @@ fn five_processes_classify_real_images() {
     use NumberFormat::{Int64, Int100};
     use OfflineMode::{Ahead, Inline};
     use Truncation::{Interactive, Local};
-    for (network, format, batch_size, rounds, truncation, offline) in [
-        ("A", Int64, 1, Some(6), None, Inline),
-        ("A", Int100, 2, None, None, Inline),
-        ("B", Int64, 3, None, Some(Interactive), Inline),
-        ("C", Int64, 16, Some(9), Some(Local), Ahead),
+    for (network, format, batch_size, rounds, truncation, offline, threads) in [
+        ("A", Int64, 1, Some(6), None, Inline, None),
+        ("A", Int100, 2, None, None, Inline, Some(2)),
+        ("B", Int64, 3, None, Some(Interactive), Inline, Some(1)),
+        // Batches whose products are large enough to be divided.
+        ("C", Int64, 16, Some(9), Some(Local), Ahead, Some(2)),
     ] {
         let computation = Computation::of_network(network, batch_size, format);
         let plan = Computation { truncation, ..computation }.plan().unwrap();
@@ -129,6 +132,7 @@ fn five_processes_classify_real_images() {
             formats: vec![format],
             truncation,
             offline,
+            threads,
             warmup: 1,
             // No multiple of the batches: the last is padded.
             accuracy_samples: 500,
@@ -181,6 +185,24 @@ fn a_peer_that_never_comes_is_named_within_the_deadline() {
         assert!(message.contains("producer did not connect within 2 s"), "{message}");
     }
     assert_eq!(failures.len(), 4, "nobody is left waiting: {failures:?}");
+}
+
+#[test]
+fn a_peer_that_comes_later_than_a_message_may_is_waited_for() {
+    let mut scenario = Scenario::new();
+    for config in &mut scenario.configs {
+        config.deadlines = Deadlines { connect_seconds: 30.0, message_seconds: DEADLINE };
+    }
+    scenario.config(Role::CLIENT).workload.as_mut().unwrap().repetitions = 1;
+    let producer = scenario.remove(Role::Producer);
+    let mut running = scenario.start();
+    // The servers say who they are when the producer is there too.
+    std::thread::sleep(Duration::from_secs_f64(1.5 * DEADLINE));
+    let mut producer = local::start(&[producer], scenario.folder.path(), &party_program()).unwrap();
+    for parties in [&mut running, &mut producer] {
+        let outcome = parties.wait(&AtomicBool::new(false), |_| {});
+        assert!(outcome.is_ok(), "{outcome:?}");
+    }
 }
 
 #[test]
@@ -427,7 +449,7 @@ fn randomness_that_does_not_fit_ends_the_run_with_the_numbers() {
     let client = scenario.config(Role::CLIENT);
     client.workload.as_mut().unwrap().offline = OfflineMode::Ahead;
     for server in [Role::Server0, Role::Server1] {
-        scenario.config(server).stock = Some(Stock { memory_megabytes: 1 });
+        scenario.config(server).stock = Some(Stock::in_memory(1));
     }
     let failures = failures(&mut scenario.start());
     let by_code = |code| failures.values().filter(move |f| f.code == Some(code));
@@ -437,6 +459,27 @@ fn randomness_that_does_not_fit_ends_the_run_with_the_numbers() {
     assert!(by_code(2).all(|f| f.role.is_server() && f.message.contains(full)), "{failures:?}");
     let client = &failures[&Role::CLIENT];
     assert!(client.code == Some(4) && client.message.contains(full), "{failures:?}");
+}
+
+#[test]
+fn randomness_that_does_not_fit_into_memory_waits_on_disk() {
+    let on = |disk_megabytes| {
+        let table = Table1 {
+            offline: OfflineMode::Ahead,
+            stock: Stock { disk_megabytes, ..Stock::in_memory(1) },
+            warmup: 1,
+            accuracy_samples: 40,
+            ..table1("C", 2, 5)
+        };
+        table.run(&AtomicBool::new(false))
+    };
+    let error = format!("{:#}", on(0).unwrap_err());
+    assert!(error.contains("more than the 1 MB of `stock.memoryMegabytes`"), "{error}");
+    let error = format!("{:#}", on(2).unwrap_err());
+    assert!(error.contains("and the 2 MB of `stock.diskMegabytes`"), "{error}");
+    let run = on(64).unwrap().runs.remove(0);
+    assert_eq!((run.repetitions, run.offline_mode), (5, OfflineMode::Ahead));
+    assert!(run.accuracy.unwrap().agreement >= 0.97, "{:?}", run.accuracy);
 }
 
 /// `square(x w + y)`, of alice's `x` and bob's `w` and `y`, for carol; with `told`, alice
@@ -569,6 +612,7 @@ fn six_processes_compute_a_graph_between_three_players() {
             evaluations: Brought::EVALUATIONS as u64,
             offline,
             stock: Stock::default(),
+            threads: None,
             party: party_program(),
             transport: Transport::default(),
         };

@@ -1,11 +1,14 @@
 //! The command line of `party`.
 
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Args, Parser, Subcommand};
+use spdz::channel::Name;
 
-use crate::config::PartyConfig;
+use crate::config::{ConfigError, PartyConfig};
+use crate::describe::Description;
 use crate::run::{self, RunError};
 use crate::telemetry;
 
@@ -19,6 +22,9 @@ use crate::telemetry;
 #[command(
     name = "party",
     version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    disable_help_subcommand = true,
     after_help = "\
 Exit codes:
   0  the run is complete
@@ -31,8 +37,49 @@ Log level: RUST_LOG (default info). Logs are JSON when standard error is no term
 )]
 pub struct Arguments {
     /// The configuration of this party, YAML
+    #[arg(long, value_name = "FILE", env = "PARTY_CONFIG", required = true)]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// What to do other than to play the role.
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print what a configuration computes, and play no role
+    ///
+    /// First the plan's listing; then its digest and, for one evaluation, the exchanges
+    /// between the servers and the bytes that all parties send online and the producer
+    /// offline, without the transport's own. With --player also the messages of that
+    /// player in their order: from and to whom, tag (phase, inference, step; k counts
+    /// evaluations, n commands), bytes, and what it is; docs/wire.md explains them.
+    Plan(PlanArguments),
+}
+
+/// Arguments of `party plan`.
+#[derive(Debug, Args)]
+struct PlanArguments {
+    /// The configuration of any of the parties, YAML
     #[arg(long, value_name = "FILE", env = "PARTY_CONFIG")]
     config: PathBuf,
+    /// Print the messages of this player too
+    #[arg(long, value_name = "NAME")]
+    player: Option<Name>,
+}
+
+impl PlanArguments {
+    fn run(&self) -> Result<(), RunError> {
+        let plan = PartyConfig::load(&self.config)?.computation.plan()?;
+        let players = plan.graph().players();
+        if let Some(found) = self.player.filter(|player| !players.contains(player)) {
+            let players = players.iter().map(Name::as_str).collect::<Vec<_>>().join(", ");
+            let graph = plan.graph().name().into();
+            return Err(ConfigError::Player { graph, found, players }.into());
+        }
+        let description = Description { plan: &plan, player: self.player };
+        write!(std::io::stdout().lock(), "{description}")
+            .map_err(|source| RunError::Write { path: "standard output".into(), source })
+    }
 }
 
 impl Arguments {
@@ -40,9 +87,12 @@ impl Arguments {
     #[must_use]
     pub fn run(&self) -> ExitCode {
         telemetry::start();
-        let outcome = PartyConfig::load(&self.config)
-            .map_err(RunError::from)
-            .and_then(|config| run::run(&config));
+        let play = |path: &Path| run::run(&PartyConfig::load(path)?);
+        let outcome = match (&self.command, &self.config) {
+            (Some(Command::Plan(arguments)), _) => arguments.run(),
+            (None, Some(config)) => play(config),
+            (None, None) => unreachable!("the configuration is required without a command"),
+        };
         match outcome {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {

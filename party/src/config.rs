@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -54,6 +55,10 @@ pub struct PartyConfig {
     /// What prepared randomness may take; servers only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stock: Option<Stock>,
+    /// How many threads large products are divided among, 1 to 256; without it as
+    /// many as there are cores for this process. Servers and producer only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threads: Option<usize>,
     /// What this player brings and what it does with what it learns; players only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub player: Option<PlayerTask>,
@@ -196,7 +201,7 @@ pub struct Identity {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Deadlines {
-    /// For all peers to be connected, once this party has read its files.
+    /// For all peers to be connected and introduced, once this party has read its files.
     pub connect_seconds: f64,
     /// For any one message.
     pub message_seconds: f64,
@@ -240,17 +245,32 @@ impl Default for Transport {
     }
 }
 
-/// How much prepared randomness may wait at a server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// How much prepared randomness may wait at a server, and where.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Stock {
     /// In memory, units of 2^20 bytes, 1 to 1048576. One evaluation's is always kept.
     pub memory_megabytes: u64,
+    /// On disk, for what does not fit into memory, units of 2^20 bytes, 0 to 1048576.
+    /// It is encrypted under a key that this process alone has.
+    pub disk_megabytes: u64,
+    /// The folder for what is on disk, which is there and this server's alone; needed
+    /// with `diskMegabytes` and not without. What an earlier process left there is removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub folder: Option<PathBuf>,
 }
 
 impl Default for Stock {
     fn default() -> Self {
-        Self { memory_megabytes: 1024 }
+        Self { memory_megabytes: 1024, disk_megabytes: 0, folder: None }
+    }
+}
+
+impl Stock {
+    /// A stock in memory alone.
+    #[must_use]
+    pub fn in_memory(megabytes: u64) -> Self {
+        Self { memory_megabytes: megabytes, ..Self::default() }
     }
 }
 
@@ -392,6 +412,16 @@ pub enum ConfigError {
         /// The name.
         found: String,
     },
+    /// There is no such player.
+    #[error("graph {graph} has no player {found}; its players are {players}")]
+    Player {
+        /// The graph.
+        graph: String,
+        /// The name.
+        found: Name,
+        /// The players, separated by commas.
+        players: String,
+    },
     /// The network cannot be made.
     #[error(transparent)]
     Layers(#[from] NetworkError),
@@ -416,6 +446,13 @@ impl PartyConfig {
             .map_err(|source| ConfigError::Parse { path: path.into(), source })?;
         config.check()?;
         Ok(config)
+    }
+
+    /// How many threads large products are divided among.
+    #[must_use]
+    pub fn threads(&self) -> NonZeroUsize {
+        let cores = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        self.threads.and_then(NonZeroUsize::new).unwrap_or_else(cores)
     }
 
     /// The roles that this one dials.
@@ -458,6 +495,8 @@ impl PartyConfig {
         };
         section(self.listen.is_some(), role.is_server(), "listen")?;
         section(self.stock.is_some(), self.stock.is_some() && role.is_server(), "stock")?;
+        let multiplies = !matches!(role, Role::Player(_));
+        section(self.threads.is_some(), self.threads.is_some() && multiplies, "threads")?;
         let infers = self.computation.network.is_some() && role == Role::CLIENT;
         section(self.workload.is_some(), infers, "workload")?;
         match role {
@@ -468,12 +507,16 @@ impl PartyConfig {
             let needed = Self::dials(role).contains(peer);
             section(self.peers.contains_key(peer), needed, &format!("peers.{peer}"))?;
         }
-        let megabytes = self.stock.unwrap_or_default().memory_megabytes;
-        if !(1..=1 << 20).contains(&megabytes) {
+        if let Some(stock) = &self.stock {
+            self.check_stock(stock)?;
+        }
+        if let Some(threads) = self.threads
+            && !(1..=256).contains(&threads)
+        {
             return Err(ConfigError::Number {
-                setting: "stock.memoryMegabytes",
-                found: megabytes.to_string(),
-                expected: "1 to 1048576",
+                setting: "threads",
+                found: threads.to_string(),
+                expected: "1 to 256",
             });
         }
         let deadlines = [
@@ -504,6 +547,25 @@ impl PartyConfig {
             });
         }
         Ok(())
+    }
+
+    fn check_stock(&self, stock: &Stock) -> Result<(), ConfigError> {
+        let Stock { memory_megabytes: memory, disk_megabytes: disk, folder } = stock;
+        let number = |setting, found: &u64, expected| {
+            Err(ConfigError::Number { setting, found: found.to_string(), expected })
+        };
+        if !(1..=1 << 20).contains(memory) {
+            return number("stock.memoryMegabytes", memory, "1 to 1048576");
+        }
+        if *disk > 1 << 20 {
+            return number("stock.diskMegabytes", disk, "0 to 1048576");
+        }
+        let problem = match (*disk > 0, folder.is_some()) {
+            (true, false) => "needs `stock.folder` for its `stock.diskMegabytes`",
+            (false, true) => "has `stock.folder`, but no `stock.diskMegabytes` to keep there",
+            _ => return Ok(()),
+        };
+        Err(ConfigError::Section { role: self.role, problem: problem.into() })
     }
 
     /// Checks the section of a player that is not the client of a network.
@@ -579,13 +641,15 @@ peers: { server0: '127.0.0.1:7000' }
         PartyConfig::load(&path)
     }
 
-    /// `alice` commands, `bob` brings something for the session too, `carol` only learns.
+    /// `alice` commands, `bob` brings something for the session too, `carol` only learns,
+    /// and `dave` only brings something for the session.
     fn three() -> Graph {
         let g = GraphBuilder::named("three", ["alice", "bob", "carol", "dave"]);
         let x = g.private_input("alice", [2, 3]);
         let w = g.private_variable("bob", "w", [3, 1]);
         let y = g.share(g.local_input("bob", "y", [2, 1]));
-        let z = g.add(g.matmul(x, w), y);
+        let bias = g.private_variable("dave", "bias", [1]);
+        let z = g.add(g.add(g.matmul(x, w), y), bias);
         g.output("mean", g.reveal("alice", g.reduce_mean(z, [0, 1])));
         g.output("z", g.reveal("carol", z));
         g.build().unwrap()
@@ -607,7 +671,8 @@ peers: { server0: '127.0.0.1:7000' }
         assert_eq!(config.role, Role::Server1);
         assert_eq!(config.computation.format, NumberFormat::Int64);
         let alice = "player: { inputs: a.safetensors, evaluations: 3, offline: ahead }\n";
-        for text in [SERVER1, &three_config("alice", alice)] {
+        let disk = SERVER1.to_owned() + "stock: { diskMegabytes: 9, folder: x }\nthreads: 2\n";
+        for text in [SERVER1, &disk, &three_config("alice", alice)] {
             let text = serde_yaml::to_string(&load(text).unwrap()).unwrap();
             assert_eq!(serde_yaml::to_string(&load(&text).unwrap()).unwrap(), text);
         }
@@ -653,7 +718,7 @@ peers: { server0: '127.0.0.1:7000' }
             ("alice", "", "alice needs `player.inputs`, a safetensors file with input0 [2, 3]"),
             ("bob", "player: { outputs: y }", "with w [3, 1], y [2, 1]"),
             ("carol", inputs, "the graph has it bring nothing"),
-            ("dave", "player: { outputs: y }", "the graph reveals nothing to it"),
+            ("dave", "player: { inputs: x, outputs: y }", "the graph reveals nothing to it"),
             ("carol", "player: { evaluations: 2 }", "which is for alice: it commands"),
             ("bob", "player: { inputs: x, offline: ahead }", "has `player.offline`, which is for"),
             ("alice", "player: { inputs: x, evaluations: 1000001 }", "evaluations is 1000001"),
@@ -699,6 +764,12 @@ peers: { server0: '127.0.0.1:7000' }
             (SERVER1.to_owned() + "transport: { chunkBytes: 7 }\n", "chunkBytes is 7"),
             (SERVER1.to_owned() + "stock: { memoryMegabytes: 0 }\n", "memoryMegabytes is 0"),
             (SERVER1.to_owned() + "stock: { memory: 1 }\n", "unknown field `memory`"),
+            (SERVER1.to_owned() + "stock: { diskMegabytes: 1048577 }\n", "expected 0 to 1048576"),
+            (SERVER1.to_owned() + "stock: { diskMegabytes: 9 }\n", "needs `stock.folder`"),
+            (SERVER1.to_owned() + "stock: { folder: x }\n", "no `stock.diskMegabytes`"),
+            (SERVER1.to_owned() + "threads: 0\n", "threads is 0, expected 1 to 256"),
+            (SERVER1.to_owned() + "threads: 257\n", "threads is 257, expected 1 to 256"),
+            (three_config("carol", "threads: 1\n"), "has `threads`, which is another role's"),
             (three_config("carol", "").replace("  graph:", "  network: A\n  graph:"), "has both"),
             (
                 three_config("carol", "").replace("  graph:", "  batchSize: 1\n  graph:"),

@@ -6,6 +6,7 @@
 
 pub mod cli;
 pub mod config;
+mod describe;
 pub mod files;
 pub mod identity;
 pub mod idx;

@@ -7,13 +7,13 @@ use bytes::Bytes;
 use spdz::channel::{Channel, ChannelError, ChannelFault, Name, Phase, Role};
 use spdz::plan::{NumberFormat, Plan};
 use spdz::prg::{NoRandomness, Seed};
-use spdz::ring::{Int64, Int100, Ring, Side};
+use spdz::ring::{self, Int64, Int100, Ring, Side, ThreadsError};
 use spdz::role::{self, Producer, Server, ServerLinks, report_tag};
 
 use crate::config::{ConfigError, PartyConfig};
 use crate::net::{self, ConnectError, Link};
 use crate::player::{self, Part};
-use crate::stock::Bounded;
+use crate::stock::{Bounded, Disk};
 use crate::tensors::{TensorError, TooMuch};
 use crate::workload::DataError;
 
@@ -45,6 +45,17 @@ pub enum RunError {
     /// The protocol.
     #[error(transparent)]
     Role(#[from] role::Error),
+    /// The folder for randomness on disk.
+    #[error("the stock cannot be in {} (`stock.folder`): {source}", folder.display())]
+    Stock {
+        /// The folder.
+        folder: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The threads.
+    #[error("{0}; lower `threads`")]
+    Threads(#[from] ThreadsError),
     /// No randomness.
     #[error(transparent)]
     NoRandomness(#[from] NoRandomness),
@@ -70,7 +81,7 @@ impl RunError {
             Self::Role(error @ (role::Error::Channel { .. } | role::Error::Command { .. })) => {
                 error.to_string()
             }
-            // Sizes that follow from the plan.
+            // Sizes that follow from the plan, settings, and names of files that say the session.
             Self::Role(error @ role::Error::Stock(_)) => error.to_string(),
             Self::Role(_) | Self::TooMuch(_) => {
                 "its input or output does not fit; its own log says why".into()
@@ -93,7 +104,11 @@ impl RunError {
             | ChannelFault::Envelope { .. } => DISAGREEMENT,
         };
         match self {
-            Self::Config(_) | Self::Tensors { .. } | Self::Data(_) | Self::TooMuch(_) => INPUT,
+            Self::Config(_)
+            | Self::Tensors { .. }
+            | Self::Data(_)
+            | Self::TooMuch(_)
+            | Self::Stock { .. } => INPUT,
             Self::Connect(error) => match error {
                 ConnectError::Config(_)
                 | ConnectError::Identity(_)
@@ -111,12 +126,13 @@ impl RunError {
                 | role::Error::Local(_)
                 | role::Error::Stock(_),
             ) => INPUT,
-            Self::NoRandomness(_) | Self::Write { .. } => INTERNAL,
+            Self::Threads(_) | Self::NoRandomness(_) | Self::Write { .. } => INTERNAL,
         }
     }
 }
 
-/// Runs the party that `config` describes.
+/// Runs the party that `config` describes; once in a process, since the threads are started
+/// once.
 ///
 /// # Errors
 /// Whatever keeps the run from completing; the peers are told.
@@ -127,12 +143,20 @@ pub fn run(config: &PartyConfig) -> Result<(), RunError> {
         Role::Player(name) => Some((name, Part::load(config, &plan, name)?)),
         _ => None,
     };
+    let disk = match &config.stock {
+        Some(settings) => Disk::open(settings, config.session.0)?,
+        None => None,
+    };
     tracing::info!(role = %config.role, session = %config.session.0, plan = %plan.digest(), "starting");
+    // Players multiply nothing that is large.
+    if part.is_none() {
+        ring::set_threads(config.threads())?;
+    }
     let mut links = net::connect(config, &plan)?;
     tracing::info!(role = %config.role, "connected to all peers");
     let outcome = match plan.format() {
-        NumberFormat::Int64 => play::<Int64>(config, &plan, part, &mut links),
-        NumberFormat::Int100 => play::<Int100>(config, &plan, part, &mut links),
+        NumberFormat::Int64 => play::<Int64>(config, &plan, part, disk, &mut links),
+        NumberFormat::Int100 => play::<Int100>(config, &plan, part, disk, &mut links),
     };
     match outcome {
         Ok(()) => {
@@ -166,11 +190,12 @@ fn play<R: Ring>(
     config: &PartyConfig,
     plan: &Arc<Plan>,
     part: Option<(Name, Part<'_>)>,
+    disk: Option<Disk>,
     links: &mut Vec<Link>,
 ) -> Result<(), RunError> {
     match (config.role, part) {
-        (Role::Server0, _) => serve::<R>(config, plan, Side::Zero, links),
-        (Role::Server1, _) => serve::<R>(config, plan, Side::One, links),
+        (Role::Server0, _) => serve::<R>(config, plan, Side::Zero, disk, links),
+        (Role::Server1, _) => serve::<R>(config, plan, Side::One, disk, links),
         (_, Some((name, part))) => player::play::<R>(config, plan, name, part, links),
         (_, None) => {
             let (root, session) = (Seed::fresh()?, config.session.0);
@@ -204,6 +229,7 @@ fn serve<R: Ring>(
     config: &PartyConfig,
     plan: &Arc<Plan>,
     side: Side,
+    disk: Option<Disk>,
     links: &mut Vec<Link>,
 ) -> Result<(), RunError> {
     let leaves = |link: &mut Link| player(link).is_some_and(|name| !plan.takes_part(name));
@@ -244,7 +270,8 @@ fn serve<R: Ring>(
     };
     net::close(departing, config.deadlines.message()).map_err(parting)?;
     tracing::info!("holds the masked inputs of the session");
-    let mut stock = Bounded::new(config.stock.unwrap_or_default(), plan);
+    let settings = config.stock.clone().unwrap_or_default();
+    let mut stock = Bounded::new(settings, disk, plan.clone());
     let evaluations = server.serve(&mut stock)?;
     tracing::info!(evaluations, "made all evaluations");
     let report = Report::of(other, producer, players);

@@ -1,49 +1,465 @@
-//! Prepared randomness that waits for its evaluation, within bounds.
+//! Prepared randomness that waits for its evaluation, within bounds: in memory as far as
+//! it fits there, the rest on disk.
+//!
+//! What is on disk is sealed under a key that is fresh in each process and never leaves
+//! its memory. So nobody else can read or change it, and what a crash leaves behind is of
+//! use to no one: the next process removes it. Each bundle is used once, and its file is
+//! gone before it is.
 
 use std::collections::VecDeque;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use spdz::correlated::{Bundle, bundle_bytes};
 use spdz::plan::Plan;
+use spdz::prg::{Seed, SessionId};
 use spdz::ring::Ring;
 use spdz::role::{self, StockError};
 
 use crate::config::Stock;
+use crate::run::RunError;
 
-/// A stock in memory that refuses what does not fit.
+/// A stock that refuses what does not fit.
 pub(crate) struct Bounded<R: Ring> {
-    bundles: VecDeque<Bundle<R>>,
+    plan: Arc<Plan>,
     settings: Stock,
-    /// Of one evaluation, bytes.
+    /// Of one evaluation in memory, bytes.
     each: usize,
+    /// First in, first out, wherever they are.
+    kept: VecDeque<Kept<R>>,
+    in_memory: usize,
+    disk: Option<Disk>,
+}
+
+/// Where a bundle is.
+enum Kept<R: Ring> {
+    Memory(Bundle<R>),
+    Disk { inference: u64, bytes: usize },
 }
 
 impl<R: Ring> Bounded<R> {
-    pub(crate) fn new(settings: Stock, plan: &Plan) -> Self {
-        Self { bundles: VecDeque::new(), settings, each: bundle_bytes(plan) }
+    /// An empty stock. With a `disk` it is to be that of `settings`.
+    pub(crate) fn new(settings: Stock, disk: Option<Disk>, plan: Arc<Plan>) -> Self {
+        let each = bundle_bytes(&plan);
+        Self { plan, settings, each, kept: VecDeque::new(), in_memory: 0, disk }
+    }
+
+    fn full(&self) -> StockError {
+        let megabytes = |bytes: usize| bytes as f64 / f64::from(1 << 20);
+        let Stock { memory_megabytes: memory, disk_megabytes: disk, .. } = self.settings;
+        let on_disk = match &self.disk {
+            Some(Disk { taken, .. }) => format!(" and {:.2} MB of disk", megabytes(*taken)),
+            None => String::new(),
+        };
+        StockError(format!(
+            "{} prepared evaluations take {:.2} MB of memory{on_disk}, and one more {:.2} MB, more \
+             than the {memory} MB of `stock.memoryMegabytes` and the {disk} MB of \
+             `stock.diskMegabytes`; prepare fewer ahead, or let the servers keep more",
+            self.kept.len(),
+            megabytes(self.in_memory * self.each),
+            megabytes(self.each),
+        ))
     }
 }
 
 impl<R: Ring> role::Stock<R> for Bounded<R> {
     fn put(&mut self, bundle: Bundle<R>) -> Result<(), StockError> {
-        let megabytes = |bytes: u128| bytes as f64 / f64::from(1 << 20);
-        let limit = u128::from(self.settings.memory_megabytes) << 20;
-        let held = self.bundles.len();
-        let taken = held as u128 * self.each as u128;
+        let taken = self.in_memory as u128 * self.each as u128;
+        let fits = taken + self.each as u128 <= u128::from(self.settings.memory_megabytes) << 20;
         // Without one, nothing could be evaluated.
-        if held > 0 && taken + self.each as u128 > limit {
-            return Err(StockError(format!(
-                "{held} prepared evaluations take {:.2} MB and one more {:.2} MB, more than the {} MB \
-                 of `stock.memoryMegabytes`; prepare fewer ahead, or let the servers keep more",
-                megabytes(taken),
-                megabytes(self.each as u128),
-                self.settings.memory_megabytes
-            )));
+        if fits || self.in_memory == 0 {
+            self.in_memory += 1;
+            self.kept.push_back(Kept::Memory(bundle));
+            return Ok(());
         }
-        self.bundles.push_back(bundle);
+        let inference = bundle.inference();
+        let kept = match &mut self.disk {
+            Some(disk) => disk.keep(bundle)?,
+            None => None,
+        };
+        let bytes = kept.ok_or_else(|| self.full())?;
+        self.kept.push_back(Kept::Disk { inference, bytes });
         Ok(())
     }
 
     fn take(&mut self) -> Result<Option<Bundle<R>>, StockError> {
-        Ok(self.bundles.pop_front())
+        match (self.kept.pop_front(), &mut self.disk) {
+            (Some(Kept::Memory(bundle)), _) => {
+                self.in_memory -= 1;
+                Ok(Some(bundle))
+            }
+            (Some(Kept::Disk { inference, bytes }), Some(disk)) => {
+                disk.take(&self.plan, inference, bytes).map(Some)
+            }
+            (Some(Kept::Disk { .. }), None) => unreachable!("what is on disk was put there"),
+            (None, _) => Ok(None),
+        }
+    }
+}
+
+/// Nobody can use what is left.
+impl<R: Ring> Drop for Bounded<R> {
+    fn drop(&mut self) {
+        let Some(disk) = &self.disk else { return };
+        for kept in &self.kept {
+            if let Kept::Disk { inference, .. } = kept {
+                // The next process in this folder tries again.
+                let _ = fs::remove_file(disk.path(*inference));
+            }
+        }
+    }
+}
+
+/// The part of a stock that is on disk: a folder of files, one for each bundle, that
+/// belongs to one process at a time.
+#[derive(Debug)]
+pub(crate) struct Disk {
+    folder: PathBuf,
+    session: SessionId,
+    key: Seed,
+    /// Most bytes of all files.
+    limit: u64,
+    /// Bytes of all files.
+    taken: usize,
+    /// Locked for as long as it is open.
+    _lock: File,
+}
+
+impl Disk {
+    /// Takes the folder of `settings` into use and removes what an earlier process left in
+    /// it; nothing if nothing is to be kept on disk.
+    pub(crate) fn open(settings: &Stock, session: SessionId) -> Result<Option<Self>, RunError> {
+        let Some(folder) = settings.folder.clone().filter(|_| settings.disk_megabytes > 0) else {
+            return Ok(None);
+        };
+        let refuse = |source| RunError::Stock { folder: folder.clone(), source };
+        let lock = lock(&folder).map_err(refuse)?;
+        remove_leftovers(&folder).map_err(refuse)?;
+        let limit = settings.disk_megabytes << 20;
+        let key = Seed::fresh()?;
+        let disk = Self { folder: folder.clone(), session, key, limit, taken: 0, _lock: lock };
+        let probe = disk.path(0);
+        create(&probe).and_then(|_| fs::remove_file(&probe)).map_err(refuse)?;
+        Ok(Some(disk))
+    }
+
+    /// Keeps a bundle and returns the bytes of its file, or nothing if there is no room.
+    fn keep<R: Ring>(&mut self, bundle: Bundle<R>) -> Result<Option<usize>, StockError> {
+        let inference = bundle.inference();
+        let sealed = bundle.seal(&self.key);
+        if (self.taken + sealed.len()) as u64 > self.limit {
+            return Ok(None);
+        }
+        let path = self.path(inference);
+        let written = create(&path).and_then(|mut file| file.write_all(&sealed));
+        if let Err(error) = written {
+            // What there is of it is of no use, and the first error says more.
+            let _ = fs::remove_file(&path);
+            return Err(self.failed("write", inference, &error));
+        }
+        self.taken += sealed.len();
+        Ok(Some(sealed.len()))
+    }
+
+    /// The bundle of an inference, whose file has so many bytes and is gone afterwards.
+    fn take<R: Ring>(
+        &mut self,
+        plan: &Plan,
+        inference: u64,
+        bytes: usize,
+    ) -> Result<Bundle<R>, StockError> {
+        let path = self.path(inference);
+        let mut sealed = Vec::with_capacity(bytes + 1);
+        // No more is read than was written, whoever wrote to it since.
+        let read =
+            File::open(&path).and_then(|file| file.take(bytes as u64 + 1).read_to_end(&mut sealed));
+        read.map_err(|error| self.failed("read", inference, &error))?;
+        fs::remove_file(&path).map_err(|error| self.failed("remove", inference, &error))?;
+        self.taken -= bytes;
+        Bundle::open(plan, inference, &sealed, &self.key).map_err(|error| {
+            StockError(format!("{} in `stock.folder`: {error}", self.name(inference)))
+        })
+    }
+
+    fn name(&self, inference: u64) -> String {
+        format!("{PREFIX}{}-{inference}{SUFFIX}", self.session)
+    }
+
+    fn path(&self, inference: u64) -> PathBuf {
+        self.folder.join(self.name(inference))
+    }
+
+    /// Peers are told too, so it does not say where the folder is.
+    fn failed(&self, action: &str, inference: u64, error: &io::Error) -> StockError {
+        StockError(format!("cannot {action} {} in `stock.folder`: {error}", self.name(inference)))
+    }
+}
+
+const PREFIX: &str = "stock-";
+const SUFFIX: &str = ".sealed";
+
+/// Whether a file is called as those of a stock: `stock-SESSION-INFERENCE.sealed`.
+fn is_ours(name: &str) -> bool {
+    let inner = name.strip_prefix(PREFIX).and_then(|name| name.strip_suffix(SUFFIX));
+    let Some((session, inference)) = inner.and_then(|inner| inner.split_once('-')) else {
+        return false;
+    };
+    let digits = |text: &str, allowed: fn(&u8) -> bool| text.as_bytes().iter().all(allowed);
+    session.len() == 32
+        && digits(session, u8::is_ascii_hexdigit)
+        && !inference.is_empty()
+        && digits(inference, u8::is_ascii_digit)
+}
+
+/// Makes sure that no other process has its stock there, or removes ours.
+fn lock(folder: &Path) -> io::Result<File> {
+    let lock = File::open(folder)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(io::Error::other(
+            "another process has its stock there; give each server a folder of its own",
+        )),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+fn remove_leftovers(folder: &Path) -> io::Result<()> {
+    let mut removed = 0;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_name().to_str().is_some_and(is_ours) {
+            fs::remove_file(entry.path())?;
+            removed += 1;
+        }
+    }
+    if removed > 0 {
+        tracing::info!(removed, "removed what an earlier process left in `stock.folder`");
+    }
+    Ok(())
+}
+
+/// A new file that only this user can read.
+fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use spdz::channel::{MemoryChannel, Name, Role, memory_pair};
+    use spdz::graph::{GraphBuilder, Tensors};
+    use spdz::plan::{NumberFormat, Truncation};
+    use spdz::ring::{Int64, Side};
+    use spdz::role::{Player, Producer, Server, ServerLinks, Stock as _};
+    use std::os::unix::fs::PermissionsExt;
+    use std::time::Duration;
+
+    const SESSION: SessionId = SessionId([7; 16]);
+
+    /// Squares of so many numbers of alice's: two words of randomness each.
+    fn plan(numbers: usize) -> Arc<Plan> {
+        let g = GraphBuilder::new(["alice"]);
+        let x = g.private_input("alice", [numbers]);
+        g.private_output("alice", g.square(x));
+        let graph = g.build().unwrap();
+        Arc::new(Plan::compile(&graph, NumberFormat::Int64, Truncation::Local).unwrap())
+    }
+
+    /// Takes everything and gives nothing back.
+    struct Keeps<'a>(&'a mut Vec<Bundle<Int64>>);
+
+    impl role::Stock<Int64> for Keeps<'_> {
+        fn put(&mut self, bundle: Bundle<Int64>) -> Result<(), StockError> {
+            self.0.push(bundle);
+            Ok(())
+        }
+
+        fn take(&mut self) -> Result<Option<Bundle<Int64>>, StockError> {
+            Ok(None)
+        }
+    }
+
+    /// What server 0 prepares for so many evaluations in a session of all roles.
+    fn bundles(plan: &Arc<Plan>, count: usize) -> Vec<Bundle<Int64>> {
+        let alice: Name = "alice".parse().unwrap();
+        let pair = |x, y| memory_pair(x, y, Duration::from_secs(10));
+        let (s0_s1, s1_s0) = pair(Role::Server0, Role::Server1);
+        let (s0_p, p_s0) = pair(Role::Server0, Role::Producer);
+        let (s1_p, p_s1) = pair(Role::Server1, Role::Producer);
+        let (s0_a, a_s0) = pair(Role::Server0, Role::Player(alice));
+        let (s1_a, a_s1) = pair(Role::Server1, Role::Player(alice));
+        let serve = |side, other, producer, player| {
+            let links = ServerLinks { other, producer, players: vec![(alice, player)] };
+            let key = Seed::from_bytes([1; 32]);
+            let nobody: &mut [(Name, MemoryChannel)] = &mut [];
+            let set_up =
+                Server::<Int64, _>::set_up(plan.clone(), SESSION, side, key, links, nobody);
+            let mut kept = Vec::new();
+            set_up.unwrap().serve(&mut Keeps(&mut kept)).unwrap();
+            kept
+        };
+        std::thread::scope(|scope| {
+            let server0 = scope.spawn(move || serve(Side::Zero, s0_s1, s0_p, s0_a));
+            scope.spawn(move || serve(Side::One, s1_s0, s1_p, s1_a));
+            scope.spawn(|| {
+                let root = Seed::from_bytes([2; 32]);
+                let servers = [p_s0, p_s1];
+                let set_up = Producer::<Int64, _>::set_up(plan.clone(), SESSION, &root, servers);
+                set_up.unwrap().serve().unwrap();
+            });
+            let nothing = Tensors::new();
+            let servers = [a_s0, a_s1];
+            let set_up = Player::<Int64, _>::set_up(plan.clone(), alice, &nothing, servers);
+            let mut player = set_up.unwrap();
+            (0..count).for_each(|_| drop(player.prepare().unwrap()));
+            player.finish().unwrap();
+            server0.join().unwrap()
+        })
+    }
+
+    fn settings(memory: u64, disk: u64, folder: &Path) -> Stock {
+        Stock { memory_megabytes: memory, disk_megabytes: disk, folder: Some(folder.into()) }
+    }
+
+    fn stock(settings: &Stock, plan: &Arc<Plan>) -> Bounded<Int64> {
+        let disk = Disk::open(settings, SESSION).unwrap();
+        Bounded::new(settings.clone(), disk, plan.clone())
+    }
+
+    fn files(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).unwrap();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    fn name(inference: u64) -> String {
+        format!("stock-{}-{inference}.sealed", "07".repeat(16))
+    }
+
+    #[test]
+    fn the_first_in_is_the_first_out_across_memory_and_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        // Two fit into a megabyte, with some to spare.
+        let plan = plan(30_000);
+        assert!((350 << 10..512 << 10).contains(&bundle_bytes(&plan)));
+        let mut stock = stock(&settings(1, 2, folder.path()), &plan);
+        let (mut made, mut taken) = (bundles(&plan, 7).into_iter(), 0);
+        let mut put = |stock: &mut Bounded<Int64>, count| {
+            made.by_ref().take(count).for_each(|bundle| stock.put(bundle).unwrap());
+        };
+        let mut take = |stock: &mut Bounded<Int64>| {
+            let bundle = stock.take().unwrap().unwrap();
+            assert_eq!((bundle.inference(), bundle.bytes()), (taken, bundle_bytes(&plan)));
+            taken += 1;
+        };
+        put(&mut stock, 4);
+        assert_eq!(files(folder.path()), [name(2), name(3)]);
+        let file = fs::metadata(folder.path().join(name(2))).unwrap();
+        assert_eq!(file.permissions().mode() & 0o777, 0o600);
+        take(&mut stock);
+        // Memory has room again: the last in is there, those before it on disk.
+        put(&mut stock, 1);
+        take(&mut stock);
+        take(&mut stock);
+        assert_eq!(files(folder.path()), [name(3)], "a file is gone once it is used");
+        put(&mut stock, 2);
+        assert_eq!(files(folder.path()), [name(3), name(6)]);
+        (0..4).for_each(|_| take(&mut stock));
+        assert!(stock.take().unwrap().is_none());
+        assert_eq!(files(folder.path()), [] as [String; 0]);
+        assert_eq!(stock.disk.as_ref().unwrap().taken, 0);
+    }
+
+    #[test]
+    fn what_fits_nowhere_is_refused_with_the_numbers() {
+        let folder = tempfile::tempdir().unwrap();
+        let plan = plan(30_000);
+        let mut stock = stock(&settings(1, 1, folder.path()), &plan);
+        let mut made = bundles(&plan, 5).into_iter();
+        made.by_ref().take(4).for_each(|bundle| stock.put(bundle).unwrap());
+        let error = stock.put(made.next().unwrap()).unwrap_err().to_string();
+        for part in [
+            "4 prepared evaluations take 0.92 MB of memory and 0.92 MB of disk, and one more 0.46 MB",
+            "the 1 MB of `stock.memoryMegabytes` and the 1 MB of `stock.diskMegabytes`",
+        ] {
+            assert!(error.contains(part), "{error}");
+        }
+        drop(stock);
+        assert_eq!(files(folder.path()), [] as [String; 0], "it leaves nothing behind");
+    }
+
+    #[test]
+    fn one_larger_than_the_memory_is_kept_there_and_the_next_on_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let plan = plan(100_000);
+        let mut stock = stock(&settings(1, 3, folder.path()), &plan);
+        bundles(&plan, 2).into_iter().for_each(|bundle| stock.put(bundle).unwrap());
+        assert_eq!(files(folder.path()), [name(1)]);
+        assert_eq!(stock.take().unwrap().unwrap().inference(), 0);
+        assert_eq!(stock.take().unwrap().unwrap().inference(), 1);
+    }
+
+    #[test]
+    fn a_file_that_was_changed_cut_or_removed_is_refused_by_name() {
+        let plan = plan(100_000);
+        type Harm = fn(&Path);
+        let cases: [(Harm, &str); 4] = [
+            (
+                |path| {
+                    let mut bytes = fs::read(path).unwrap();
+                    bytes[1000] ^= 1;
+                    fs::write(path, bytes).unwrap();
+                },
+                "in `stock.folder`: the sealed randomness of inference 1 was changed or cut",
+            ),
+            (|path| fs::write(path, [0; 100]).unwrap(), "was changed or cut"),
+            (
+                |path| {
+                    let mut bytes = fs::read(path).unwrap();
+                    bytes.push(0);
+                    fs::write(path, bytes).unwrap();
+                },
+                "was changed or cut",
+            ),
+            (|path| fs::remove_file(path).unwrap(), "cannot read stock-"),
+        ];
+        for (harm, expected) in cases {
+            let folder = tempfile::tempdir().unwrap();
+            let mut stock = stock(&settings(1, 9, folder.path()), &plan);
+            bundles(&plan, 2).into_iter().for_each(|bundle| stock.put(bundle).unwrap());
+            harm(&folder.path().join(name(1)));
+            assert!(stock.take().is_ok());
+            let error = stock.take().unwrap_err().to_string();
+            assert!(error.contains(expected) && error.contains(&name(1)), "{error}");
+            assert!(!error.contains(folder.path().to_str().unwrap()), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_folder_is_one_process_s_at_a_time_and_leftovers_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let other = format!("stock-{}-12.sealed", "0f".repeat(16));
+        let foreign = ["notes.txt", "stock-12.sealed", "stock-x-1.sealed"];
+        for name in foreign.iter().copied().chain([other.as_str()]) {
+            fs::write(folder.path().join(name), "x").unwrap();
+        }
+        let settings = settings(1, 1, folder.path());
+        let disk = Disk::open(&settings, SESSION).unwrap();
+        assert_eq!(files(folder.path()), foreign);
+        let error = Disk::open(&settings, SESSION).unwrap_err().to_string();
+        assert!(error.contains("a folder of its own"), "{error}");
+        drop(disk);
+        assert!(Disk::open(&settings, SESSION).is_ok());
+
+        let missing = Stock { folder: Some(folder.path().join("no")), ..settings };
+        let error = Disk::open(&missing, SESSION).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("/no"), "{error}");
+        assert!(Disk::open(&Stock::default(), SESSION).unwrap().is_none());
     }
 }

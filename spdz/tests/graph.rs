@@ -355,6 +355,21 @@ fn what_cannot_be_is_refused_before_anything_starts() {
         Some(g.share(g.reveal("bob", x)))
     });
     assert!(twice.contains("was revealed"), "{twice}");
+    let back = error(&|g| {
+        let x = g.local_input("bob", "x", [2]);
+        g.output("doubled", g.add(x, x));
+        Some(g.share(x))
+    });
+    assert!(back.contains("output (") && back.contains("bob would get back what it"), "{back}");
+    // Together with something that was revealed it is a result.
+    let g = GraphBuilder::new(["alice", "bob"]);
+    let y = g.reveal("bob", g.private_input("alice", [2]));
+    g.output("sum", g.add(y, g.local_input("bob", "x", [2])));
+    assert!(g.build().is_ok());
+    let g = GraphBuilder::new(["alice", "bob", "carol"]);
+    g.private_output("bob", g.private_input("alice", [2]));
+    let idle = g.build().unwrap_err().to_string();
+    assert!(idle.contains("carol has no part"), "{idle}");
     let empty = error(&|g| Some(g.private_input("alice", [2, 0])));
     assert!(empty.contains("[2, 0] is empty"), "{empty}");
 

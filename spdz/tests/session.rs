@@ -7,10 +7,10 @@ mod common;
 
 use std::collections::HashMap;
 
-use common::{Outcome, Randomness, Settings, batches, logits, noise, run, weights};
+use common::{Outcome, Randomness, Settings, batches, brought, logits, noise, run, weights};
 use spdz::channel::{Name, Phase, Role, Tag};
-use spdz::graph::Tensors;
-use spdz::network::{LOGITS, Layer, Network};
+use spdz::graph::{GraphBuilder, Tensors};
+use spdz::network::{IMAGES, LOGITS, Layer, Network};
 use spdz::plan::{NumberFormat, Truncation};
 use spdz::polynomial::Polynomial;
 
@@ -164,21 +164,21 @@ fn a_linear_layer_is_exact_to_the_truncation() {
 
 #[test]
 fn the_activation_is_good_to_a_few_units_in_the_last_place() {
-    let relu = Polynomial::relu(3.0);
-    let network = Network {
-        name: "activation".into(),
-        input: vec![801],
-        layers: vec![Layer::Activation(relu.clone())],
-    };
+    let g = GraphBuilder::new(["client"]);
+    let x = g.share(g.local_input("client", IMAGES, [801]));
+    g.output(LOGITS, g.reveal("client", g.polynomial(x, Polynomial::relu(3.0))));
+    let graph = g.build().unwrap();
     // Multiples of the unit from -4 to 4, a little beyond where activations lie.
-    let grid: Vec<f32> = (-400..=400).map(|i| (f64::from(i * 41) / 4096.0) as f32).collect();
-    let images = vec![grid.clone(); 20];
+    let grid: Vec<f64> = (-400..=400).map(|i| f64::from(i * 41) / 4096.0).collect();
+    let evaluations = vec![brought([("client", IMAGES, vec![801], grid)]); 20];
+    let expected = graph.in_the_clear(&evaluations[0]).unwrap();
+    let expected = expected[&Name::CLIENT][LOGITS].as_slice();
     for (format, truncation) in EVERY {
         let unit = f64::from(format.precision().fraction).exp2().recip();
         let settings = Settings::new(format, truncation, 6);
-        let (found, expected, _) = infer(&network, &Tensors::new(), 1, &images, settings);
+        let found = logits(&run(&graph, settings, &evaluations));
         let (mut largest, mut sum) = (0f64, 0f64);
-        for (found, expected) in found.iter().zip(&expected) {
+        for found in &found {
             for (expected, found) in expected.iter().zip(found.as_ref().unwrap()) {
                 let error = (found - expected) / unit;
                 largest = largest.max(error.abs());

@@ -110,8 +110,12 @@ pub struct Job {
     pub players: BTreeMap<Name, PlayerTask>,
     /// What the client of a network does instead.
     pub workload: Option<Workload>,
-    /// How much prepared randomness may wait at the servers.
+    /// How much prepared randomness may wait at the servers. On disk it is in the run's
+    /// folder.
     pub stock: Stock,
+    /// How many threads each server and the producer divide large products among; without
+    /// it the parties share the cores of this machine.
+    pub threads: Option<usize>,
     /// How long they wait for each other.
     pub deadlines: Deadlines,
     /// How they wait and send.
@@ -140,6 +144,8 @@ pub fn configure(job: &Job, folder: &Path) -> Result<Vec<PartyConfig>, LaunchErr
     // No player has an underscore in its name.
     let authority = folder.join("session_authority.crt");
     write(&authority, issued.authority.as_bytes())?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = job.threads.unwrap_or((cores / issued.parties.len()).clamp(1, 256));
     let ports = free_ports(folder)?;
     let address = |role: Role| {
         SocketAddr::from((Ipv4Addr::LOCALHOST, ports[usize::from(role == Role::Server1)]))
@@ -153,6 +159,7 @@ pub fn configure(job: &Job, folder: &Path) -> Result<Vec<PartyConfig>, LaunchErr
             let key = folder.join(format!("{role}.key"));
             write(&certificate, issued.certificate.as_bytes())?;
             write(&key, issued.key.as_bytes())?;
+            let stock = if role.is_server() { Some(stock(job, folder, role)?) } else { None };
             Ok(PartyConfig {
                 role,
                 session: Session(session),
@@ -165,7 +172,8 @@ pub fn configure(job: &Job, folder: &Path) -> Result<Vec<PartyConfig>, LaunchErr
                     .collect(),
                 deadlines: job.deadlines,
                 transport: job.transport,
-                stock: role.is_server().then_some(job.stock),
+                stock,
+                threads: (!matches!(role, Role::Player(_))).then_some(threads),
                 player: match role {
                     Role::Player(name) => job.players.get(&name).cloned(),
                     _ => None,
@@ -174,6 +182,20 @@ pub fn configure(job: &Job, folder: &Path) -> Result<Vec<PartyConfig>, LaunchErr
             })
         })
         .collect()
+}
+
+/// A server's stock, with a folder of its own if some of it is on disk.
+fn stock(job: &Job, folder: &Path, role: Role) -> Result<Stock, LaunchError> {
+    if job.stock.disk_megabytes == 0 {
+        return Ok(job.stock.clone());
+    }
+    let folder = folder.join(format!("stock_of_{role}"));
+    fs::create_dir_all(&folder).map_err(|source| LaunchError::Io {
+        action: "make",
+        path: folder.clone(),
+        source,
+    })?;
+    Ok(Stock { folder: Some(folder), ..job.stock.clone() })
 }
 
 /// Two ports that are free now. Another program may still take one before the

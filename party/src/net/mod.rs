@@ -546,7 +546,7 @@ pub fn connect(config: &PartyConfig, plan: &Plan) -> Result<Vec<Link>, ConnectEr
             ended: false,
         })
         .collect();
-    if let Err(error) = introduce(&mut links, &introduction) {
+    if let Err(error) = introduce(&mut links, &introduction, until) {
         give_up(links, &error.to_string(), matches!(error, ConnectError::Mismatch { .. }));
         return Err(error);
     }
@@ -569,8 +569,14 @@ fn queue_frames(plan: &Plan, chunk_bytes: usize) -> usize {
     64 + players.max(2 * plan.largest_message().div_ceil(chunk_bytes))
 }
 
-/// Introduces this party to all peers, then hears them.
-fn introduce(links: &mut [Link], ours: &Introduction) -> Result<(), ConnectError> {
+/// Introduces this party to all peers, then hears them. A server speaks when all its
+/// peers have connected, so it is waited for until `connected`; but no peer less long than
+/// for any other message.
+fn introduce(
+    links: &mut [Link],
+    ours: &Introduction,
+    connected: Instant,
+) -> Result<(), ConnectError> {
     let failed = |peer| move |fault| ConnectError::Handshake { peer, fault };
     for link in links.iter_mut() {
         let runtime = link.runtime.clone();
@@ -579,8 +585,15 @@ fn introduce(links: &mut [Link], ours: &Introduction) -> Result<(), ConnectError
     }
     for link in links.iter_mut() {
         let runtime = link.runtime.clone();
-        let until = Instant::now() + link.deadline;
-        match runtime.block_on(link.next(until)).map_err(failed(link.peer))? {
+        let message = link.deadline;
+        let now = Instant::now();
+        let until = connected.max(now + message);
+        // What the error says if nothing comes, without digits that say nothing.
+        let tenths = (until - now).as_millis().div_ceil(100);
+        link.deadline = Duration::from_millis(100 * tenths as u64);
+        let content = runtime.block_on(link.next(until));
+        link.deadline = message;
+        match content.map_err(failed(link.peer))? {
             Content::Hello(hello) => ours.check(link.peer, &hello)?,
             _ => {
                 let fault = link.envelope("a message before its introduction");

@@ -199,7 +199,8 @@ impl GraphBuilder {
         }
     }
 
-    /// Makes a local tensor an output of its player, who calls it `name`.
+    /// Makes a local tensor that depends on a revealed one an output of its player, who calls
+    /// it `name`.
     #[track_caller]
     pub fn output(&self, name: &str, x: Tensor) {
         self.push(Op::Output { input: x.node, name: name.into() }, &[x]);

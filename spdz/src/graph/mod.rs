@@ -120,7 +120,7 @@ pub enum Op {
         /// Who learns it.
         player: Name,
     },
-    /// A local tensor that the player keeps.
+    /// A local tensor that the player keeps; it depends on something revealed to it.
     Output {
         /// The local tensor.
         input: NodeId,
@@ -561,9 +561,14 @@ impl Graph {
                 };
             }
             Op::Output { name, .. } => {
-                let Place::Local { player, .. } = facts[0].place else {
+                let Place::Local { player, received } = facts[0].place else {
                     return Err("an output is a local tensor; reveal it to a player first".into());
                 };
+                if !received {
+                    return Err(format!(
+                        "{player} would get back what it brings; an output depends on something that is revealed to {player}"
+                    ));
+                }
                 let taken = self.nodes.iter().zip(&self.facts).any(|(node, facts)| {
                     matches!(&node.operation, Op::Output { name: n, .. } if n == name)
                         && matches!(facts.place, Place::Local { player: p, .. } if p == player)
@@ -799,7 +804,8 @@ impl Graph {
         }
     }
 
-    /// What can only be said of the whole: somebody receives every result.
+    /// What can only be said of the whole: somebody receives every result, and every
+    /// player has a part.
     fn check(&self) -> Result<(), GraphError> {
         if !self.nodes.iter().any(|node| matches!(node.operation, Op::Reveal { .. })) {
             return Err(GraphError::Whole(
@@ -821,7 +827,19 @@ impl Graph {
                 });
             }
         }
-        Ok(())
+        // Everybody would wait for the connections of one who has nothing to do.
+        let idle = self.players.iter().find(|player| {
+            !self.nodes.iter().any(|node| match &node.operation {
+                Op::Input { player: own, .. } | Op::Reveal { player: own, .. } => own == *player,
+                _ => false,
+            })
+        });
+        match idle {
+            Some(player) => Err(GraphError::Players(format!(
+                "{player} has no part, it neither brings nor learns anything; leave it out"
+            ))),
+            None => Ok(()),
+        }
     }
 
     /// What people call it.

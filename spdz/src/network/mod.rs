@@ -198,7 +198,8 @@ impl Network {
     /// before sharing them, so that its statistics are as private as the weights.
     ///
     /// # Errors
-    /// If the layers do not fit together, or the batch is outside 1 to [`MAX_BATCH`].
+    /// If the layers do not fit together, none has weights, or the batch is outside 1 to
+    /// [`MAX_BATCH`].
     pub fn graph(&self, batch: usize) -> Result<Graph, NetworkError> {
         if !(1..=MAX_BATCH).contains(&batch) {
             return Err(NetworkError::Batch { found: batch });
