@@ -13,7 +13,7 @@ use spdz::channel::Name;
 use spdz::plan::{NumberFormat, Truncation};
 
 use crate::launch::local;
-use crate::{data, run, table1};
+use crate::{data, floor, run, table1};
 
 /// Data, trained models and measurements of the secure-inference toolkit.
 #[derive(Debug, Parser)]
@@ -41,8 +41,16 @@ pub enum Command {
     ///
     /// Starts the five parties of a private inference as five processes on
     /// loopback, runs timed inferences and then the test set, prints the paper's
-    /// Table 1 beside what it measured, and writes DIR/results.json.
+    /// Table 1 beside what it measured, and writes DIR/results.json. Measures first
+    /// how fast the machine is, to set the runtimes against their floor (see floor).
     Table1(Table1Arguments),
+    /// Measure how fast an inference could be on this machine
+    ///
+    /// Times matrix products on one core, and messages between two processes on
+    /// loopback, and prints what those of one inference alone would take. Takes a
+    /// few seconds and writes nothing.
+    #[command(after_long_help = floor::HELP)]
+    Floor(FloorArguments),
     /// Run a graph of your own between any number of players on this machine
     ///
     /// Starts two servers, the producer and a process for each of the graph's
@@ -51,6 +59,9 @@ pub enum Command {
     /// file, and writes what it learns, and that alone, to another.
     #[command(after_long_help = run::HELP)]
     Run(RunArguments),
+    /// One end of the connection that floor measures
+    #[command(name = floor::transport::COMMAND, hide = true)]
+    Link(LinkArguments),
 }
 
 /// A number format on the command line.
@@ -217,6 +228,7 @@ impl Table1Arguments {
             data: self.data,
             models: self.models,
             party: self.manner.party()?,
+            bench: std::env::current_exe()?,
             transport: self.manner.transport(),
         };
         let results = plan.run(interruptible()?.as_ref())?;
@@ -229,6 +241,54 @@ impl Table1Arguments {
         )?;
         Ok(())
     }
+}
+
+/// Arguments of `bench floor`.
+#[derive(Debug, Args)]
+pub struct FloorArguments {
+    /// Networks, each a row
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "A,B,C")]
+    #[arg(value_parser = ["A", "B", "C"])]
+    networks: Vec<String>,
+    /// Number formats, each with its usual truncation
+    #[arg(long, value_name = "FORMATS", value_delimiter = ',', default_value = "Int64,Int100")]
+    #[arg(ignore_case = true)]
+    formats: Vec<Format>,
+    /// Images of one inference
+    #[arg(long, value_name = "NUMBERS", value_delimiter = ',', default_value = "1,100")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
+    batch_size: Vec<u16>,
+    /// How long a process looks for a message before it sleeps, microseconds
+    #[arg(long, value_name = "MICROS", default_value_t = Transport::default().spin_micros)]
+    spin_micros: u64,
+}
+
+impl FloorArguments {
+    fn run(self) -> anyhow::Result<()> {
+        let formats: Vec<_> = self.formats.into_iter().map(NumberFormat::from).collect();
+        let batch_sizes: Vec<_> = self.batch_size.into_iter().map(usize::from).collect();
+        let report = floor::run(
+            &self.networks,
+            &formats,
+            &batch_sizes,
+            Transport { spin_micros: self.spin_micros, ..Transport::default() },
+            &std::env::current_exe()?,
+            interruptible()?.as_ref(),
+        )?;
+        write!(io::stdout().lock(), "{report}")?;
+        Ok(())
+    }
+}
+
+/// Arguments of the hidden command that is one end of a connection.
+#[derive(Debug, Args)]
+pub struct LinkArguments {
+    /// The configuration of a server, YAML
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Where server 1 writes what it measured, JSON
+    #[arg(long, value_name = "FILE")]
+    result: PathBuf,
 }
 
 /// Arguments of `bench run`.
@@ -391,7 +451,9 @@ impl Cli {
                 Ok(told?)
             }
             Command::Table1(arguments) => arguments.run(),
+            Command::Floor(arguments) => arguments.run(),
             Command::Run(arguments) => arguments.run(),
+            Command::Link(arguments) => floor::transport::run(&arguments.config, &arguments.result),
             #[cfg(feature = "train")]
             Command::Train(arguments) => crate::train::command::run(&arguments),
             #[cfg(not(feature = "train"))]

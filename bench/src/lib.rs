@@ -4,6 +4,7 @@ pub mod card;
 pub mod cli;
 pub mod data;
 pub mod environment;
+pub mod floor;
 pub mod launch;
 pub mod paper;
 pub mod patches;

@@ -20,9 +20,10 @@ use spdz::plan::{NumberFormat, Truncation};
 
 use crate::data::Dataset;
 use crate::environment::Environment;
+use crate::floor::{Measurement, ProductSpeed, Speeds};
 use crate::launch::local::{self, Job};
 use crate::progress::Reporter;
-use crate::results::{Results, SCHEMA_VERSION};
+use crate::results::{Cell, Results, SCHEMA_VERSION};
 use crate::{data, paper, plaintext};
 
 /// What to measure.
@@ -54,6 +55,8 @@ pub struct Table1 {
     pub models: PathBuf,
     /// The party program.
     pub party: PathBuf,
+    /// This program, for the [floor](crate::floor).
+    pub bench: PathBuf,
     /// How parties wait and send.
     pub transport: Transport,
 }
@@ -64,8 +67,21 @@ impl Table1 {
     /// # Errors
     /// If a file is missing or wrong, or a run fails.
     pub fn run(&self, interrupted: &AtomicBool) -> anyhow::Result<Results> {
-        let environment = Environment::read();
         let mut reporter = Reporter::new();
+        let computations = self
+            .networks
+            .iter()
+            .flat_map(|name| self.formats.iter().map(|format| self.computation(name, *format)));
+        let floor = Measurement {
+            computations: computations.collect(),
+            program: self.bench.clone(),
+            transport: self.transport,
+        };
+        let floor = floor.run(Environment::read(), &mut reporter, interrupted)?;
+        let mut floors = floor.entries.iter().map(|entry| match self.offline {
+            OfflineMode::Inline => entry.floors.combined(),
+            OfflineMode::Ahead => entry.floors.online,
+        });
         let mut runs = Vec::new();
         for name in &self.networks {
             let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
@@ -89,11 +105,25 @@ impl Table1 {
                 );
                 let run = run.with_context(|| format!("{label} failed"))?;
                 reporter.line(&summary(&run));
-                runs.push(run);
+                // In the order of the computations.
+                let floor_ms = floors.next().unwrap_or_default().total_ms();
+                runs.push(Cell { run, floor_ms });
             }
         }
         reporter.finish();
-        Ok(Results { schema_version: SCHEMA_VERSION, environment, runs })
+        Ok(Results {
+            schema_version: SCHEMA_VERSION,
+            environment: floor.environment,
+            speeds: floor.speeds,
+            runs,
+        })
+    }
+
+    fn computation(&self, network: &str, format: NumberFormat) -> Computation {
+        Computation {
+            truncation: self.truncation,
+            ..Computation::of_network(network, self.batch_size, format)
+        }
     }
 
     fn weights(&self, network: &str) -> PathBuf {
@@ -115,10 +145,7 @@ impl Table1 {
             Ok(fs::canonicalize(file.locate(&self.data)?)?)
         };
         let job = Job {
-            computation: Computation {
-                truncation: self.truncation,
-                ..Computation::of_network(network, self.batch_size, format)
-            },
+            computation: self.computation(network, format),
             players: BTreeMap::from([(
                 Name::MODEL_OWNER,
                 PlayerTask { inputs: Some(self.weights(network)), ..PlayerTask::default() },
@@ -196,9 +223,10 @@ fn summary(run: &RunResult) -> String {
 pub fn render(results: &Results) -> String {
     let environment = &results.environment;
     let mut text = String::new();
-    let repetitions = results.runs.first().map_or(0, |run| run.repetitions);
-    let batch = results.runs.first().map_or(1, |run| run.batch_size);
-    let offline = results.runs.first().map_or(OfflineMode::Inline, |run| run.offline_mode);
+    let first = results.runs.first().map(|cell| &cell.run);
+    let repetitions = first.map_or(0, |run| run.repetitions);
+    let batch = first.map_or(1, |run| run.batch_size);
+    let offline = first.map_or(OfflineMode::Inline, |run| run.offline_mode);
     // Writing to a string cannot fail.
     let _ = writeln!(
         text,
@@ -219,7 +247,7 @@ pub fn render(results: &Results) -> String {
         text,
         "                       paper (sd)     here (sd)        online   paper plain/secure  here plain/secure   paper    here"
     );
-    for run in &results.runs {
+    for Cell { run, .. } in &results.runs {
         let paper = paper::table1(&run.network, run.format);
         let pair = |mean: f64, deviation: f64, digits: usize| {
             format!("{mean:.digits$} ({deviation:.digits$})")
@@ -252,7 +280,8 @@ pub fn render(results: &Results) -> String {
         }
     };
     let _ = writeln!(text, "\n{runtime}");
-    for run in &results.runs {
+    for cell in &results.runs {
+        let run = &cell.run;
         let agreement = run.accuracy.map_or(String::new(), |a| {
             format!(", {:.2} % of {} predictions agree", a.agreement * 100.0, a.samples)
         });
@@ -262,14 +291,28 @@ pub fn render(results: &Results) -> String {
         };
         let _ = writeln!(
             text,
-            "{:<2} {:<6} {:<11}  online {:.1} kB in {} rounds, offline {:.1} kB{ahead}{agreement}",
+            "{:<2} {:<6} {:<11}  online {:.1} kB in {} rounds, offline {:.1} kB{ahead}, \
+             runtime {:.1} times the floor of {:.3} ms{agreement}",
             run.network,
             run.format,
             run.truncation,
             run.online_bytes as f64 / 1e3,
             run.online_rounds,
             run.offline_bytes as f64 / 1e3,
+            cell.times_floor(),
+            cell.floor_ms,
         );
     }
+    let Speeds { exchange_micros, gigabytes_per_second, products } = &results.speeds;
+    let products = products.iter().map(|product| {
+        let ProductSpeed { format, gigamacs_per_second } = product;
+        format!(", {format} {gigamacs_per_second:.1} GMAC/s a core")
+    });
+    let _ = writeln!(
+        text,
+        "\nThe floor is what these messages and the matrix products alone would take at the speeds\n\
+         measured here: exchange {exchange_micros:.1} us, {gigabytes_per_second:.2} GB/s each way{}.",
+        products.collect::<String>(),
+    );
     text
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
+use bench::floor::transport;
 use bench::launch::local::{self, Failure, Job, LaunchError};
 use bench::run::{Report, Run};
 use bench::table1::Table1;
@@ -109,6 +110,7 @@ fn table1(network: &str, batch_size: usize, repetitions: u64) -> Table1 {
         data: own_folder("data"),
         models: own_folder("models"),
         party: party_program(),
+        bench: env!("CARGO_BIN_EXE_bench").into(),
         transport: Transport::default(),
     }
 }
@@ -139,7 +141,7 @@ fn five_processes_classify_real_images() {
             ..table1(network, batch_size, 3)
         };
         let results = table.run(&AtomicBool::new(false)).unwrap();
-        let run = &results.runs[0];
+        let run = &results.runs[0].run;
         let accuracy = run.accuracy.unwrap();
         assert_eq!((run.batch_size, run.repetitions, run.online_rounds), (batch_size, 3, rounds));
         assert_eq!((run.format, run.truncation), (format, plan.truncation()));
@@ -154,13 +156,67 @@ fn five_processes_classify_real_images() {
         assert!(run.online_bytes > 0 && run.offline_bytes > 0);
         let table = bench::table1::render(&results);
         assert!(table.contains(&format!("randomness made {offline}")), "{table}");
+        let times = results.runs[0].times_floor();
+        assert!(times.is_finite() && times > 0.0, "{times}");
+        assert!(table.contains(&format!("runtime {times:.1} times the floor of")), "{table}");
+    }
+}
+
+#[test]
+fn the_floor_command_prints_what_each_network_needs_at_least() {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_bench"))
+        .args(["floor", "--networks=A", "--batch-size=1,3"])
+        .output()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    let (table, error) = (text(output.stdout), text(output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{error}");
+    let speeds = table.lines().filter(|line| line.contains(" us") || line.contains("B/s"));
+    assert_eq!(speeds.clone().count(), 2, "{table}");
+    let speed = |line: &str| line.rsplit("  ").next()?.split(' ').next()?.parse::<f64>().ok();
+    for line in speeds {
+        assert!(speed(line).is_some_and(|speed| speed > 0.0), "{line}");
+    }
+    let mut rows = 0;
+    for line in table.lines().filter(|line| line.starts_with("A ")) {
+        rows += 1;
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let numbers: Vec<f64> = fields[3..].iter().map(|x| x.parse().unwrap()).collect();
+        let [batch, crossings, _, macs, _, rounds, bytes, products, sum, online] = numbers[..]
+        else {
+            panic!("{line}")
+        };
+        assert!(numbers.iter().all(|number| number.is_finite() && *number > 0.0), "{line}");
+        // Three dense layers for each image.
+        assert!((macs - batch * 0.118_016).abs() < 0.01, "{line}");
+        // Two openings an activation and one of each next layer's input, unless the
+        // truncations leave it masked.
+        assert!(crossings >= 4.0 + 2.0 + 4.0, "{line}");
+        assert!((rounds + bytes + products - sum).abs() < 0.003 && online < sum, "{line}");
+    }
+    assert_eq!(rows, 4, "two formats, two batches: {table}");
+}
+
+#[test]
+fn an_interrupted_measurement_of_the_connection_leaves_no_process_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let (program, interrupted) = (env!("CARGO_BIN_EXE_bench"), AtomicBool::new(true));
+    let error =
+        transport::measure(program.as_ref(), Transport::default(), folder.path(), &interrupted);
+    let error = error.unwrap_err();
+    assert!(matches!(error.downcast_ref(), Some(LaunchError::Interrupted)), "{error:#}");
+    let place = folder.path().to_str().unwrap();
+    for process in std::fs::read_dir("/proc").unwrap() {
+        // Some end while this looks at them.
+        let command = std::fs::read(process.unwrap().path().join("cmdline")).unwrap_or_default();
+        assert!(!String::from_utf8_lossy(&command).contains(place), "a process is left");
     }
 }
 
 #[test]
 fn online_bytes_are_what_the_plan_says() {
     let table = table1("C", 1, 5);
-    let run = table.run(&AtomicBool::new(false)).unwrap().runs.remove(0);
+    let run = table.run(&AtomicBool::new(false)).unwrap().runs.remove(0).run;
     // Two openings of each activation's input and one of each next layer's, both
     // ways; the masked input to both servers; the shares of ten logits from both.
     let elements = 2 * (2 * 15_220 + 4_180) + 2 * 784 + 2 * 10;

@@ -5,6 +5,7 @@
 //! logs; whoever made the folder removes it.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -248,6 +249,19 @@ pub fn start(
     folder: &Path,
     program: &Path,
 ) -> Result<Running, LaunchError> {
+    start_with(configs, folder, program, &[])
+}
+
+/// As [`start`], with `arguments` before the one that names the configuration.
+///
+/// # Errors
+/// As [`start`].
+pub(crate) fn start_with(
+    configs: &[PartyConfig],
+    folder: &Path,
+    program: &Path,
+    arguments: &[&OsStr],
+) -> Result<Running, LaunchError> {
     let (sender, progress) = mpsc::channel();
     let mut running = Running { parties: Vec::new(), folder: folder.into(), progress };
     for config in configs {
@@ -265,6 +279,7 @@ pub fn start(
             source,
         })?;
         let mut child = Command::new(program)
+            .args(arguments)
             .arg("--config")
             .arg(&path)
             .stdin(Stdio::null())

@@ -7,7 +7,6 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use spdz::channel::Role;
-use spdz::plan::Plan;
 use spdz::prg::SessionId;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -178,10 +177,10 @@ pub(super) struct Acceptor {
     accepting: tokio::task::AbortHandle,
 }
 
-/// Starts to listen, if the role does.
+/// Starts to listen for the `expected` peers, if the role does.
 pub(super) async fn listen(
     config: &PartyConfig,
-    plan: &Plan,
+    expected: Vec<Role>,
     credentials: &Credentials,
     queue: usize,
 ) -> Result<Option<Acceptor>, ConnectError> {
@@ -191,7 +190,6 @@ pub(super) async fn listen(
     let listener = TcpListener::bind(address)
         .await
         .map_err(|source| ConnectError::Listen { address, source })?;
-    let expected = PartyConfig::accepts(config.role, plan);
     let refusals = Refusals::default();
     let (arrived, arrivals) = mpsc::unbounded_channel();
     let gate = Gate {

@@ -510,6 +510,27 @@ fn admit(
 /// # Errors
 /// If a peer does not come in time, is not who it should be, or means another run.
 pub fn connect(config: &PartyConfig, plan: &Plan) -> Result<Vec<Link>, ConnectError> {
+    connect_where(config, plan, |_| true)
+}
+
+/// Connects to `peer` alone, as [`connect`] does: for what concerns a pair of parties,
+/// such as how fast they can talk.
+///
+/// # Errors
+/// As [`connect`]; if the role and `peer` do not talk to each other.
+pub fn connect_to(config: &PartyConfig, plan: &Plan, peer: Role) -> Result<Link, ConnectError> {
+    let found = connect_where(config, plan, |role| role == peer)?.pop();
+    found.ok_or_else(|| {
+        let problem = format!("does not let it talk to {peer}");
+        ConfigError::Section { role: config.role, problem }.into()
+    })
+}
+
+fn connect_where(
+    config: &PartyConfig,
+    plan: &Plan,
+    wanted: impl Fn(Role) -> bool,
+) -> Result<Vec<Link>, ConnectError> {
     let credentials = Credentials::load(&config.identity, config.role, config.session.0)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -518,10 +539,12 @@ pub fn connect(config: &PartyConfig, plan: &Plan) -> Result<Vec<Link>, ConnectEr
     let until = Instant::now() + config.deadlines.connect();
     let introduction = Introduction::new(config, plan);
     let queue = queue_frames(plan, config.transport.chunk_bytes);
+    let mut expected = PartyConfig::accepts(config.role, plan);
+    expected.retain(|peer| wanted(*peer));
     let mut arrivals = runtime.block_on(async {
-        let mut acceptor = accept::listen(config, plan, &credentials, queue).await?;
+        let mut acceptor = accept::listen(config, expected, &credentials, queue).await?;
         let mut arrivals = Vec::new();
-        for &peer in PartyConfig::dials(config.role) {
+        for &peer in PartyConfig::dials(config.role).iter().filter(|peer| wanted(**peer)) {
             arrivals.push(dial::dial(config, &credentials, peer, queue, until).await?);
         }
         if let Some(acceptor) = &mut acceptor {
