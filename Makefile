@@ -11,8 +11,11 @@ build: ## Build the release programs, party and bench
 table1: build ## The main job: the paper's Table 1, on this machine
 	$(CARGO) run --locked --quiet --release -p bench -- table1
 
-test: lint ## Format, lints, unit, property and five-process tests
+test: lint ## Format, lints, unit, property and five-process tests, the examples
 	$(CARGO) test --locked --workspace --all-features
+	for example in hospitals logistic_regression custom_network; do \
+	  $(CARGO) run --locked --quiet --package spdz --example $$example || exit 1; \
+	done
 
 lint: ## Check the format, and lints with warnings denied
 	$(CARGO) fmt --all --check

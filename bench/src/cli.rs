@@ -184,7 +184,7 @@ pub struct Table1Arguments {
     #[arg(value_parser = ["A", "B", "C"])]
     networks: Vec<String>,
     /// Number formats to measure
-    #[arg(long, value_name = "FORMATS", value_delimiter = ',', default_value = "Int64")]
+    #[arg(long, value_name = "FORMATS", value_delimiter = ',', default_value = "Int64,Int100")]
     #[arg(ignore_case = true)]
     formats: Vec<Format>,
     /// Images of one inference

@@ -60,6 +60,7 @@ pub fn measure(
         computation: Computation::of_network("A", 1, NumberFormat::Int64),
         players: Default::default(),
         workload: None,
+        threads: None,
         stock: Stock::default(),
         deadlines: Deadlines { connect_seconds: DEADLINE, message_seconds: DEADLINE },
         transport,
