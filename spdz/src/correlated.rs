@@ -246,17 +246,21 @@ pub(crate) fn prepare<R: Ring, C: Channel>(
     let mut deals = deals(plan).peekable();
     for (index, step) in plan.evaluation() {
         let operation = &step.operation;
-        let mut share = || {
-            let Some((_, len, receiver)) = deals.next_if(|(step, ..)| *step == index) else {
-                return Ok(None);
-            };
-            if receiver == side {
-                let tag = Tag::new(Phase::Offline, inference, index as u32);
-                let bytes = producer.recv(tag, len * R::WIRE_BYTES)?;
-                return Ok(Some(Share::from_bytes(&bytes, len)));
-            }
+        let deal = deals.next_if(|(step, ..)| *step == index);
+        let receives = deal.is_some_and(|(_, _, receiver)| receiver == side);
+        let mut receive = |len: usize| {
+            let tag = Tag::new(Phase::Offline, inference, index as u32);
+            let bytes = producer.recv(tag, len * R::WIRE_BYTES)?;
+            Ok(Share::from_bytes(&bytes, len))
+        };
+        let expand = |len: usize| {
             let seed = key.derive(Purpose::Dealt, inference, index as u32);
-            Ok(Some(Share::sample(&mut seed.into_stream(), len)))
+            Share::sample(&mut seed.into_stream(), len)
+        };
+        let mut share = || match deal {
+            None => Ok(None),
+            Some((_, len, _)) if receives => receive(len).map(Some),
+            Some((_, len, _)) => Ok(Some(expand(len))),
         };
         let seed = || mask_seed(key, plan, inference, index);
         let dealt = |share: Option<Share<R>>| {
@@ -274,10 +278,16 @@ pub(crate) fn prepare<R: Ring, C: Channel>(
                 let parts = share()?;
                 StepRandomness::Division(Division::expand(seed(), *bits, len, parts))
             }
-            Operation::Linear { input, layer, .. } => {
-                let product = dealt(share()?);
+            Operation::Linear { input, layer, output, .. } => {
                 let mask = mask_share(plan, &steps, session, *input);
-                StepRandomness::Linear(layers[*layer].prepare(&mask, product))
+                let len = plan.private_len(*output);
+                // What comes from the producer joins last: it may still be at work.
+                let start = if receives { Share::zeros(len) } else { expand(len) };
+                let mut triple = layers[*layer].prepare(&mask, start);
+                if receives {
+                    triple.0.add_assign(&receive(len)?);
+                }
+                StepRandomness::Linear(triple)
             }
             Operation::Product { .. } => {
                 StepRandomness::Product(ProductTriple::new(dealt(share()?)))
