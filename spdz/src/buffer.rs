@@ -29,6 +29,7 @@ pub struct Buffer<W: Pod> {
 }
 
 /// Wiped memory, by its length.
+#[derive(Default)]
 struct Kept {
     words: usize,
     free: BTreeMap<usize, Vec<Vec<u64>>>,
@@ -39,6 +40,14 @@ static KEPT: Mutex<Kept> = Mutex::new(Kept { words: 0, free: BTreeMap::new() });
 fn kept() -> MutexGuard<'static, Kept> {
     // Nothing in here panics half-way.
     KEPT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Gives all memory that is kept back to the allocator: after a set-up, whose tensors
+/// have other sizes than those of evaluations.
+pub(crate) fn release() {
+    let released = std::mem::take(&mut *kept());
+    // Freed without holding the lock.
+    drop(released);
 }
 
 impl Kept {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{Command, Commands, Error, PRODUCER_KEY, at, send_seed};
+use crate::buffer;
 use crate::channel::{Channel, Role};
 use crate::correlated::Dealer;
 use crate::plan::Plan;
@@ -36,6 +37,7 @@ impl<R: Ring, C: Channel> Producer<R, C> {
             *key = key.bind(session, &plan.digest().0);
         }
         let dealer = Dealer::new(&plan, keys);
+        buffer::release();
         Ok(Self { plan, servers, dealer })
     }
 

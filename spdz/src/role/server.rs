@@ -8,6 +8,7 @@ use super::{
     Command, Commands, Error, PRODUCER_KEY, SERVER_KEY, SESSION_SEEDS, at, recv_seed, seeds_tag,
     send_seed, send_seeds, session_input,
 };
+use crate::buffer;
 use crate::channel::{Channel, Name, Phase, Role, Tag};
 use crate::correlated::{self, Bundle, StepRandomness};
 use crate::graph::Lifetime;
@@ -156,6 +157,7 @@ impl<R: Ring, C: Channel> Server<R, C> {
             }
         }
         let session = values.into_session();
+        buffer::release();
         Ok(Self { plan, side, links, producer_key, server_key, publics, session, layers })
     }
 
