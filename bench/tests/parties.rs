@@ -534,8 +534,8 @@ fn randomness_that_does_not_fit_into_memory_waits_on_disk() {
     let error = format!("{:#}", on(2).unwrap_err());
     assert!(error.contains("and the 2 MB of `stock.diskMegabytes`"), "{error}");
     let run = on(64).unwrap().runs.remove(0);
-    assert_eq!((run.repetitions, run.offline_mode), (5, OfflineMode::Ahead));
-    assert!(run.accuracy.unwrap().agreement >= 0.97, "{:?}", run.accuracy);
+    assert_eq!((run.run.repetitions, run.run.offline_mode), (5, OfflineMode::Ahead));
+    assert!(run.run.accuracy.unwrap().agreement >= 0.97, "{:?}", run.run.accuracy);
 }
 
 /// `square(x w + y)`, of alice's `x` and bob's `w` and `y`, for carol; with `told`, alice
