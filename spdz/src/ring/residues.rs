@@ -13,7 +13,6 @@
 //! No branch and no address depends on the values, with one exception that reveals
 //! nothing about them: how often sampling rejects.
 
-use bytes::{Bytes, BytesMut};
 use zeroize::Zeroizing;
 
 use super::kernels::vectorized;
@@ -785,19 +784,6 @@ impl Modulus {
     }
 }
 
-/// The wire form of a tensor: its words, little endian, plane after plane.
-#[must_use]
-pub fn to_bytes(words: &[i16]) -> Bytes {
-    if cfg!(target_endian = "little") {
-        return Bytes::copy_from_slice(bytemuck::cast_slice(words));
-    }
-    let mut bytes = BytesMut::with_capacity(size_of_val(words));
-    for word in words {
-        bytes.extend_from_slice(&word.to_le_bytes());
-    }
-    bytes.freeze()
-}
-
 /// Reads the wire form of a tensor. Whatever the bytes, the words are canonical. What is
 /// missing or left over is ignored, so check the length before.
 pub fn from_bytes(bytes: &[u8], words: &mut [i16]) {
@@ -1146,7 +1132,7 @@ mod tests {
     fn bytes_there_and_back() {
         let mut words = vec![0; PLANES * 333];
         sample(&mut stream(6), &mut words);
-        let bytes = to_bytes(&words);
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
         assert_eq!(bytes.len(), WIRE_BYTES * 333);
         assert_eq!(bytes[..2], words[0].to_le_bytes());
         let mut read = vec![0; words.len()];
