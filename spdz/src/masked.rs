@@ -77,6 +77,13 @@ impl<R: Ring> Mask<R> {
     }
 }
 
+/// A second copy, where a plan uses a masked tensor twice.
+impl<R: Ring> Clone for Masked<R> {
+    fn clone(&self) -> Self {
+        Self { alpha: self.alpha.clone(), mask: self.mask.clone() }
+    }
+}
+
 impl<R: Ring> Masked<R> {
     /// Number of elements.
     #[must_use]

@@ -53,7 +53,12 @@ impl<R: Ring> Share<R> {
 
     /// `self += other`, element by element.
     pub(crate) fn add_assign(&mut self, other: &Self) {
-        update::<R>(&mut self.0, &other.0, R::Plane::add);
+        self.add_words(&other.0);
+    }
+
+    /// Adds public words, element by element.
+    pub(crate) fn add_words(&mut self, words: &[R::Word]) {
+        update::<R>(&mut self.0, words, R::Plane::add);
     }
 
     /// `self -= other`, element by element.

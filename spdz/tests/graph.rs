@@ -296,6 +296,19 @@ fn a_tensor_is_masked_once_however_often_it_is_used() {
 }
 
 #[test]
+fn a_weight_of_the_session_serves_any_number_of_products() {
+    let g = GraphBuilder::named("shared weight", ["alice", "bob"]);
+    let x = g.private_input("alice", [3, 4]);
+    let w = g.private_variable("bob", "w", [4, 4]);
+    let once = g.matmul(x, w);
+    let twice = g.matmul(once, w);
+    let turned = g.matmul(x, g.transpose(w, [1, 0]));
+    let alone = g.reduce_sum(w, [0]);
+    g.private_output("alice", g.add(g.add(twice, turned), alone));
+    check(&g.build().unwrap(), 0.05);
+}
+
+#[test]
 fn int100_opens_and_divides_in_one_round() {
     let network = spdz::network::Network::c().graph(1).unwrap();
     let rounds = |format, truncation| rounds(&network, format, truncation);

@@ -80,13 +80,16 @@ impl<R: Ring> LinearLayer<R> {
     /// From the masked weight `[k, n]` (see [`Linear::as_matmul`]) and the share of the
     /// bias, `[n]`.
     #[must_use]
-    pub fn new(linear: Linear, weight: &Masked<R>, bias: Option<Share<R>>, side: Side) -> Self {
-        Self {
-            linear,
-            masked_weight: R::pack(&weight.alpha, &linear),
-            weight: R::pack(&unmask(weight, side).0, &linear),
-            bias,
+    pub fn new(linear: Linear, weight: Masked<R>, bias: Option<Share<R>>, side: Side) -> Self {
+        // In place and one after the other: the weights are the largest of a session's
+        // tensors, and there is no need to have five copies of them at once.
+        let Masked { alpha, mask: mut share } = weight;
+        let masked_weight = R::pack(&alpha, &linear);
+        if side == Side::One {
+            share.add_words(&alpha);
         }
+        drop(alpha);
+        Self { linear, masked_weight, weight: R::pack(&share.0, &linear), bias }
     }
 
     /// What this server can compute before the input exists, from its share of the

@@ -153,7 +153,8 @@ impl<R: Ring, C: Channel> Server<R, C> {
         for (_, step) in plan.evaluation() {
             if let Operation::Linear { weight, bias, linear, .. } = &step.operation {
                 let bias = bias.map(|id| values.get(id).clone());
-                layers.push(LinearLayer::new(*linear, values.masked(*weight), bias, side));
+                let weight = values.take_weight(*weight, layers.len());
+                layers.push(LinearLayer::new(*linear, weight, bias, side));
             }
         }
         let session = values.into_session();
@@ -499,6 +500,21 @@ impl<'a, R: Ring> Values<'a, R> {
             return share;
         }
         self.get(id).clone()
+    }
+
+    /// The weight of a layer: itself if nothing but this layer needs it, else a copy.
+    fn take_weight(&mut self, id: MaskedId, layer: usize) -> Masked<R> {
+        let needed = |operation: &Operation| match operation {
+            Operation::Linear { weight, layer: other, .. } => *weight == id && *other > layer,
+            _ => false,
+        };
+        let mut later = self.plan.evaluation();
+        let last = self.plan.last_masked_read(id) < self.plan.setup_steps()
+            && !later.any(|(_, step)| needed(&step.operation));
+        if last && let Some(weight) = self.own.masked[id.0].take() {
+            return weight;
+        }
+        self.masked(id).clone()
     }
 
     /// Frees what the current step was the last to read.
