@@ -4,7 +4,7 @@
 //! `x * 2^fraction`. Numbers must lie within the format's range, chosen so that
 //! no inner product of the sizes that a plan admits can wrap around.
 
-use crate::ring::{Int64, Ring};
+use crate::ring::{Int64, Int100, Ring};
 
 /// Precision and range of a number format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +39,8 @@ impl Precision {
     /// `Int100`: two more fractional bits than `Int64`. The dividends' 60 bits are what
     /// interactive truncation leaves of the ring's 102 after 40 for statistical
     /// security and two for sums of masks; inner products of up to 4096 factors fit.
-    pub const INT100: Self = Self { fraction: 14, integral: 10, ring: 102, dividend: 60 };
+    pub const INT100: Self =
+        Self { fraction: 14, integral: 10, ring: 102, dividend: Int100::DIVIDEND_BITS };
 
     /// The magnitude that values stay below.
     #[must_use]

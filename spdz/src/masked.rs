@@ -84,20 +84,6 @@ impl<R: Ring> Clone for Masked<R> {
     }
 }
 
-impl<R: Ring> Masked<R> {
-    /// Number of elements.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.mask.len()
-    }
-
-    /// Whether there are no elements.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.mask.is_empty()
-    }
-}
-
 /// One round with the other server: the sum of this server's part and the other's.
 pub(crate) fn exchange<R: Ring, C: Channel + ?Sized>(
     part: Buffer<R::Word>,

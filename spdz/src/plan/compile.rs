@@ -247,7 +247,7 @@ impl<'graph> Compiler<'graph> {
     }
 
     /// Appends a step to the set-up if it needs nothing of an evaluation and no
-    /// interaction, else to the evaluation; whether it was the set-up.
+    /// interaction, else to the evaluation.
     fn push(&mut self, operation: Operation) {
         let interacts = matches!(
             operation,
@@ -601,16 +601,7 @@ impl<'graph> Compiler<'graph> {
                 _ => self.mul_public(index, *right, *left)?,
             },
             Op::Square { input } => self.square(index, *input)?,
-            Op::MatMul { left, right } => {
-                let (&[m, k], &[_, n]) = (self.shape(*left), self.shape(*right)) else {
-                    unreachable!("a graph's shapes agree");
-                };
-                self.linear(index, *left, *right, Linear::MatMul(MatMul { m, k, n }), None)?;
-            }
-            Op::Conv2d { input, filter, .. } => {
-                let linear = self.convolution(id);
-                self.linear(index, *input, *filter, linear, None)?;
-            }
+            Op::MatMul { .. } | Op::Conv2d { .. } => self.linear(index, id, None)?,
             Op::SumPool { input, window } => {
                 let &[batch, height, width, channels] = self.shape(*input) else {
                     unreachable!("a graph's shapes agree");
@@ -881,16 +872,24 @@ impl<'graph> Compiler<'graph> {
         self.scaled(index, value, factor, fraction, value.integral + exponent)
     }
 
-    fn convolution(&self, id: NodeId) -> Linear {
-        let Op::Conv2d { input, filter, stride, padding } = self.graph.operation(id) else {
-            unreachable!("asked for convolutions only");
+    /// The operands of a matrix product or convolution, and its dimensions.
+    fn product(&self, id: NodeId) -> (NodeId, NodeId, Linear) {
+        let (input, filter, stride, padding) = match self.graph.operation(id) {
+            Op::MatMul { left, right } => {
+                let (&[m, k], &[_, n]) = (self.shape(*left), self.shape(*right)) else {
+                    unreachable!("a graph's shapes agree");
+                };
+                return (*left, *right, Linear::MatMul(MatMul { m, k, n }));
+            }
+            Op::Conv2d { input, filter, stride, padding } => (input, filter, stride, padding),
+            _ => unreachable!("asked for products only"),
         };
         let (&[batch, height, width, inputs], &[filter_height, filter_width, _, outputs]) =
             (self.shape(*input), self.shape(*filter))
         else {
             unreachable!("a graph's shapes agree");
         };
-        Linear::Conv2d(Convolution {
+        let linear = Linear::Conv2d(Convolution {
             batch,
             height,
             width,
@@ -900,7 +899,8 @@ impl<'graph> Compiler<'graph> {
             outputs,
             stride: *stride,
             padding: *padding,
-        })
+        });
+        (*input, *filter, linear)
     }
 
     fn biased_product(
@@ -911,27 +911,16 @@ impl<'graph> Compiler<'graph> {
     ) -> Result<(), PlanError> {
         // Listings tell the product's own layer.
         self.layer.clone_from(&self.graph.nodes()[product].label);
-        let (left, right, linear) = match *self.graph.operation(NodeId(product)) {
-            Op::MatMul { left, right } => {
-                let (&[m, k], &[_, n]) = (self.shape(left), self.shape(right)) else {
-                    unreachable!("a graph's shapes agree");
-                };
-                (left, right, Linear::MatMul(MatMul { m, k, n }))
-            }
-            Op::Conv2d { input, filter, .. } => (input, filter, self.convolution(NodeId(product))),
-            _ => unreachable!("only products are biased"),
-        };
-        self.linear(index, left, right, linear, Some(bias))
+        self.linear(index, NodeId(product), Some(bias))
     }
 
     fn linear(
         &mut self,
         slot: usize,
-        left: NodeId,
-        right: NodeId,
-        linear: Linear,
+        product: NodeId,
         bias: Option<usize>,
     ) -> Result<(), PlanError> {
+        let (left, right, linear) = self.product(product);
         let MatMul { k, n, .. } = linear.as_matmul();
         let largest = self.precision.largest_inner_dimension();
         if k > largest {
@@ -982,26 +971,21 @@ impl<'graph> Compiler<'graph> {
                     output,
                 })
             }
-            (true, false) => {
-                let numbers = self.public_values(right, self.shape(right));
+            (left_is_private, _) => {
+                let (private, public) = if left_is_private { (left, right) } else { (right, left) };
+                let numbers = self.public_values(public, self.shape(public));
                 let fraction = self.exact_fraction(&numbers);
                 let integers = self.encode(&numbers, fraction)?;
-                let value = self.with_room(left.0, fraction + self.integral() + bits(k));
+                let more = self.integral() + bits(k);
+                let value = self.with_room(private.0, fraction + more);
                 let public = self.public(integers, fraction);
-                let integral = value.integral + self.integral() + bits(k);
+                let integral = value.integral + more;
                 self.set(slot, value.fraction + fraction, integral, |output| {
-                    Operation::PublicRight { left: value.id, right: public, linear, output }
-                })
-            }
-            _ => {
-                let numbers = self.public_values(left, self.shape(left));
-                let fraction = self.exact_fraction(&numbers);
-                let integers = self.encode(&numbers, fraction)?;
-                let value = self.with_room(right.0, fraction + self.integral() + bits(k));
-                let public = self.public(integers, fraction);
-                let integral = value.integral + self.integral() + bits(k);
-                self.set(slot, value.fraction + fraction, integral, |output| {
-                    Operation::PublicLeft { left: public, right: value.id, linear, output }
+                    if left_is_private {
+                        Operation::PublicRight { left: value.id, right: public, linear, output }
+                    } else {
+                        Operation::PublicLeft { left: public, right: value.id, linear, output }
+                    }
                 })
             }
         }
