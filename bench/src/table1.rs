@@ -10,7 +10,7 @@ use anyhow::Context;
 use party::config::{
     AccuracyWorkload, Computation, Deadlines, OfflineMode, PlayerTask, Stock, Transport, Workload,
 };
-use party::result::RunResult;
+use party::result::{Accuracy, RunResult};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use spdz::channel::Name;
@@ -160,11 +160,11 @@ impl Table1 {
                         anyhow::Ok(AccuracyWorkload {
                             samples: self.accuracy_samples,
                             labels: file(data::TEST_LABELS)?,
-                            reference: reference.into(),
+                            reference: Some(reference.into()),
                         })
                     })
                     .transpose()?,
-                result: result.clone(),
+                result: Some(result.clone()),
             }),
             stock: self.stock.clone(),
             threads: self.threads,
@@ -175,7 +175,15 @@ impl Table1 {
         let mut running = local::start(&configs, folder, &self.party)?;
         running.wait(interrupted, on_progress)?;
         let json = fs::read(&result).context("the client left no result")?;
-        serde_json::from_slice(&json).context("the client's result cannot be read")
+        let run: RunResult =
+            serde_json::from_slice(&json).context("the client's result cannot be read")?;
+        if run.accuracy.is_some_and(|accuracy| Compared::of(&accuracy).is_none()) {
+            anyhow::bail!(
+                "the client was given what network {network} says in the clear, but its result \
+                 does not compare with it; give this program and the party the same version"
+            );
+        }
+        Ok(run)
     }
 
     /// What the network says in the clear, for the client to score its outputs against.
@@ -204,8 +212,35 @@ impl Table1 {
     }
 }
 
+/// An accuracy beside that of the network in the clear.
+struct Compared {
+    samples: usize,
+    plaintext: f64,
+    secure: f64,
+    agreement: f64,
+    divergence: f64,
+}
+
+impl Compared {
+    fn of(accuracy: &Accuracy) -> Option<Self> {
+        let Accuracy { samples, secure, .. } = *accuracy;
+        Some(Self {
+            samples,
+            plaintext: accuracy.plaintext?,
+            secure,
+            agreement: accuracy.agreement?,
+            divergence: accuracy.mean_kl_divergence?,
+        })
+    }
+
+    /// Of a run that was scored.
+    fn in_run(run: &RunResult) -> Option<Self> {
+        run.accuracy.as_ref().and_then(Self::of)
+    }
+}
+
 fn summary(run: &RunResult) -> String {
-    let accuracy = run.accuracy.map_or(String::new(), |a| {
+    let accuracy = Compared::in_run(run).map_or(String::new(), |a| {
         format!(
             ", accuracy {:.2} % secure, {:.2} % in the clear",
             a.secure * 100.0,
@@ -249,6 +284,7 @@ pub fn render(results: &Results) -> String {
     );
     for Cell { run, .. } in &results.runs {
         let paper = paper::table1(&run.network, run.format);
+        let accuracy = Compared::in_run(run);
         let pair = |mean: f64, deviation: f64, digits: usize| {
             format!("{mean:.digits$} ({deviation:.digits$})")
         };
@@ -264,9 +300,9 @@ pub fn render(results: &Results) -> String {
             pair(run.combined.mean_ms, run.combined.stddev_ms, 2),
             format!("{:.2}", run.online.mean_ms),
             paper.map_or("-".into(), |p| percent(p.plaintext, p.secure)),
-            run.accuracy.map_or("-".into(), |a| percent(a.plaintext, a.secure)),
+            accuracy.as_ref().map_or("-".into(), |a| percent(a.plaintext, a.secure)),
             paper.map_or("-".into(), |p| format!("{:.4}", p.kl_divergence)),
-            run.accuracy.map_or("-".into(), |a| format!("{:.1e}", a.mean_kl_divergence)),
+            accuracy.as_ref().map_or("-".into(), |a| format!("{:.1e}", a.divergence)),
         );
     }
     let runtime = match offline {
@@ -282,7 +318,7 @@ pub fn render(results: &Results) -> String {
     let _ = writeln!(text, "\n{runtime}");
     for cell in &results.runs {
         let run = &cell.run;
-        let agreement = run.accuracy.map_or(String::new(), |a| {
+        let agreement = Compared::in_run(run).map_or(String::new(), |a| {
             format!(", {:.2} % of {} predictions agree", a.agreement * 100.0, a.samples)
         });
         let ahead = match run.offline_mode {

@@ -11,6 +11,7 @@ use crate::config::{ConfigError, PartyConfig};
 use crate::describe::Description;
 use crate::run::{self, RunError};
 use crate::telemetry;
+use crate::termination::{Failure, Termination};
 
 /// One party of a private computation.
 ///
@@ -39,6 +40,10 @@ pub struct Arguments {
     /// The configuration of this party, YAML
     #[arg(long, value_name = "FILE", env = "PARTY_CONFIG", required = true)]
     config: Option<PathBuf>,
+    /// Where to leave, as the last act, how the run ended, JSON of at most 4096 bytes; in a
+    /// container /dev/termination-log
+    #[arg(long, value_name = "FILE", env = "PARTY_TERMINATION_MESSAGE")]
+    termination_message: Option<PathBuf>,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -87,21 +92,44 @@ impl Arguments {
     #[must_use]
     pub fn run(&self) -> ExitCode {
         telemetry::start();
-        let play = |path: &Path| run::run(&PartyConfig::load(path)?);
-        let outcome = match (&self.command, &self.config) {
-            (Some(Command::Plan(arguments)), _) => arguments.run(),
-            (None, Some(config)) => play(config),
+        match (&self.command, &self.config) {
+            (Some(Command::Plan(arguments)), _) => match arguments.run() {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => ExitCode::from(report(&error).reason.exit_code()),
+            },
+            (None, Some(config)) => self.end(&play(config)),
             (None, None) => unreachable!("the configuration is required without a command"),
-        };
-        match outcome {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                let code = error.exit_code();
-                tracing::error!(exit_code = code, "{error}");
-                ExitCode::from(code)
-            }
         }
     }
+
+    /// Leaves the termination message.
+    fn end(&self, termination: &Termination) -> ExitCode {
+        if let Some(path) = &self.termination_message
+            && let Err(error) = termination.write(path)
+        {
+            tracing::warn!("cannot write the termination message {}: {error}", path.display());
+        }
+        ExitCode::from(termination.exit_code)
+    }
+}
+
+/// Plays the role that the configuration at `path` says, to the end.
+fn play(path: &Path) -> Termination {
+    let config = match PartyConfig::load(path) {
+        Ok(config) => config,
+        Err(error) => return Termination::failure(None, report(&error.into())),
+    };
+    match run::run(&config) {
+        Ok(result) => Termination::success(config.role, result),
+        Err(error) => Termination::failure(Some(config.role), report(&error)),
+    }
+}
+
+/// Logs an error.
+fn report(error: &RunError) -> Failure {
+    let failure = error.failure();
+    tracing::error!(exit_code = failure.reason.exit_code(), "{error}");
+    failure
 }
 
 #[cfg(test)]

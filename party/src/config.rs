@@ -65,6 +65,9 @@ pub struct PartyConfig {
     /// What to infer and measure; in place of `player` for the client of a network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workload: Option<Workload>,
+    /// How to watch this party.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub telemetry: Option<Telemetry>,
 }
 
 /// A session id in hexadecimal.
@@ -343,7 +346,8 @@ pub struct Workload {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accuracy: Option<AccuracyWorkload>,
     /// Where to write the result, JSON.
-    pub result: PathBuf,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<PathBuf>,
 }
 
 /// What the secure outputs are scored against.
@@ -354,8 +358,21 @@ pub struct AccuracyWorkload {
     pub samples: usize,
     /// Their labels in the idx format of MNIST, gzipped or not.
     pub labels: PathBuf,
-    /// What the network says in the clear: a safetensors file with `logits`, `[images, classes]`, F32.
-    pub reference: PathBuf,
+    /// What the network says in the clear: a safetensors file with `logits`, `[images, classes]`,
+    /// F32. Without it, because nobody has the weights in the clear, say, outputs are scored
+    /// against the labels alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<PathBuf>,
+}
+
+/// How to watch a party.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Telemetry {
+    /// Where to answer HTTP requests for `/healthz`, `/readyz` and `/metrics`; nowhere
+    /// without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<SocketAddr>,
 }
 
 /// What is wrong with a configuration.

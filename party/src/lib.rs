@@ -17,4 +17,5 @@ pub mod run;
 mod stock;
 mod telemetry;
 pub mod tensors;
+pub mod termination;
 mod workload;

@@ -46,7 +46,7 @@ impl<'config> Part<'config> {
             let inputs = Inputs::load(workload, plan)?;
             let accuracy = workload.accuracy.as_ref();
             let expected = accuracy.map(|a| Expected::load(a, &inputs, plan)).transpose()?;
-            check_place(&workload.result)?;
+            workload.result.as_deref().map_or(Ok(()), check_place)?;
             return Ok(Self::Infers(workload, inputs, expected));
         }
         let task = config.player.clone().unwrap_or_default();
@@ -73,17 +73,17 @@ fn check_place(path: &Path) -> Result<(), DataError> {
     files::check_place(path).map_err(|source| DataError::Write { path: path.into(), source })
 }
 
-/// Plays `name` to the end.
+/// Plays `name` to the end. The player that commands returns what it measured.
 pub(crate) fn play<R: Ring>(
     config: &PartyConfig,
     plan: &Arc<Plan>,
     name: Name,
     part: Part<'_>,
     links: &mut [Link],
-) -> Result<(), RunError> {
+) -> Result<Option<RunResult>, RunError> {
     match part {
         Part::Infers(workload, inputs, expected) => {
-            infer::<R>(config, plan, workload, &inputs, expected.as_ref(), links)
+            infer::<R>(config, plan, workload, &inputs, expected.as_ref(), links).map(Some)
         }
         Part::Plays(task, brought) => {
             let inputs = brought.tensors(0);
@@ -91,11 +91,11 @@ pub(crate) fn play<R: Ring>(
             drop(inputs);
             if !plan.takes_part(name) {
                 tracing::info!("handed over what it brings");
-                return Ok(());
+                return Ok(None);
             }
             let outputs = task.outputs.as_deref();
             let mut learnt = outputs.map(|path| Learnt::new(path, plan.graph(), name));
-            if plan.driver() == name {
+            let result = if plan.driver() == name {
                 let series = Series {
                     warmup: task.warmup.unwrap_or(0),
                     timed: task.evaluations.unwrap_or(1),
@@ -103,20 +103,19 @@ pub(crate) fn play<R: Ring>(
                 };
                 let (measured, evaluations) = drive(player, series, &brought, &mut learnt)?;
                 let reports = reports(links)?;
-                if let Some(path) = &task.result {
-                    let result = summarise(config, plan, series, &measured, &reports, evaluations);
-                    write_result(path, &result)?;
-                }
+                let result = summarise(config, plan, series, &measured, &reports, evaluations);
+                write_result(task.result.as_deref(), &result)?;
+                Some(result)
             } else {
                 let evaluations = follow(player, &brought, &mut learnt)?;
                 tracing::info!(evaluations, "took part in all evaluations");
+                None
+            };
+            if let Some(learnt) = learnt {
+                let refuse = |source| RunError::Write { path: learnt.path().into(), source };
+                learnt.write().map_err(refuse)?;
             }
-            match learnt {
-                Some(learnt) => learnt
-                    .write()
-                    .map_err(|source| RunError::Write { path: learnt.path().into(), source }),
-                None => Ok(()),
-            }
+            Ok(result)
         }
     }
 }
@@ -231,7 +230,7 @@ fn infer<R: Ring>(
     inputs: &Inputs,
     expected: Option<&Expected>,
     links: &mut [Link],
-) -> Result<(), RunError> {
+) -> Result<RunResult, RunError> {
     let batch = config.computation.batch();
     let nothing = Tensors::new();
     let mut client = Player::<R, _>::set_up(plan.clone(), Name::CLIENT, &nothing, servers(links))?;
@@ -254,7 +253,8 @@ fn infer<R: Ring>(
         for image in first..samples.min(first + batch) {
             let row = |at: usize| at * classes..(at + 1) * classes;
             let secure = logits.map(|logits| &logits.as_slice()[row(image - first)]);
-            counter.add(expected.labels[image], &expected.logits[row(image)], secure);
+            let plaintext = expected.logits.as_ref().map(|logits| &logits[row(image)]);
+            counter.add(expected.labels[image], plaintext, secure);
         }
         let done = samples.min(first + batch) as u64;
         Progress { stage: Stage::Accuracy, done, of: samples as u64 }.tell(&mut told);
@@ -268,7 +268,8 @@ fn infer<R: Ring>(
         accuracy,
         ..summarise(config, plan, series, &measured, &reports(links)?, evaluations)
     };
-    write_result(&workload.result, &result)
+    write_result(workload.result.as_deref(), &result)?;
+    Ok(result)
 }
 
 /// Commands and measures a graph's evaluations.
@@ -366,8 +367,9 @@ fn summarise(
     }
 }
 
-/// Writes the result so that a reader sees all of it or none.
-fn write_result(path: &Path, result: &RunResult) -> Result<(), RunError> {
+/// Writes the result, if it has a place, so that a reader sees all of it or none.
+fn write_result(path: Option<&Path>, result: &RunResult) -> Result<(), RunError> {
+    let Some(path) = path else { return Ok(()) };
     let refuse = |source: std::io::Error| RunError::Write { path: path.into(), source };
     let json = serde_json::to_vec_pretty(result).map_err(|error| refuse(error.into()))?;
     files::write_whole(path, &json).map_err(refuse)

@@ -86,29 +86,34 @@ impl Latency {
     }
 }
 
-/// Secure outputs against labels and against the same network in the clear.
+/// Secure outputs against labels, and against the same network in the clear where that is known.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Accuracy {
     /// Images scored.
     pub samples: usize,
     /// Part that the network gets right in the clear.
-    pub plaintext: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plaintext: Option<f64>,
     /// Part that the secure computation gets right.
     pub secure: f64,
     /// Part where both predict the same class.
-    pub agreement: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agreement: Option<f64>,
     /// Mean over the images of `KL(P || Q)`, nats: `P` is the softmax of the
     /// logits in the clear, `Q` that of the secure ones.
-    pub mean_kl_divergence: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mean_kl_divergence: Option<f64>,
 }
 
 /// Adds up [`Accuracy`] image by image.
 #[derive(Clone, Debug, Default)]
 pub struct AccuracyCounter {
     samples: usize,
-    plaintext: usize,
     secure: usize,
+    /// Images of which the logits in the clear are known.
+    compared: usize,
+    plaintext: usize,
     agreement: usize,
     divergence: f64,
 }
@@ -117,16 +122,19 @@ pub struct AccuracyCounter {
 const SMALLEST_PROBABILITY: f64 = 1e-12;
 
 impl AccuracyCounter {
-    /// Scores one image. `secure` is `None` where the output was out of range:
-    /// no prediction, counted as wrong and as divergent as can be.
-    pub fn add(&mut self, label: u8, plaintext: &[f32], secure: Option<&[f64]>) {
-        let plaintext: Vec<f64> = plaintext.iter().map(|&x| f64::from(x)).collect();
-        let expected = argmax(&plaintext);
+    /// Scores one image. `plaintext` is there for all images or for none. `secure` is
+    /// `None` where the output was out of range: no prediction, counted as wrong and as
+    /// divergent as can be.
+    pub fn add(&mut self, label: u8, plaintext: Option<&[f32]>, secure: Option<&[f64]>) {
         let found = secure.and_then(argmax::<f64>);
         let label = usize::from(label);
         self.samples += 1;
-        self.plaintext += usize::from(expected == Some(label));
         self.secure += usize::from(found == Some(label));
+        let Some(plaintext) = plaintext else { return };
+        let plaintext: Vec<f64> = plaintext.iter().map(|&x| f64::from(x)).collect();
+        let expected = argmax(&plaintext);
+        self.compared += 1;
+        self.plaintext += usize::from(expected == Some(label));
         self.agreement += usize::from(found.is_some() && found == expected);
         let p = softmax(&plaintext);
         let q = secure.map_or_else(|| vec![0.0; p.len()], softmax);
@@ -136,13 +144,13 @@ impl AccuracyCounter {
     /// The means so far.
     #[must_use]
     pub fn finish(&self) -> Accuracy {
-        let n = self.samples.max(1) as f64;
+        let compared = |sum: f64| (self.compared > 0).then(|| sum / self.compared as f64);
         Accuracy {
             samples: self.samples,
-            plaintext: self.plaintext as f64 / n,
-            secure: self.secure as f64 / n,
-            agreement: self.agreement as f64 / n,
-            mean_kl_divergence: self.divergence / n,
+            plaintext: compared(self.plaintext as f64),
+            secure: self.secure as f64 / self.samples.max(1) as f64,
+            agreement: compared(self.agreement as f64),
+            mean_kl_divergence: compared(self.divergence),
         }
     }
 }
@@ -207,14 +215,34 @@ mod tests {
     #[test]
     fn accuracy_counts_each_image_once() {
         let mut counter = AccuracyCounter::default();
-        counter.add(1, &[0.0, 1.0], Some(&[0.0, 1.0]));
-        counter.add(1, &[0.0, 1.0], Some(&[1.0, 0.0]));
-        counter.add(0, &[0.0, 1.0], Some(&[0.5, 0.25]));
-        counter.add(1, &[0.0, 1.0], None);
+        let plaintext = Some(&[0.0, 1.0][..]);
+        counter.add(1, plaintext, Some(&[0.0, 1.0]));
+        counter.add(1, plaintext, Some(&[1.0, 0.0]));
+        counter.add(0, plaintext, Some(&[0.5, 0.25]));
+        counter.add(1, plaintext, None);
         let accuracy = counter.finish();
-        assert_eq!(accuracy.samples, 4);
-        assert_eq!((accuracy.plaintext, accuracy.secure, accuracy.agreement), (0.75, 0.5, 0.25));
-        assert!(accuracy.mean_kl_divergence > 5.0, "a failed output is not forgotten");
+        assert_eq!((accuracy.samples, accuracy.secure), (4, 0.5));
+        assert_eq!((accuracy.plaintext, accuracy.agreement), (Some(0.75), Some(0.25)));
+        assert!(accuracy.mean_kl_divergence > Some(5.0), "a failed output is not forgotten");
+    }
+
+    #[test]
+    fn without_logits_in_the_clear_labels_are_what_counts() {
+        let mut counter = AccuracyCounter::default();
+        counter.add(1, None, Some(&[0.0, 1.0]));
+        counter.add(1, None, None);
+        let accuracy = counter.finish();
+        let (samples, secure) = (2, 0.5);
+        let expected = Accuracy {
+            samples,
+            secure,
+            plaintext: None,
+            agreement: None,
+            mean_kl_divergence: None,
+        };
+        assert_eq!(accuracy, expected);
+        let json = serde_json::to_string(&accuracy).unwrap();
+        assert_eq!(json, r#"{"samples":2,"secure":0.5}"#);
     }
 
     #[test]

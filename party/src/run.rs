@@ -13,8 +13,10 @@ use spdz::role::{self, Producer, Server, ServerLinks, report_tag};
 use crate::config::{ConfigError, PartyConfig};
 use crate::net::{self, ConnectError, Link};
 use crate::player::{self, Part};
+use crate::result::RunResult;
 use crate::stock::{Bounded, Disk};
 use crate::tensors::{TensorError, TooMuch};
+use crate::termination::{Failure, Reason};
 use crate::workload::DataError;
 
 pub use crate::player::{Progress, Stage};
@@ -69,11 +71,6 @@ pub enum RunError {
     },
 }
 
-const INTERNAL: u8 = 1;
-const INPUT: u8 = 2;
-const DISAGREEMENT: u8 = 3;
-const PEER_LOST: u8 = 4;
-
 impl RunError {
     /// What the peers are told. Nothing about this party's own files and values.
     fn public_reason(&self) -> String {
@@ -90,53 +87,68 @@ impl RunError {
         }
     }
 
-    /// The exit code of the process; `party --help` lists them.
-    #[must_use]
-    pub fn exit_code(&self) -> u8 {
+    /// What kind of failure it is, and with [`Reason::PeerLost`] whose.
+    fn kind(&self) -> (Reason, Option<Role>) {
         let fault = |fault: &ChannelFault| match fault {
-            ChannelFault::Lost { .. }
-            | ChannelFault::Deadline { .. }
-            | ChannelFault::Unread { .. }
-            | ChannelFault::Aborted { disagreement: false, .. } => PEER_LOST,
+            ChannelFault::Lost { peer, .. }
+            | ChannelFault::Deadline { peer, .. }
+            | ChannelFault::Unread { peer, .. }
+            | ChannelFault::Aborted { disagreement: false, peer, .. } => {
+                (Reason::PeerLost, Some(*peer))
+            }
             ChannelFault::Aborted { disagreement: true, .. }
             | ChannelFault::Tag { .. }
             | ChannelFault::Length { .. }
-            | ChannelFault::Envelope { .. } => DISAGREEMENT,
+            | ChannelFault::Envelope { .. } => (Reason::Disagreement, None),
         };
-        match self {
+        let reason = match self {
+            Self::Connect(ConnectError::Absent { peer, .. }) => {
+                return (Reason::PeerLost, Some(*peer));
+            }
+            Self::Connect(ConnectError::Handshake { fault: found, .. }) => return fault(found),
+            Self::Role(role::Error::Channel { error, .. }) => return fault(&error.fault),
             Self::Config(_)
             | Self::Tensors { .. }
             | Self::Data(_)
             | Self::TooMuch(_)
-            | Self::Stock { .. } => INPUT,
-            Self::Connect(error) => match error {
-                ConnectError::Config(_)
-                | ConnectError::Identity(_)
-                | ConnectError::Listen { .. } => INPUT,
-                ConnectError::Runtime(_) => INTERNAL,
-                ConnectError::Absent { .. } => PEER_LOST,
-                ConnectError::Refused { .. } | ConnectError::Mismatch { .. } => DISAGREEMENT,
-                ConnectError::Handshake { fault: found, .. } => fault(found),
-            },
-            Self::Role(role::Error::Channel { error, .. }) => fault(&error.fault),
-            Self::Role(role::Error::Command { .. }) => DISAGREEMENT,
+            | Self::Stock { .. } => Reason::BadInput,
+            Self::Connect(
+                ConnectError::Config(_) | ConnectError::Identity(_) | ConnectError::Listen { .. },
+            ) => Reason::BadInput,
+            Self::Connect(ConnectError::Runtime(_)) => Reason::Internal,
+            Self::Connect(ConnectError::Refused { .. } | ConnectError::Mismatch { .. }) => {
+                Reason::Disagreement
+            }
+            Self::Role(role::Error::Command { .. }) => Reason::Disagreement,
             Self::Role(
                 role::Error::Range { .. }
                 | role::Error::OutputRange { .. }
                 | role::Error::Local(_)
                 | role::Error::Stock(_),
-            ) => INPUT,
-            Self::Threads(_) | Self::NoRandomness(_) | Self::Write { .. } => INTERNAL,
-        }
+            ) => Reason::BadInput,
+            Self::Threads(_) | Self::NoRandomness(_) | Self::Write { .. } => Reason::Internal,
+        };
+        (reason, None)
+    }
+
+    fn is_disagreement(&self) -> bool {
+        self.kind().0 == Reason::Disagreement
+    }
+
+    /// What whoever started this party is told of it.
+    #[must_use]
+    pub fn failure(&self) -> Failure {
+        let (reason, peer) = self.kind();
+        Failure { reason, message: self.to_string(), peer }
     }
 }
 
 /// Runs the party that `config` describes; once in a process, since the threads are started
-/// once.
+/// once. The player that commands returns what it measured.
 ///
 /// # Errors
 /// Whatever keeps the run from completing; the peers are told.
-pub fn run(config: &PartyConfig) -> Result<(), RunError> {
+pub fn run(config: &PartyConfig) -> Result<Option<RunResult>, RunError> {
     let plan = Arc::new(config.computation.plan()?);
     // Files first: a party that cannot do its part should not keep others waiting.
     let part = match config.role {
@@ -159,7 +171,7 @@ pub fn run(config: &PartyConfig) -> Result<(), RunError> {
         NumberFormat::Int100 => play::<Int100>(config, &plan, part, disk, &mut links),
     };
     match outcome {
-        Ok(()) => {
+        Ok(result) => {
             let closed = net::close(links, config.deadlines.message());
             // Only a player that hands over its part and leaves does so while others
             // still depend on what it sent.
@@ -167,10 +179,10 @@ pub fn run(config: &PartyConfig) -> Result<(), RunError> {
                 closed.map_err(parting)?;
             }
             tracing::info!(role = %config.role, "done");
-            Ok(())
+            Ok(result)
         }
         Err(error) => {
-            net::give_up(links, &error.public_reason(), error.exit_code() == DISAGREEMENT);
+            net::give_up(links, &error.public_reason(), error.is_disagreement());
             Err(error)
         }
     }
@@ -192,20 +204,20 @@ fn play<R: Ring>(
     part: Option<(Name, Part<'_>)>,
     disk: Option<Disk>,
     links: &mut Vec<Link>,
-) -> Result<(), RunError> {
+) -> Result<Option<RunResult>, RunError> {
     match (config.role, part) {
-        (Role::Server0, _) => serve::<R>(config, plan, Side::Zero, disk, links),
-        (Role::Server1, _) => serve::<R>(config, plan, Side::One, disk, links),
-        (_, Some((name, part))) => player::play::<R>(config, plan, name, part, links),
+        (Role::Server0, _) => serve::<R>(config, plan, Side::Zero, disk, links)?,
+        (Role::Server1, _) => serve::<R>(config, plan, Side::One, disk, links)?,
+        (_, Some((name, part))) => return player::play::<R>(config, plan, name, part, links),
         (_, None) => {
             let (root, session) = (Seed::fresh()?, config.session.0);
             let mut producer =
                 Producer::<R, _>::set_up(plan.clone(), session, &root, servers(links))?;
             let evaluations = producer.serve()?;
             tracing::info!(evaluations, "made all randomness");
-            Ok(())
         }
     }
+    Ok(None)
 }
 
 /// The links to the two servers, in their order.
@@ -263,8 +275,7 @@ fn serve<R: Ring>(
         Err(error) => {
             // The caller tells the others.
             let error = RunError::from(error);
-            let disagreement = error.exit_code() == DISAGREEMENT;
-            net::give_up(departing, &error.public_reason(), disagreement);
+            net::give_up(departing, &error.public_reason(), error.is_disagreement());
             return Err(error);
         }
     };

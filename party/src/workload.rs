@@ -124,8 +124,8 @@ impl Inputs {
 pub(crate) struct Expected {
     pub(crate) samples: usize,
     pub(crate) labels: Vec<u8>,
-    /// `[samples, classes]`.
-    pub(crate) logits: Vec<f32>,
+    /// What the network says in the clear, `[samples, classes]`, if that is known.
+    pub(crate) logits: Option<Vec<f32>>,
     pub(crate) classes: usize,
 }
 
@@ -150,24 +150,28 @@ impl Expected {
                 expected: format!("{samples} images with labels (accuracy.samples)"),
             });
         }
-        let path = &workload.reference;
-        let bytes = read(path)?;
-        let content = |found: String| DataError::Content {
-            path: path.clone(),
-            found,
-            expected: format!("a tensor `logits` of F32, [at least {samples}, {classes}]"),
-        };
-        let file = SafeTensors::deserialize(&bytes)
-            .map_err(|error| content(format!("no safetensors ({error})")))?;
-        let tensor = file.tensor("logits").map_err(|_| content("no tensor `logits`".into()))?;
-        let shape_fits =
-            matches!(tensor.shape(), [rows, columns] if *rows >= samples && *columns == classes);
-        if tensor.dtype() != Dtype::F32 || !shape_fits {
-            return Err(content(format!("{:?} of {:?}", tensor.dtype(), tensor.shape())));
-        }
-        let values = tensor.data().as_chunks::<4>().0.iter();
-        let logits =
-            values.take(samples * classes).map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        let reference = workload.reference.as_ref();
+        let logits = reference.map(|path| read_logits(path, samples, classes)).transpose()?;
         Ok(Self { samples, labels, logits, classes })
     }
+}
+
+/// What a network says in the clear of so many images.
+fn read_logits(path: &Path, samples: usize, classes: usize) -> Result<Vec<f32>, DataError> {
+    let bytes = read(path)?;
+    let content = |found: String| DataError::Content {
+        path: path.into(),
+        found,
+        expected: format!("a tensor `logits` of F32, [at least {samples}, {classes}]"),
+    };
+    let file = SafeTensors::deserialize(&bytes)
+        .map_err(|error| content(format!("no safetensors ({error})")))?;
+    let tensor = file.tensor("logits").map_err(|_| content("no tensor `logits`".into()))?;
+    let shape_fits =
+        matches!(tensor.shape(), [rows, columns] if *rows >= samples && *columns == classes);
+    if tensor.dtype() != Dtype::F32 || !shape_fits {
+        return Err(content(format!("{:?} of {:?}", tensor.dtype(), tensor.shape())));
+    }
+    let values = tensor.data().as_chunks::<4>().0.iter();
+    Ok(values.take(samples * classes).map(|bytes| f32::from_le_bytes(*bytes)).collect())
 }

@@ -180,6 +180,7 @@ pub fn configure(job: &Job, folder: &Path) -> Result<Vec<PartyConfig>, LaunchErr
                     _ => None,
                 },
                 workload: job.workload.clone().filter(|_| role == Role::CLIENT),
+                telemetry: None,
             })
         })
         .collect()
