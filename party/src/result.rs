@@ -1,19 +1,22 @@
 //! What a run reports: the same JSON on one machine and in a cluster.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use spdz::plan::{NumberFormat, Truncation};
 
 use crate::config::OfflineMode;
 
 /// The result of one run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RunResult {
     /// The name of the network, or of whatever graph was computed.
     pub network: String,
     /// The number format.
+    #[schemars(with = "String")]
     pub format: NumberFormat,
     /// The truncation.
+    #[schemars(with = "String")]
     pub truncation: Truncation,
     /// Inputs of one inference; 1 for a graph that is no network.
     pub batch_size: usize,
@@ -42,7 +45,7 @@ pub struct RunResult {
 }
 
 /// A latency over repetitions, milliseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Latency {
     /// Mean.
@@ -87,7 +90,7 @@ impl Latency {
 }
 
 /// Secure outputs against labels, and against the same network in the clear where that is known.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Accuracy {
     /// Images scored.

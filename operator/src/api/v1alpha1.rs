@@ -1,0 +1,756 @@
+//! `secureinference.dev/v1alpha1`: what users write and what they read back.
+//!
+//! The documentation of these types is what `kubectl explain` shows.
+
+#![expect(unreachable_pub, reason = "the derived schema repeats types in a function")]
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{LocalObjectReference, ResourceRequirements, Toleration, Volume};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
+use kube::{CustomResource, CustomResourceExt, KubeSchema};
+use party::result::RunResult;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use spdz::plan::{NumberFormat, Truncation};
+
+/// Longest name of a resource, bytes: names of its Services have room for the attempt
+/// and the role within the 63 of a DNS label.
+pub const MAX_NAME_BYTES: usize = 48;
+
+/// Longest graph, bytes: a party's configuration fits into a Secret.
+pub const MAX_GRAPH_BYTES: usize = 512 << 10;
+
+/// One private inference, measured: whose weights, which images, in which number format, on
+/// which nodes. The operator runs its parties as pods and writes what they measured into the
+/// status.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[kube(
+    group = "secureinference.dev",
+    version = "v1alpha1",
+    kind = "SecureInference",
+    plural = "secureinferences",
+    shortname = "si",
+    category = "all",
+    namespaced,
+    status = "SecureInferenceStatus",
+    derive = "PartialEq",
+    doc = "A private inference between parties that trust each other with nothing but their part in the protocol: two servers and a producer of randomness compute on secret shares of a model owner's weights and a client's images. The operator runs each party as a pod and reports how long it took, how right it was and what it cost.",
+    validation = Rule::new("self.metadata.name.size() <= 48 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name must be at most 48 lower-case letters, digits and inner hyphens, and start with a letter: the parties' Services are named after it"),
+    printcolumn(name = "Network", type_ = "string", json_path = ".status.network", description = "What is computed."),
+    printcolumn(name = "Format", type_ = "string", json_path = ".spec.numberFormat", description = "The number format."),
+    printcolumn(name = "Batch", type_ = "integer", json_path = ".spec.workload.batchSize", description = "Inputs of one inference."),
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase", description = "How far it is."),
+    printcolumn(name = "Combined", type_ = "string", json_path = ".status.summary.combined", description = "Mean time of an inference, offline and online."),
+    printcolumn(name = "Online", type_ = "string", json_path = ".status.summary.online", description = "Mean time of its online part."),
+    printcolumn(name = "Accuracy", type_ = "string", json_path = ".status.summary.accuracy", description = "Part of the test set that the private inference gets right."),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Attempt", type_ = "integer", json_path = ".status.attempt", priority = "1", description = "Which attempt runs, or ran last."),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.failure.reason", priority = "1", description = "Why the last failed attempt failed.")
+)]
+#[x_kube(
+    validation = Rule::new("self.model == oldSelf.model").message("spec.model cannot be changed; delete the resource and create it again"),
+    validation = Rule::new("self.numberFormat == oldSelf.numberFormat").message("spec.numberFormat cannot be changed; delete the resource and create it again"),
+    validation = Rule::new("has(self.truncation) == has(oldSelf.truncation) && (!has(self.truncation) || self.truncation == oldSelf.truncation)").message("spec.truncation cannot be changed; delete the resource and create it again"),
+    validation = Rule::new("self.workload == oldSelf.workload").message("spec.workload cannot be changed; delete the resource and create it again"),
+    validation = Rule::new("self.parties == oldSelf.parties").message("spec.parties cannot be changed; delete the resource and create it again"),
+    validation = Rule::new("self.placement == oldSelf.placement").message("spec.placement cannot be changed; delete the resource and create it again"),
+    validation = Rule::new("has(self.telemetry) == has(oldSelf.telemetry) && (!has(self.telemetry) || self.telemetry == oldSelf.telemetry)").message("spec.telemetry cannot be changed; delete the resource and create it again"),
+    validation = Rule::new("self.networkPolicy == oldSelf.networkPolicy").message("spec.networkPolicy cannot be changed; delete the resource and create it again"),
+    validation = Rule::new("self.startDeadlineSeconds == oldSelf.startDeadlineSeconds && self.activeDeadlineSeconds == oldSelf.activeDeadlineSeconds").message("deadlines cannot be changed; delete the resource and create it again"),
+    validation = Rule::new("!has(self.model.graph) || !has(self.workload.accuracySamples) || self.workload.accuracySamples == 0").message("spec.workload.accuracySamples is for networks; a graph of one's own has no test set"),
+    validation = Rule::new("!has(self.model.graph) || self.workload.batchSize == 1").message("spec.workload.batchSize is for networks; the shapes of a graph are its own")
+)]
+pub struct SecureInferenceSpec {
+    /// What is computed, and whose weights it uses.
+    pub model: Model,
+    /// The numbers that shares are made of: `Int64` (integers modulo 2^64, the faster) or
+    /// `Int100` (the paper's ten residues, the more exact).
+    #[serde(default = "default_format")]
+    #[schemars(with = "FormatSchema")]
+    pub number_format: NumberFormat,
+    /// How products are brought back to the format's precision: `Local` (without a message;
+    /// wrong with a small probability) or `Interactive` (one round; never wrong). Without it
+    /// what the paper does: `Local` for `Int64`, `Interactive` for `Int100`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<TruncationSchema>")]
+    pub truncation: Option<Truncation>,
+    /// How much is inferred and measured.
+    #[serde(default)]
+    pub workload: Workload,
+    /// How the parties' pods are made.
+    #[serde(default)]
+    pub parties: Parties,
+    /// How the parties are spread over nodes.
+    #[serde(default)]
+    pub placement: Placement,
+    /// Where the parties send traces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub telemetry: Option<Telemetry>,
+    /// Whether NetworkPolicies close everything but the protocol's own connections, metrics
+    /// and traces.
+    #[serde(default = "yes")]
+    pub network_policy: bool,
+    /// All parties must be ready this many seconds after their pods were made, or the run has
+    /// failed. Waiting for other runs to get their pods onto nodes does not count.
+    #[serde(default = "default_start_deadline")]
+    #[schemars(range(min = 1, max = 86_400))]
+    pub start_deadline_seconds: u32,
+    /// The run must be complete this many seconds after its first attempt began, all attempts
+    /// together, or it has failed.
+    #[serde(default = "default_active_deadline")]
+    #[schemars(range(min = 1, max = 604_800))]
+    pub active_deadline_seconds: u32,
+    /// How many further attempts follow a failed one. An attempt is of all parties together:
+    /// none is ever restarted alone, since what masks shares may be used only once.
+    #[serde(default = "default_backoff_limit")]
+    #[schemars(range(min = 0, max = 100))]
+    pub backoff_limit: u32,
+    /// How long the resource is kept once it is finished; without it, until it is deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_after_finished: Option<TtlAfterFinished>,
+    /// Ends the attempt that runs and begins no other; false again begins a new one.
+    #[serde(default)]
+    pub suspend: bool,
+}
+
+impl Default for SecureInferenceSpec {
+    /// What is left out, with a model that is yet to be chosen.
+    fn default() -> Self {
+        Self {
+            model: Model::default(),
+            number_format: default_format(),
+            truncation: None,
+            workload: Workload::default(),
+            parties: Parties::default(),
+            placement: Placement::default(),
+            telemetry: None,
+            network_policy: yes(),
+            start_deadline_seconds: default_start_deadline(),
+            active_deadline_seconds: default_active_deadline(),
+            backoff_limit: default_backoff_limit(),
+            ttl_after_finished: None,
+            suspend: false,
+        }
+    }
+}
+
+/// The values of a number format, for the schema.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "only its schema is used")]
+enum FormatSchema {
+    Int64,
+    Int100,
+}
+
+/// The values of a truncation, for the schema.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "only its schema is used")]
+enum TruncationSchema {
+    Local,
+    Interactive,
+}
+
+fn default_format() -> NumberFormat {
+    NumberFormat::Int64
+}
+
+fn default_start_deadline() -> u32 {
+    300
+}
+
+fn default_active_deadline() -> u32 {
+    1800
+}
+
+fn default_backoff_limit() -> u32 {
+    2
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// What is computed: exactly one of `builtin`, `volume` and `graph`.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("[has(self.builtin), has(self.volume), has(self.graph)].exists_one(given, given)").message("spec.model needs exactly one of builtin, volume and graph"))]
+pub struct Model {
+    /// A network of the paper, with the weights that come with the toolkit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub builtin: Option<Network>,
+    /// A network of the paper, with the model owner's own weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<ModelVolume>,
+    /// A computation of the user's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub graph: Option<GraphModel>,
+}
+
+/// The paper's networks (its Figure 3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Network {
+    /// Three dense layers.
+    A,
+    /// One convolution and two dense layers.
+    B,
+    /// Two convolutions and two dense layers.
+    C,
+}
+
+impl Network {
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::A => "A",
+            Self::B => "B",
+            Self::C => "C",
+        }
+    }
+}
+
+/// Weights on a volume that only the model owner's pod mounts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ModelVolume {
+    /// The network whose weights they are.
+    pub network: Network,
+    /// The safetensors file on the volume, relative to its top.
+    #[schemars(length(min = 1, max = 1024))]
+    pub path: String,
+    /// The volume, as in a pod; it is mounted read-only.
+    pub source: VolumeSource,
+}
+
+/// A computation of named players.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GraphModel {
+    /// The graph in its serialised form, YAML or JSON; `bench run --help` explains it.
+    #[schemars(length(min = 1, max = 524_288))]
+    pub definition: String,
+    /// What its players bring and where they keep what they learn, by the player's name.
+    #[serde(default)]
+    #[schemars(extend("maxProperties" = 64))]
+    pub players: BTreeMap<String, Player>,
+}
+
+/// What a player of a graph brings, and where it keeps what it learns.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Player {
+    /// A volume that only this player's pod mounts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<VolumeSource>,
+    /// The safetensors file on it with what the player brings, relative to its top.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub inputs: Option<String>,
+    /// The safetensors file to write on it with what the player learns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub outputs: Option<String>,
+    /// How this player's pod differs from the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<PodSettings>,
+}
+
+/// How much is inferred and measured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Workload {
+    /// Inputs of one inference.
+    #[schemars(range(min = 1, max = 1024))]
+    pub batch_size: u32,
+    /// Inferences before the timed ones.
+    #[schemars(range(min = 0, max = 100_000))]
+    pub warmup: u32,
+    /// Timed inferences.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub repetitions: u32,
+    /// When the producer makes randomness: `Inline`, within each inference's time, or `Ahead`,
+    /// for all timed inferences before the first.
+    pub offline: Offline,
+    /// Images of the test set that are scored after the timed inferences, from the first; 0
+    /// for none. Without it, all 10000 for a network.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 10_000))]
+    pub accuracy_samples: Option<u32>,
+}
+
+impl Default for Workload {
+    fn default() -> Self {
+        Self {
+            batch_size: 1,
+            warmup: 5,
+            repetitions: 100,
+            offline: Offline::Inline,
+            accuracy_samples: None,
+        }
+    }
+}
+
+/// When randomness is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Offline {
+    /// Within each inference's time.
+    #[default]
+    Inline,
+    /// For all timed inferences before the first.
+    Ahead,
+}
+
+/// How the parties' pods are made. What is set for one role replaces what is set for all.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Parties {
+    /// The image of all parties; without it the operator's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub image: Option<String>,
+    /// When nodes pull the image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_pull_policy: Option<ImagePullPolicy>,
+    /// Secrets in this namespace with the credentials for pulling it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
+    pub image_pull_secrets: Option<Vec<LocalObjectReference>>,
+    /// How many threads each server and the producer divide large products among; without it
+    /// as many as its container has cores.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 256))]
+    pub threads: Option<u32>,
+    /// What each container asks of its node and may not exceed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resources: Option<ResourceRequirements>,
+    /// Labels that all nodes must have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("maxProperties" = 64))]
+    pub node_selector: Option<BTreeMap<String, String>>,
+    /// Taints of nodes that all parties tolerate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub tolerations: Option<Vec<Toleration>>,
+    /// The server that holds the first shares.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server0: Option<PodSettings>,
+    /// The server that holds the second shares.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server1: Option<PodSettings>,
+    /// The producer of randomness.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub producer: Option<PodSettings>,
+    /// The owner of a network's weights.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model_owner: Option<PodSettings>,
+    /// The client of a network: it has the images, measures, and learns the predictions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client: Option<PodSettings>,
+}
+
+/// Settings of a party's pod.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodSettings {
+    /// What the container asks of its node and may not exceed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resources: Option<ResourceRequirements>,
+    /// Labels that its node must have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("maxProperties" = 64))]
+    pub node_selector: Option<BTreeMap<String, String>>,
+    /// Taints of nodes that it tolerates.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub tolerations: Option<Vec<Toleration>>,
+}
+
+/// When nodes pull an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ImagePullPolicy {
+    /// At every start.
+    Always,
+    /// If the node does not have it.
+    IfNotPresent,
+    /// Never: the node must have it.
+    Never,
+}
+
+impl ImagePullPolicy {
+    /// As a pod spells it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Always => "Always",
+            Self::IfNotPresent => "IfNotPresent",
+            Self::Never => "Never",
+        }
+    }
+}
+
+/// How the parties are spread.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Placement {
+    /// Whether no two parties of the run share a node: `None` does not care, `Preferred` tries,
+    /// `Required` waits.
+    pub spread: Spread,
+    /// The node label that tells what counts as apart: nodes, zones, regions.
+    #[schemars(length(min = 1, max = 317))]
+    pub topology_key: String,
+}
+
+impl Default for Placement {
+    fn default() -> Self {
+        Self { spread: Spread::Preferred, topology_key: "kubernetes.io/hostname".into() }
+    }
+}
+
+/// How much it matters that parties are apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Spread {
+    /// Not at all.
+    None,
+    /// They are apart where that is possible.
+    Preferred,
+    /// They wait until they can be apart.
+    Required,
+}
+
+/// Where traces go.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Telemetry {
+    /// The collector of traces, OTLP over gRPC: `http://host:port`.
+    #[schemars(length(min = 1, max = 1024))]
+    pub otlp_endpoint: String,
+    /// The part of inferences that is traced.
+    #[serde(default = "all_of_it")]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub sampling_ratio: f64,
+}
+
+fn all_of_it() -> f64 {
+    1.0
+}
+
+/// How long a finished resource is kept, seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TtlAfterFinished {
+    /// After success; without it, until it is deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 31_536_000))]
+    pub succeeded: Option<u32>,
+    /// After failure; without it, until it is deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 31_536_000))]
+    pub failed: Option<u32>,
+}
+
+/// What became of it; the operator alone writes this.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SecureInferenceStatus {
+    /// The generation of the spec that this status is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// A summary of the conditions for people; programs read the conditions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phase: Option<Phase>,
+    /// `Accepted`, `PartiesReady`, `Complete`, `Failed` and `Suspended`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "conditions")]
+    pub conditions: Vec<Condition>,
+    /// What is computed: the network's name, or the graph's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
+    /// A digest of what may not change once the resource was accepted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spec_digest: Option<String>,
+    /// The number of the attempt that runs, or ran last; counted from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u32>,
+    /// Attempts that failed; at most `spec.backoffLimit` are followed by another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failed_attempts: Option<u32>,
+    /// When the first attempt began; after a suspension, the first since.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<MicroTime>,
+    /// When the attempt that runs began; absent while none does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attempt_start_time: Option<MicroTime>,
+    /// Seconds of `spec.startDeadlineSeconds` that attempts used which gave way to other runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_seconds_used: Option<u32>,
+    /// When all parties of the last attempt were ready.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ready_time: Option<MicroTime>,
+    /// When the run was complete, or had failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub completion_time: Option<MicroTime>,
+    /// The parties of the last attempt.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub parties: Vec<PartyStatus>,
+    /// Why the last failed attempt failed: the first party that did, and how.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+    /// What the run measured, exactly as a run on one machine reports it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub results: Option<RunResult>,
+    /// Some of the results as people read them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub summary: Option<Summary>,
+}
+
+/// How far a run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum Phase {
+    /// Nothing runs yet.
+    Pending,
+    /// Pods of an attempt are being started.
+    Starting,
+    /// All parties are ready.
+    Running,
+    /// The results are there.
+    Succeeded,
+    /// There will be no further attempt.
+    Failed,
+    /// It waits until `spec.suspend` is false.
+    Suspended,
+}
+
+impl Phase {
+    /// All phases.
+    pub const ALL: [Self; 6] = [
+        Self::Pending,
+        Self::Starting,
+        Self::Running,
+        Self::Succeeded,
+        Self::Failed,
+        Self::Suspended,
+    ];
+}
+
+impl std::fmt::Display for Phase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Pending => "Pending",
+            Self::Starting => "Starting",
+            Self::Running => "Running",
+            Self::Succeeded => "Succeeded",
+            Self::Failed => "Failed",
+            Self::Suspended => "Suspended",
+        })
+    }
+}
+
+/// One party of the last attempt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PartyStatus {
+    /// Its role: `server0`, `server1`, `producer`, or a player's name.
+    pub role: String,
+    /// Its pod.
+    pub pod: String,
+    /// The pod's unique id.
+    pub uid: String,
+    /// The node that it is on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// How far it is.
+    pub phase: PartyPhase,
+    /// What it waits for, or how it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// When its pod was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_at: Option<Time>,
+    /// When its pod got a node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduled_at: Option<Time>,
+    /// When its container began to run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Time>,
+    /// When it was connected to all its peers; absent if it was done before the node looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_at: Option<Time>,
+    /// When its container ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Time>,
+    /// The exit code of its container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// How often its container was restarted: always 0, a party is never restarted alone.
+    pub restarts: i32,
+}
+
+/// How far a party is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum PartyPhase {
+    /// Its container does not run yet.
+    Pending,
+    /// Its container runs, and is not connected to all peers.
+    Started,
+    /// It is connected to all its peers.
+    Ready,
+    /// It is done.
+    Succeeded,
+    /// It failed.
+    Failed,
+    /// Its pod is gone, or about to go.
+    Lost,
+}
+
+/// Why an attempt failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Failure {
+    /// The attempt.
+    pub attempt: u32,
+    /// The party that failed first; absent if no party is to blame.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// Why, in one word.
+    pub reason: String,
+    /// The exit code of its container, if that ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// What it said.
+    pub message: String,
+}
+
+/// Some of the results as people read them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Summary {
+    /// Mean time of an inference, offline and online.
+    pub combined: String,
+    /// Mean time of its online part.
+    pub online: String,
+    /// Part of the test set that the private inference gets right.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<String>,
+}
+
+/// Conditions are a list by type, so that several writers do not lose each other's.
+fn conditions(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    let mut schema = generator.subschema_for::<Vec<Condition>>();
+    schema.insert("x-kubernetes-list-type".into(), "map".into());
+    schema.insert("x-kubernetes-list-map-keys".into(), serde_json::json!(["type"]));
+    schema
+}
+
+/// A volume as in a pod's `volumes`, without its name: any kind that the cluster knows.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct VolumeSource(pub serde_json::Map<String, serde_json::Value>);
+
+impl VolumeSource {
+    /// The volume under a name.
+    ///
+    /// # Errors
+    /// If it is not one kind of volume, or has fields that this kind does not have.
+    pub fn named(&self, name: &str) -> Result<Volume, String> {
+        let kinds: Vec<&str> = self.0.keys().map(String::as_str).collect();
+        let [kind] = kinds[..] else {
+            let kinds = kinds.join(", ");
+            return Err(format!(
+                "needs exactly one kind of volume, such as persistentVolumeClaim, found: {kinds}"
+            ));
+        };
+        let mut fields = self.0.clone();
+        fields.insert("name".into(), name.into());
+        let fields = serde_json::Value::Object(fields);
+        let volume: Volume = serde_json::from_value(fields.clone())
+            .map_err(|error| format!("is no volume of kind {kind}: {error}"))?;
+        // What the type does not know it drops.
+        if serde_json::to_value(&volume).is_ok_and(|kept| kept == fields) {
+            return Ok(volume);
+        }
+        Err(format!(
+            "is no volume of kind {kind}: it has an unknown or empty field, or the kind is unknown"
+        ))
+    }
+}
+
+impl JsonSchema for VolumeSource {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "VolumeSource".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "object",
+            "description": "A volume as in a pod's `volumes`, without its name: for example \
+                            `persistentVolumeClaim: {claimName: weights}` or \
+                            `configMap: {name: weights}`.",
+            "x-kubernetes-preserve-unknown-fields": true,
+        })
+    }
+}
+
+impl Parties {
+    /// The settings of a role's pod: its own where it has some, else those of all.
+    #[must_use]
+    pub fn settings(&self, own: Option<&PodSettings>) -> PodSettings {
+        let own = own.cloned().unwrap_or_default();
+        PodSettings {
+            resources: own.resources.or_else(|| self.resources.clone()),
+            node_selector: own.node_selector.or_else(|| self.node_selector.clone()),
+            tolerations: own.tolerations.or_else(|| self.tolerations.clone()),
+        }
+    }
+}
+
+impl SecureInference {
+    /// The CustomResourceDefinition, for servers that know CEL rules (1.25 and newer) or for
+    /// those that do not.
+    #[must_use]
+    pub fn definition(with_rules: bool) -> CustomResourceDefinition {
+        let mut definition = Self::crd();
+        for version in &mut definition.spec.versions {
+            if let Some(schema) =
+                version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut())
+            {
+                adapt(schema, with_rules);
+            }
+        }
+        definition
+    }
+}
+
+/// Makes a schema one that API servers take.
+fn adapt(schema: &mut JSONSchemaProps, with_rules: bool) {
+    if !with_rules {
+        schema.x_kubernetes_validations = None;
+    }
+    // API servers know the signed formats only; the range says the rest.
+    schema.format.take_if(|format| format.starts_with("uint"));
+    schema
+        .properties
+        .iter_mut()
+        .flat_map(BTreeMap::values_mut)
+        .for_each(|property| adapt(property, with_rules));
+    match &mut schema.items {
+        Some(JSONSchemaPropsOrArray::Schema(items)) => adapt(items, with_rules),
+        Some(JSONSchemaPropsOrArray::Schemas(items)) => {
+            items.iter_mut().for_each(|item| adapt(item, with_rules));
+        }
+        None => {}
+    }
+    match &mut schema.additional_properties {
+        Some(JSONSchemaPropsOrBool::Schema(values)) => adapt(values, with_rules),
+        // What the results' own type refuses; a structural schema prunes instead.
+        Some(JSONSchemaPropsOrBool::Bool(false)) => schema.additional_properties = None,
+        _ => {}
+    }
+}

@@ -1,0 +1,295 @@
+//! The command line of `operator`.
+
+use std::io::{IsTerminal, Write, stderr};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::{Args, Parser, Subcommand};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::ListParams;
+use kube::client::{Body, ClientBuilder};
+use kube::{Api, Client, Config};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::api::v1alpha1::SecureInference;
+use crate::controller::{self, Settings};
+use crate::leader::Election;
+use crate::metrics::Metrics;
+use crate::{manifests, requests, server};
+
+/// The longest that a request to the API server may take to connect.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// How long reconciles that are under way get after a signal to stop.
+const FAREWELL: Duration = Duration::from_secs(10);
+
+/// The Kubernetes operator of the secure-inference toolkit.
+///
+/// Turns each SecureInference resource into the pods of a private inference, follows
+/// them, and writes what they measured into the resource's status.
+#[derive(Debug, Parser)]
+#[command(
+    name = "operator",
+    version,
+    disable_help_subcommand = true,
+    after_help = "Log level: RUST_LOG (default info). Logs are JSON when standard error is no terminal."
+)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Watch SecureInference resources and run them
+    ///
+    /// Uses the service account of its pod, or the KUBECONFIG of whoever starts it.
+    Run(RunArguments),
+    /// Print the CustomResourceDefinition
+    Crd(CrdArguments),
+    /// Write the definition and the sample resources into a folder
+    Manifests {
+        /// The folder; files of the same names are replaced
+        folder: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+struct CrdArguments {
+    /// Leave out the CEL rules, which API servers before 1.25 do not know
+    ///
+    /// The operator checks what they say in any case.
+    #[arg(long)]
+    without_rules: bool,
+}
+
+#[derive(Debug, Args)]
+struct RunArguments {
+    /// Watch this namespace only; all without it
+    #[arg(long, value_name = "NAME", env = "OPERATOR_NAMESPACE")]
+    namespace: Option<String>,
+    /// The image of parties whose resource names none
+    ///
+    /// Without it the image of the operator's own pod, which POD_NAME and POD_NAMESPACE name.
+    #[arg(long, value_name = "IMAGE", env = "OPERATOR_PARTY_IMAGE")]
+    party_image: Option<String>,
+    /// Work only while holding the Lease `secure-inference-operator` in POD_NAMESPACE
+    ///
+    /// So that of several replicas one works.
+    #[arg(long, env = "OPERATOR_LEADER_ELECTION")]
+    leader_election: bool,
+    /// Where /healthz, /readyz and /metrics are answered
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080", env = "OPERATOR_LISTEN")]
+    listen: SocketAddr,
+    /// The name of this replica's pod
+    #[arg(long, value_name = "NAME", env = "POD_NAME", hide = true)]
+    pod_name: Option<String>,
+    /// Its namespace
+    #[arg(long, value_name = "NAME", env = "POD_NAMESPACE", hide = true)]
+    pod_namespace: Option<String>,
+}
+
+impl Arguments {
+    /// Does what the command says. The exit code says how it ended.
+    #[must_use]
+    pub fn run(self) -> ExitCode {
+        start_logging();
+        let outcome = match self.command {
+            Command::Crd(arguments) => print_definition(!arguments.without_rules),
+            Command::Manifests { folder } => manifests::write(&folder),
+            Command::Run(arguments) => arguments.run(),
+        };
+        match outcome {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                tracing::error!("{error:#}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+fn print_definition(with_rules: bool) -> anyhow::Result<()> {
+    let yaml = manifests::definition(with_rules)?;
+    std::io::stdout().lock().write_all(yaml.as_bytes()).context("cannot write the definition")
+}
+
+fn start_logging() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
+    // A second start, in a test, keeps the first.
+    let _ = if stderr().is_terminal() {
+        builder.with_target(false).try_init()
+    } else {
+        builder.json().flatten_event(true).with_ansi(false).try_init()
+    };
+}
+
+impl RunArguments {
+    fn run(self) -> anyhow::Result<()> {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .context("cannot start the runtime")?
+            .block_on(self.operate())
+    }
+
+    async fn operate(self) -> anyhow::Result<()> {
+        let metrics = Metrics::new()?;
+        let ready = Arc::new(AtomicBool::new(false));
+        let serving = tokio::spawn(server::serve(self.listen, metrics.clone(), ready.clone()));
+        let stop = stop_signal()?;
+        let work = self.work(metrics, ready, stop);
+        tokio::select! {
+            served = serving => match served {
+                Ok(Err(error)) => Err(error).with_context(|| format!("cannot listen on {} (--listen)", self.listen)),
+                Ok(Ok(())) => bail!("the health server ended"),
+                Err(error) => Err(error).context("the health server failed"),
+            },
+            outcome = work => outcome,
+        }
+    }
+
+    async fn work(
+        &self,
+        metrics: Metrics,
+        ready: Arc<AtomicBool>,
+        stop: tokio::sync::watch::Receiver<bool>,
+    ) -> anyhow::Result<()> {
+        let client = client(&metrics).await?;
+        self.check_definition(&client).await?;
+        ready.store(true, Ordering::Relaxed);
+        let settings = Settings {
+            namespace: self.namespace.clone(),
+            image: self.image(&client).await?,
+            instance: self.identity(),
+        };
+        tracing::info!(
+            namespace = self.namespace.as_deref().unwrap_or("all"),
+            image = settings.image,
+            "watching SecureInference resources"
+        );
+        if !self.leader_election {
+            metrics.set_leader(true);
+            controller::run(client, settings, metrics, stopped(stop)).await;
+            return Ok(());
+        }
+        let Some(namespace) = &self.pod_namespace else {
+            bail!("--leader-election needs POD_NAMESPACE, where the Lease is kept");
+        };
+        let mut election = Election::new(client.clone(), namespace, self.identity());
+        tokio::select! {
+            () = election.win() => {}
+            () = stopped(stop.clone()) => return Ok(()),
+        }
+        tracing::info!("is the leader");
+        metrics.set_leader(true);
+        let working = controller::run(client, settings, metrics.clone(), stopped(stop.clone()));
+        tokio::pin!(working);
+        tokio::select! {
+            () = &mut working => {}
+            () = election.keep() => bail!("is no longer the leader; starting anew"),
+        }
+        metrics.set_leader(false);
+        election.resign().await;
+        Ok(())
+    }
+
+    fn identity(&self) -> String {
+        self.pod_name.clone().unwrap_or_else(|| format!("process-{}", std::process::id()))
+    }
+
+    /// Refuses to start where the resource is not known, and says what to do.
+    async fn check_definition(&self, client: &Client) -> anyhow::Result<()> {
+        let api: Api<kube::core::PartialObjectMeta<SecureInference>> = match &self.namespace {
+            Some(namespace) => Api::namespaced(client.clone(), namespace),
+            None => Api::all(client.clone()),
+        };
+        match api.list(&ListParams::default().limit(1)).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => bail!(
+                "the API server does not know SecureInference resources; \
+                 install the definition: operator crd | kubectl apply -f -"
+            ),
+            listed => listed.map(drop).context("cannot list SecureInference resources"),
+        }
+    }
+
+    /// The image of parties whose resource names none.
+    async fn image(&self, client: &Client) -> anyhow::Result<String> {
+        if let Some(image) = &self.party_image {
+            return Ok(image.clone());
+        }
+        let (Some(name), Some(namespace)) = (&self.pod_name, &self.pod_namespace) else {
+            bail!("needs --party-image, or POD_NAME and POD_NAMESPACE to find its own image");
+        };
+        let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+        let own = pods.get(name).await.with_context(|| {
+            format!(
+                "cannot read its own pod {namespace}/{name} to find its image; give --party-image"
+            )
+        })?;
+        let container = own.spec.and_then(|spec| spec.containers.into_iter().next());
+        container
+            .and_then(|container| container.image)
+            .with_context(|| format!("its own pod {namespace}/{name} names no image"))
+    }
+}
+
+/// A client that counts its requests.
+async fn client(metrics: &Metrics) -> anyhow::Result<Client> {
+    let mut config = Config::infer()
+        .await
+        .context("cannot find a cluster: neither a service account nor a KUBECONFIG can be used")?;
+    config.connect_timeout = Some(CONNECT);
+    let metrics = metrics.clone();
+    let count = tower::util::MapRequestLayer::new(move |request: axum::http::Request<Body>| {
+        if let Some((verb, resource)) = requests::classify(&request) {
+            metrics.requested(verb, &resource);
+        }
+        request
+    });
+    let builder = ClientBuilder::try_from(config).context("cannot make a client")?;
+    Ok(builder.with_layer(&count).build())
+}
+
+/// Turns true at SIGTERM and SIGINT. A process that then does not end does so all the same.
+fn stop_signal() -> anyhow::Result<tokio::sync::watch::Receiver<bool>> {
+    let (sender, receiver) = tokio::sync::watch::channel(false);
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping");
+        sender.send_replace(true);
+        tokio::time::sleep(FAREWELL).await;
+        tracing::error!("reconciles did not end within {FAREWELL:?}");
+        std::process::exit(1);
+    });
+    Ok(receiver)
+}
+
+async fn stopped(mut stop: tokio::sync::watch::Receiver<bool>) {
+    // Its sender lives as long as the process.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+}

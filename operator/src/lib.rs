@@ -1,0 +1,20 @@
+//! The operator: a `SecureInference` resource becomes the pods of a run.
+//!
+//! What to do is decided in [`plan`], which is pure; [`controller`] asks it whenever
+//! something happens, publishes the status that it returns and does what it says.
+
+pub mod api;
+pub mod cli;
+pub mod conditions;
+pub mod controller;
+pub mod events;
+pub mod job;
+pub mod leader;
+pub mod manifests;
+pub mod metrics;
+pub mod party_state;
+pub mod plan;
+pub mod requests;
+pub mod resources;
+pub mod server;
+pub mod turns;
