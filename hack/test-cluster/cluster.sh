@@ -435,7 +435,7 @@ teardown() {
   # Their shims, which name our socket.
   for file in /proc/[0-9]*/cmdline; do
     pid=${file#/proc/} pid=${pid%/cmdline}
-    case $(tr '\0' ' ' <"$file" 2>/dev/null) in
+    case $({ tr "\0" " " <"$file"; } 2>/dev/null) in
       *containerd-shim-runc-v2*" -address $socket "*) kill -9 "$pid" 2>/dev/null || true ;;
     esac
   done
