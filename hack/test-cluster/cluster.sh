@@ -58,7 +58,7 @@ reasons_against() {
   [[ $found == "Debian GNU/Linux 12 "* ]] || echo "the system is ${found:-unknown}; expected Debian 12, whose packages it is made of"
   command -v apt-get >/dev/null || echo "there is no apt-get"
   # Unix sockets have 107 bytes; this is the longest below $ROOT.
-  found=$ROOT/state/kubelet/device-plugins/kubelet.sock
+  found=$ROOT/state/kubelet/pod-resources/kubelet.sock
   [ ${#found} -le 107 ] || echo "$ROOT is too long a path by $((${#found} - 107)) bytes; set ROOT to a shorter one"
   for found in cpu cpuset memory pids; do
     grep -q "^[^ ]* [^ ]* cgroup [^ ]*,${found}[, ]" /proc/mounts ||
