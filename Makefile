@@ -1,9 +1,9 @@
 CARGO ?= cargo
 
-.PHONY: help build table1 test lint fmt
+.PHONY: help build table1 test lint fmt image cluster-up cluster-down
 
 help: ## List the targets
-	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 build: ## Build the release programs, party and bench
 	$(CARGO) build --locked --release -p party -p bench
@@ -24,3 +24,12 @@ lint: ## Check the format, and lints with warnings denied
 
 fmt: ## Format the code
 	$(CARGO) fmt --all
+
+image: ## Pack target/image/secure-inference.tar; IMAGE names it, ENGINE=podman or docker builds the Containerfile
+	CARGO='$(CARGO)' IMAGE='$(IMAGE)' ENGINE='$(ENGINE)' hack/image/build.sh
+
+cluster-up: ## Start a real Kubernetes of one node for tests (Debian 12, root); built the first time, 7 minutes
+	hack/test-cluster/cluster.sh up
+
+cluster-down: ## End it, and put the machine back as it was
+	hack/test-cluster/cluster.sh down

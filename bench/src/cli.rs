@@ -1,19 +1,21 @@
 //! The command line of `bench`.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use party::config::{OfflineMode, Stock, Transport};
 use spdz::channel::Name;
 use spdz::plan::{NumberFormat, Truncation};
 
 use crate::launch::local;
-use crate::{data, floor, run, table1};
+use crate::{data, floor, reference, run, table1};
 
 /// Data, trained models and measurements of the secure-inference toolkit.
 #[derive(Debug, Parser)]
@@ -59,6 +61,11 @@ pub enum Command {
     /// file, and writes what it learns, and that alone, to another.
     #[command(after_long_help = run::HELP)]
     Run(RunArguments),
+    /// Evaluate the test set in the clear, for clients to score their outputs against
+    ///
+    /// Writes NAME.safetensors for each network, with logits of F32, [10000, 10]: the
+    /// accuracy.reference of a client's configuration. table1 makes its own.
+    Reference(ReferenceArguments),
     /// One end of the connection that floor measures
     #[command(name = floor::transport::COMMAND, hide = true)]
     Link(LinkArguments),
@@ -280,6 +287,37 @@ impl FloorArguments {
     }
 }
 
+/// Arguments of `bench reference`.
+#[derive(Debug, Args)]
+pub struct ReferenceArguments {
+    /// Networks to evaluate
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "A,B,C")]
+    #[arg(value_parser = ["A", "B", "C"])]
+    networks: Vec<String>,
+    /// Folder with the test set
+    #[arg(long, value_name = "DIR", default_value = data::DEFAULT_FOLDER)]
+    data: PathBuf,
+    /// Folder with the trained weights
+    #[arg(long, value_name = "DIR", default_value = "bench/models")]
+    models: PathBuf,
+    /// Folder to put the files into, made if it is not there
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+impl ReferenceArguments {
+    fn run(self) -> anyhow::Result<()> {
+        fs::create_dir_all(&self.out)
+            .with_context(|| format!("cannot make the folder {}", self.out.display()))?;
+        for network in &self.networks {
+            let path = reference::file_in(&self.out, network);
+            reference::write(network, &self.data, &self.models, usize::MAX, &path)?;
+            writeln!(io::stdout().lock(), "{}", path.display())?;
+        }
+        Ok(())
+    }
+}
+
 /// Arguments of the hidden command that is one end of a connection.
 #[derive(Debug, Args)]
 pub struct LinkArguments {
@@ -453,6 +491,7 @@ impl Cli {
             Command::Table1(arguments) => arguments.run(),
             Command::Floor(arguments) => arguments.run(),
             Command::Run(arguments) => arguments.run(),
+            Command::Reference(arguments) => arguments.run(),
             Command::Link(arguments) => floor::transport::run(&arguments.config, &arguments.result),
             #[cfg(feature = "train")]
             Command::Train(arguments) => crate::train::command::run(&arguments),

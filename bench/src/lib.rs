@@ -10,6 +10,7 @@ pub mod paper;
 pub mod patches;
 pub mod plaintext;
 mod progress;
+pub mod reference;
 pub mod results;
 pub mod run;
 pub mod table1;

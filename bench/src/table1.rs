@@ -11,20 +11,16 @@ use party::config::{
     AccuracyWorkload, Computation, Deadlines, OfflineMode, PlayerTask, Stock, Transport, Workload,
 };
 use party::result::{Accuracy, RunResult};
-use safetensors::Dtype;
-use safetensors::tensor::TensorView;
 use spdz::channel::Name;
-use spdz::network::Network;
-use spdz::network::weights::Weights;
 use spdz::plan::{NumberFormat, Truncation};
 
-use crate::data::Dataset;
 use crate::environment::Environment;
 use crate::floor::{Measurement, ProductSpeed, Speeds};
 use crate::launch::local::{self, Job};
 use crate::progress::Reporter;
+use crate::reference::{self, file_in};
 use crate::results::{Cell, Results, SCHEMA_VERSION};
-use crate::{data, paper, plaintext};
+use crate::{data, paper};
 
 /// What to measure.
 #[derive(Clone, Debug)]
@@ -86,9 +82,15 @@ impl Table1 {
         for name in &self.networks {
             let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
             reporter.begin(name, "inferring in the clear");
-            let reference = folder.path().join("reference.safetensors");
+            let reference_path = folder.path().join("reference.safetensors");
             if self.accuracy_samples > 0 {
-                self.write_reference(name, &reference)?;
+                reference::write(
+                    name,
+                    &self.data,
+                    &self.models,
+                    self.accuracy_samples,
+                    &reference_path,
+                )?;
             }
             for &format in &self.formats {
                 let label = format!("{name} {format}");
@@ -96,7 +98,7 @@ impl Table1 {
                 let run = self.measure(
                     name,
                     format,
-                    &reference,
+                    &reference_path,
                     folder.path(),
                     |progress| {
                         reporter.update(progress);
@@ -126,10 +128,6 @@ impl Table1 {
         }
     }
 
-    fn weights(&self, network: &str) -> PathBuf {
-        self.models.join(format!("{}.safetensors", network.to_lowercase()))
-    }
-
     fn measure(
         &self,
         network: &str,
@@ -148,7 +146,10 @@ impl Table1 {
             computation: self.computation(network, format),
             players: BTreeMap::from([(
                 Name::MODEL_OWNER,
-                PlayerTask { inputs: Some(self.weights(network)), ..PlayerTask::default() },
+                PlayerTask {
+                    inputs: Some(file_in(&self.models, network)),
+                    ..PlayerTask::default()
+                },
             )]),
             workload: Some(Workload {
                 images: file(data::TEST_IMAGES)?,
@@ -184,31 +185,6 @@ impl Table1 {
             );
         }
         Ok(run)
-    }
-
-    /// What the network says in the clear, for the client to score its outputs against.
-    fn write_reference(&self, name: &str, path: &Path) -> anyhow::Result<()> {
-        let network =
-            Network::builtin(name).with_context(|| format!("there is no network {name}"))?;
-        let weights_path = self.weights(name);
-        let bytes = fs::read(&weights_path)
-            .with_context(|| {
-            format!(
-                "cannot read the weights {}; run this in the repository's folder, or say where they are with --models",
-                weights_path.display()
-            )
-        })?;
-        let weights = Weights::from_safetensors(&bytes, &network)
-            .with_context(|| format!("weights {}", weights_path.display()))?;
-        let images = Dataset::test(&self.data)?.images;
-        let samples = self.accuracy_samples.min(images.count);
-        let inputs = plaintext::inputs(&images);
-        let inputs = inputs.slice(ndarray::s![..samples, ..]);
-        let logits = plaintext::logits(&network, &weights, inputs, |_, _| {})?;
-        let bytes: Vec<u8> = logits.iter().flat_map(|value| value.to_le_bytes()).collect();
-        let view = TensorView::new(Dtype::F32, logits.shape().to_vec(), &bytes)?;
-        let file = safetensors::serialize([("logits", view)], None)?;
-        fs::write(path, file).context("cannot write the reference")
     }
 }
 

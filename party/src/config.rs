@@ -278,7 +278,9 @@ impl Stock {
 }
 
 /// When randomness is made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "camelCase")]
 pub enum OfflineMode {
     /// Before each evaluation, and as part of its runtime.
