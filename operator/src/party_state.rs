@@ -38,6 +38,14 @@ pub struct Waits {
     pub message: String,
 }
 
+impl Waits {
+    /// Whether it is a step on the way, that every container takes.
+    #[must_use]
+    pub fn passes(&self) -> bool {
+        matches!(&*self.reason, "ContainerCreating" | "PodInitializing")
+    }
+}
+
 /// How a party ended.
 #[derive(Clone, Debug)]
 pub struct End {
@@ -66,18 +74,24 @@ impl End {
         self.exit_code == Some(0)
     }
 
+    /// The end of a party that had done what it had to before its pod was gone.
+    #[must_use]
+    pub fn done(at: Timestamp) -> Self {
+        Self { exit_code: Some(0), ..Self::outside("Completed", "", at) }
+    }
+
     /// The end of a party whose pod is gone.
     #[must_use]
     pub fn gone(pod: &str, at: Timestamp) -> Self {
-        Self::outside("PodDeleted", format!("pod {pod} was deleted while the run needed it"), at)
+        Self::outside("PodDeleted", &format!("pod {pod} was deleted while the run needed it"), at)
     }
 
     /// An end that the party has no part in.
-    fn outside(reason: &str, message: String, at: Timestamp) -> Self {
+    fn outside(reason: &str, message: &str, at: Timestamp) -> Self {
         Self {
             exit_code: None,
             reason: reason.into(),
-            message: shorten(&message),
+            message: shorten(message),
             at,
             result: None,
             blames: None,
@@ -152,58 +166,60 @@ impl Party {
 /// How the party of a pod ended, or that its pod is about to.
 fn end(pod: &Pod, container: Option<&ContainerStatus>) -> Option<End> {
     let status = pod.status.as_ref();
-    let phase = status.and_then(|status| status.phase.as_deref()).unwrap_or_default();
-    let pod_reason = status.and_then(|status| status.reason.clone());
-    let pod_message = status.and_then(|status| status.message.clone()).unwrap_or_default();
     if let Some(terminated) = container.and_then(|c| c.state.as_ref()?.terminated.as_ref()) {
-        let mut end = terminated_end(terminated);
+        let mut end = terminated_end(terminated, last_change(pod));
         // The process of a pod that is evicted or deleted only sees a signal.
         let signalled = end.exit_code.is_some_and(|code| code > 128);
-        if let Some(reason) = pod_reason.filter(|_| !end.succeeded()) {
-            end = End { exit_code: end.exit_code, ..End::outside(&reason, pod_message, end.at) };
-        } else if let Some(lost) = disruption(pod).filter(|_| signalled) {
-            end = End { exit_code: end.exit_code, at: end.at, ..lost };
+        let evicted = status.is_some_and(|status| status.reason.is_some());
+        let deleted = signalled && pod.metadata.deletion_timestamp.is_some();
+        if !end.succeeded() && (evicted || deleted) {
+            end = End { exit_code: end.exit_code, ..taken_away(pod, end.at) };
         }
         return Some(end);
     }
-    if phase == "Failed" {
-        let reason = pod_reason.unwrap_or_else(|| "PodFailed".into());
-        let at = last_transition(pod).unwrap_or(Timestamp::UNIX_EPOCH);
-        return Some(End::outside(&reason, pod_message, at));
+    if status.and_then(|status| status.phase.as_deref()) == Some("Failed") {
+        return Some(taken_away(pod, last_change(pod)));
     }
-    disruption(pod)
-}
-
-/// What takes a pod away, if something does.
-fn disruption(pod: &Pod) -> Option<End> {
     // The time of deletion is that of its end at the latest.
     let grace = pod.metadata.deletion_grace_period_seconds.unwrap_or(0);
     let latest = pod.metadata.deletion_timestamp.as_ref()?.0;
     let at = latest.checked_sub(SignedDuration::from_secs(grace)).unwrap_or(latest);
-    let condition =
-        pod.status.as_ref().and_then(|status| {
-            status.conditions.iter().flatten().find(|condition| {
-                condition.type_ == "DisruptionTarget" && condition.status == "True"
-            })
-        });
-    Some(match condition {
-        Some(condition) => End::outside(
-            condition.reason.as_deref().unwrap_or("Disrupted"),
-            condition.message.clone().unwrap_or_default(),
-            at,
-        ),
-        None => End::gone(pod.metadata.name.as_deref().unwrap_or_default(), at),
-    })
+    Some(taken_away(pod, at))
 }
 
-fn last_transition(pod: &Pod) -> Option<Timestamp> {
-    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
-    let times = conditions.iter().filter_map(|c| c.last_transition_time.as_ref());
-    times.map(|time| time.0).max()
+/// What took a pod away, or is about to: what its node or the cluster says, or else that it
+/// was deleted.
+fn taken_away(pod: &Pod, at: Timestamp) -> End {
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let status = pod.status.as_ref();
+    let disruption = status.and_then(|status| status.conditions.as_ref()).and_then(|conditions| {
+        conditions
+            .iter()
+            .find(|condition| condition.type_ == "DisruptionTarget" && condition.status == "True")
+    });
+    let (reason, message) = match (status, disruption) {
+        (Some(status), _) if status.reason.is_some() => (&status.reason, &status.message),
+        (_, Some(disruption)) => (&disruption.reason, &disruption.message),
+        _ if pod.metadata.deletion_timestamp.is_some() => return End::gone(name, at),
+        _ => (&None, &None),
+    };
+    let reason = reason.as_deref().unwrap_or("PodFailed");
+    match message.as_deref() {
+        Some(message) if !message.is_empty() => End::outside(reason, message, at),
+        _ => End::outside(reason, &format!("pod {name} was ended from outside"), at),
+    }
 }
 
-/// How a container ended.
-fn terminated_end(terminated: &ContainerStateTerminated) -> End {
+/// When a pod last changed, as far as it says.
+fn last_change(pod: &Pod) -> Timestamp {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    let changes = conditions.into_iter().flatten().filter_map(|c| c.last_transition_time.as_ref());
+    let times = changes.chain(pod.metadata.creation_timestamp.as_ref());
+    times.map(|time| time.0).max().unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+/// How a container ended; `otherwise` if it does not say when.
+fn terminated_end(terminated: &ContainerStateTerminated, otherwise: Timestamp) -> End {
     let code = terminated.exit_code;
     let said = terminated.message.clone().unwrap_or_default();
     let last_words = Termination::parse(&said).ok();
@@ -212,7 +228,7 @@ fn terminated_end(terminated: &ContainerStateTerminated) -> End {
     let precise = last_words
         .as_ref()
         .and_then(|words| Timestamp::from_millisecond(words.finished_at_ms.try_into().ok()?).ok());
-    let at = precise.or(finished).unwrap_or(Timestamp::UNIX_EPOCH);
+    let at = precise.or(finished).unwrap_or(otherwise);
     let failure = last_words.as_ref().and_then(|words| words.failure.clone());
     let kind = failure.as_ref().map(|failure| failure.reason).or(reason_of(code));
     let (reason, message) = match (code, &failure) {
@@ -255,21 +271,25 @@ fn reason_of(code: i32) -> Option<Reason> {
 
 /// Why a pod's container does not run.
 fn waits(pod: &Pod, container: Option<&ContainerStatus>) -> Option<Waits> {
+    let why = |reason: &Option<String>, message: &Option<String>, otherwise: (&str, &str)| {
+        let message = message.as_deref().filter(|message| !message.is_empty());
+        Waits {
+            reason: reason.clone().unwrap_or_else(|| otherwise.0.into()),
+            message: shorten(message.unwrap_or(otherwise.1)),
+        }
+    };
     if let Some(waiting) = container.and_then(|c| c.state.as_ref()?.waiting.as_ref()) {
-        let reason = waiting.reason.clone().unwrap_or_else(|| "Waiting".into());
-        let message = waiting.message.as_deref().unwrap_or_default();
-        return Some(Waits { reason, message: shorten(message) });
+        let otherwise = ("Waiting", "its container does not run yet");
+        return Some(why(&waiting.reason, &waiting.message, otherwise));
     }
-    let status = pod.status.as_ref()?;
-    let refused = status
+    let refused = pod
+        .status
+        .as_ref()?
         .conditions
         .iter()
         .flatten()
         .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False")?;
-    Some(Waits {
-        reason: refused.reason.clone().unwrap_or_else(|| "Unschedulable".into()),
-        message: shorten(refused.message.as_deref().unwrap_or_default()),
-    })
+    Some(why(&refused.reason, &refused.message, ("Unschedulable", "no node takes its pod")))
 }
 
 /// Cuts a text to what a status has room for.
@@ -282,4 +302,479 @@ fn shorten(text: &str) -> String {
         end -= 1;
     }
     format!("{}...", &text[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use party::termination::Failure;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// The pod of `server1`, with what a case says about its status and its deletion.
+    fn pod(status: Value, metadata: Value) -> Pod {
+        let mut pod = json!({
+            "metadata": {
+                "name": "c-1-server1",
+                "uid": "7",
+                "creationTimestamp": "2026-03-01T12:00:00Z",
+            },
+            "spec": {"containers": [], "nodeName": "node-1"},
+            "status": status,
+        });
+        for (key, value) in metadata.as_object().unwrap() {
+            pod["metadata"][key] = value.clone();
+        }
+        serde_json::from_value(pod).unwrap()
+    }
+
+    fn party(pod: &Pod) -> Party {
+        Party::of(Role::Server1, pod)
+    }
+
+    fn container(state: Value) -> Value {
+        json!([{
+            "name": "party", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+            "state": state,
+        }])
+    }
+
+    /// A container that ended at 12:01:07.
+    fn ended(phase: &str, code: i32, reason: &str, message: &str) -> Value {
+        let terminated = json!({
+            "exitCode": code, "reason": reason, "message": message,
+            "finishedAt": "2026-03-01T12:01:07Z",
+        });
+        json!({"phase": phase, "containerStatuses": container(json!({"terminated": terminated}))})
+    }
+
+    /// Last words of 12:01:06.5.
+    fn words(reason: Reason, message: &str, peer: Option<Role>) -> String {
+        let failure = Failure { reason, message: message.into(), peer };
+        let words = Termination::failure(Some(Role::Server1), failure);
+        Termination { finished_at_ms: 1_772_366_466_500, ..words }.to_json().unwrap()
+    }
+
+    fn with(mut status: Value, more: Value) -> Value {
+        for (key, value) in more.as_object().unwrap() {
+            status[key] = value.clone();
+        }
+        status
+    }
+
+    fn disruption(reason: &str, message: &str) -> Value {
+        json!([{
+            "type": "DisruptionTarget", "status": "True", "reason": reason, "message": message,
+            "lastTransitionTime": "2026-03-01T12:01:02Z",
+        }])
+    }
+
+    /// Deleted at 12:01:01.
+    fn deleted() -> Value {
+        json!({"deletionTimestamp": "2026-03-01T12:01:06Z", "deletionGracePeriodSeconds": 5})
+    }
+
+    #[test]
+    fn how_a_party_ended_is_what_it_said_or_else_what_its_node_saw() {
+        use Reason::{BadInput, Disagreement, Internal, PeerLost, Terminated};
+        let [none, server0] = [None, Some(Role::Server0)];
+        let failed = |code, words: String| ended("Failed", code, "Error", &words);
+        let mute = |code| ended("Failed", code, "Error", "");
+        // Exit code, reason and message; consequence of another's end; hopeless.
+        type Row<'a> = (Value, i32, &'a str, &'a str, bool, bool);
+        let rows: [Row<'_>; 17] = [
+            (
+                failed(1, words(Internal, "no threads", none)),
+                1,
+                "Internal",
+                "no threads",
+                false,
+                false,
+            ),
+            (failed(2, words(BadInput, "no file", none)), 2, "BadInput", "no file", false, true),
+            (
+                failed(3, words(Disagreement, "other plan", none)),
+                3,
+                "Disagreement",
+                "other plan",
+                false,
+                true,
+            ),
+            (
+                failed(4, words(PeerLost, "server0 left", server0)),
+                4,
+                "PeerLost",
+                "server0 left",
+                true,
+                false,
+            ),
+            (
+                failed(143, words(Terminated, "told to", none)),
+                143,
+                "Terminated",
+                "told to",
+                false,
+                false,
+            ),
+            (mute(1), 1, "Internal", "ended with exit code 1", false, false),
+            (mute(2), 2, "BadInput", "ended with exit code 2", false, true),
+            (mute(3), 3, "Disagreement", "ended with exit code 3", false, true),
+            (mute(4), 4, "PeerLost", "ended with exit code 4", true, false),
+            (mute(143), 143, "Terminated", "ended by signal 15", false, false),
+            (mute(5), 5, "Error", "ended with exit code 5", false, false),
+            (mute(137), 137, "Killed", "ended by signal 9", false, false),
+            (mute(139), 139, "Killed", "ended by signal 11", false, false),
+            (
+                ended("Failed", 137, "OOMKilled", ""),
+                137,
+                "OOMKilled",
+                "ended by signal 9",
+                false,
+                false,
+            ),
+            // Without last words the end of its log.
+            (
+                ended("Failed", 101, "Error", "panicked\n"),
+                101,
+                "Error",
+                "ended with exit code 101: panicked",
+                false,
+                false,
+            ),
+            (
+                ended("Failed", 128, "StartError", "exec: /usr/bin/party: not found"),
+                128,
+                "StartError",
+                "ended with exit code 128: exec: /usr/bin/party: not found",
+                false,
+                false,
+            ),
+            (
+                ended("Failed", 137, "ContainerStatusUnknown", "could not be located"),
+                137,
+                "ContainerStatusUnknown",
+                "ended by signal 9: could not be located",
+                false,
+                false,
+            ),
+        ];
+        for (status, code, reason, message, consequence, hopeless) in rows {
+            let party = party(&pod(status.clone(), json!({})));
+            let end = party.end.expect("it ended");
+            let found = (end.exit_code, &*end.reason, &*end.message, end.consequence, end.hopeless);
+            assert_eq!(found, (Some(code), reason, message, consequence, hopeless), "{status}");
+            assert_eq!(party.status.phase, PartyPhase::Failed);
+            assert_eq!(party.status.reason.as_deref(), Some(reason));
+            assert_eq!(party.status.exit_code, Some(code));
+            assert!(!end.succeeded() && party.waits.is_none() && !party.unscheduled);
+        }
+        let blaming = party(&pod(failed(4, words(PeerLost, "left", server0)), json!({})));
+        assert_eq!(blaming.end.unwrap().blames, server0);
+    }
+
+    #[test]
+    fn a_party_that_is_done_is_done_even_if_its_pod_is_being_deleted() {
+        for metadata in [json!({}), deleted()] {
+            let party = party(&pod(ended("Succeeded", 0, "Completed", ""), metadata));
+            let end = party.end.expect("it ended");
+            assert!(end.succeeded());
+            assert_eq!((&*end.reason, party.status.phase), ("Completed", PartyPhase::Succeeded));
+        }
+    }
+
+    #[test]
+    fn what_is_taken_away_is_not_the_partys_failure() {
+        let running = || {
+            let running = json!({"running": {"startedAt": "2026-03-01T12:00:05Z"}});
+            json!({"phase": "Running", "containerStatuses": container(running)})
+        };
+        let killed = |code| ended("Failed", code, "Error", "");
+        let told = || ended("Failed", 143, "Error", &words(Reason::Terminated, "told to", None));
+        let evicted = json!({"reason": "Evicted", "message": "low on memory"});
+        let preempted = json!({"conditions": disruption("PreemptionByScheduler", "a greater one")});
+        let tainted = json!({"conditions": disruption("DeletionByTaintManager", "not ready")});
+        let collected = json!({"conditions": disruption("DeletionByPodGC", "no such node")});
+        let silent = json!({"reason": "NodeLost", "message": "node-1 is unresponsive"});
+        let gone = "pod c-1-server1 was deleted while the run needed it";
+        let outside = "pod c-1-server1 was ended from outside";
+        let lost = PartyPhase::Lost;
+        let failed = PartyPhase::Failed;
+        type Row<'a> = (&'a str, Value, Value, Option<i32>, &'a str, &'a str, PartyPhase);
+        let rows: [Row<'_>; 17] = [
+            (
+                "evicted",
+                with(killed(137), evicted.clone()),
+                json!({}),
+                Some(137),
+                "Evicted",
+                "low on memory",
+                failed,
+            ),
+            (
+                "evicted before it ran",
+                with(json!({"phase": "Failed"}), evicted),
+                json!({}),
+                None,
+                "Evicted",
+                "low on memory",
+                failed,
+            ),
+            (
+                "refused by its node",
+                json!({"phase": "Failed", "reason": "OutOfcpu"}),
+                json!({}),
+                None,
+                "OutOfcpu",
+                outside,
+                failed,
+            ),
+            (
+                "failed, says nobody why",
+                json!({"phase": "Failed"}),
+                json!({}),
+                None,
+                "PodFailed",
+                outside,
+                failed,
+            ),
+            (
+                "its node is shut down",
+                with(told(), json!({"reason": "Terminated", "message": "shutdown"})),
+                json!({}),
+                Some(143),
+                "Terminated",
+                "shutdown",
+                failed,
+            ),
+            (
+                "is being preempted",
+                with(running(), preempted.clone()),
+                deleted(),
+                None,
+                "PreemptionByScheduler",
+                "a greater one",
+                lost,
+            ),
+            (
+                "was preempted",
+                with(told(), preempted),
+                deleted(),
+                Some(143),
+                "PreemptionByScheduler",
+                "a greater one",
+                failed,
+            ),
+            (
+                "its node is tainted",
+                with(running(), tainted.clone()),
+                deleted(),
+                None,
+                "DeletionByTaintManager",
+                "not ready",
+                lost,
+            ),
+            (
+                "its node kills it",
+                with(killed(137), tainted),
+                deleted(),
+                Some(137),
+                "DeletionByTaintManager",
+                "not ready",
+                failed,
+            ),
+            (
+                "its node is silent, to an old cluster",
+                with(running(), silent),
+                deleted(),
+                None,
+                "NodeLost",
+                "node-1 is unresponsive",
+                lost,
+            ),
+            (
+                "its node is gone",
+                with(with(running(), collected), json!({"phase": "Failed"})),
+                json!({}),
+                None,
+                "DeletionByPodGC",
+                "no such node",
+                failed,
+            ),
+            ("is being deleted", running(), deleted(), None, "PodDeleted", gone, lost),
+            (
+                "was never started and is being deleted",
+                json!({"phase": "Pending"}),
+                deleted(),
+                None,
+                "PodDeleted",
+                gone,
+                lost,
+            ),
+            (
+                "was deleted and told to stop",
+                told(),
+                deleted(),
+                Some(143),
+                "PodDeleted",
+                gone,
+                failed,
+            ),
+            (
+                "was deleted and killed",
+                killed(137),
+                deleted(),
+                Some(137),
+                "PodDeleted",
+                gone,
+                failed,
+            ),
+            (
+                "was deleted when it had failed",
+                ended("Failed", 2, "Error", &words(Reason::BadInput, "no file", None)),
+                deleted(),
+                Some(2),
+                "BadInput",
+                "no file",
+                failed,
+            ),
+            (
+                "was deleted when it had lost a peer",
+                killed(4),
+                deleted(),
+                Some(4),
+                "PeerLost",
+                "ended with exit code 4",
+                failed,
+            ),
+        ];
+        for (case, status, metadata, code, reason, message, phase) in rows {
+            let party = party(&pod(status, metadata));
+            let end = party.end.expect(case);
+            let found = (end.exit_code, &*end.reason, &*end.message, party.status.phase);
+            assert_eq!(found, (code, reason, message, phase), "{case}");
+            assert_eq!(end.hopeless, reason == "BadInput", "{case}");
+            assert_eq!(end.consequence, reason == "PeerLost", "{case}");
+        }
+    }
+
+    #[test]
+    fn an_end_has_the_most_precise_time_that_is_known() {
+        let at = |status: Value, metadata: Value| {
+            party(&pod(status, metadata)).end.expect("it ended").at.to_string()
+        };
+        let speaking = ended("Failed", 1, "Error", &words(Reason::Internal, "", None));
+        assert_eq!(at(speaking, json!({})), "2026-03-01T12:01:06.5Z");
+        let mute = ended("Failed", 137, "OOMKilled", "");
+        assert_eq!(at(mute.clone(), json!({})), "2026-03-01T12:01:07Z");
+        // Its node found no trace of it, and says since when it is not ready.
+        let mut lost = with(mute, json!({"conditions": disruption("A", "b")}));
+        lost["containerStatuses"][0]["state"]["terminated"]["finishedAt"] = Value::Null;
+        assert_eq!(at(lost, json!({})), "2026-03-01T12:01:02Z");
+        // It never ran: not before it was made.
+        assert_eq!(at(json!({"phase": "Failed"}), json!({})), "2026-03-01T12:00:00Z");
+        // The time of deletion is that of the end of its grace.
+        assert_eq!(at(json!({"phase": "Pending"}), deleted()), "2026-03-01T12:01:01Z");
+    }
+
+    #[test]
+    fn why_a_container_does_not_run_is_what_its_node_or_the_scheduler_says() {
+        let waiting = |reason: &str, message: &str| {
+            let waiting = json!({"waiting": {"reason": reason, "message": message}});
+            json!({"phase": "Pending", "containerStatuses": container(waiting)})
+        };
+        let refused = |reason: &str, message: &str| {
+            let condition = json!({
+                "type": "PodScheduled", "status": "False", "reason": reason, "message": message,
+            });
+            json!({"phase": "Pending", "conditions": [condition]})
+        };
+        let creating = "its container does not run yet";
+        for (status, reason, message, passes) in [
+            (waiting("ContainerCreating", ""), "ContainerCreating", creating, true),
+            (waiting("PodInitializing", ""), "PodInitializing", creating, true),
+            (waiting("ErrImagePull", "not found"), "ErrImagePull", "not found", false),
+            (waiting("ImagePullBackOff", "Back-off"), "ImagePullBackOff", "Back-off", false),
+            (waiting("InvalidImageName", "no name"), "InvalidImageName", "no name", false),
+            (
+                waiting("CreateContainerConfigError", "no key"),
+                "CreateContainerConfigError",
+                "no key",
+                false,
+            ),
+            (refused("Unschedulable", "0/3 nodes"), "Unschedulable", "0/3 nodes", false),
+            (refused("SchedulingGated", ""), "SchedulingGated", "no node takes its pod", false),
+        ] {
+            let party = party(&pod(status, json!({})));
+            let waits = party.waits.expect(reason);
+            assert_eq!((&*waits.reason, &*waits.message), (reason, message));
+            assert_eq!(waits.passes(), passes, "{reason}");
+            assert_eq!(party.status.phase, PartyPhase::Pending);
+            assert_eq!(party.status.reason.as_deref(), Some(reason));
+            assert!(party.end.is_none());
+        }
+        assert_eq!(party(&pod(json!({"phase": "Pending"}), json!({}))).waits, None);
+    }
+
+    #[test]
+    fn a_party_is_pending_started_ready_in_turn() {
+        let mut new = pod(json!({"phase": "Pending"}), json!({}));
+        new.spec.as_mut().unwrap().node_name = None;
+        let party_of_new = party(&new);
+        assert!(party_of_new.unscheduled && party_of_new.status.node.is_none());
+        assert_eq!(party_of_new.status.phase, PartyPhase::Pending);
+
+        let conditions = |ready: &str| {
+            json!([
+                {"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-03-01T12:00:01Z"},
+                {"type": "Ready", "status": ready, "lastTransitionTime": "2026-03-01T12:00:09Z"},
+            ])
+        };
+        let running = json!({"running": {"startedAt": "2026-03-01T12:00:05Z"}});
+        let status = |ready: &str, container_ready: bool| {
+            let mut containers = container(running.clone());
+            containers[0]["ready"] = container_ready.into();
+            json!({
+                "phase": "Running", "conditions": conditions(ready), "containerStatuses": containers,
+            })
+        };
+        let started = party(&pod(status("False", false), json!({})));
+        assert_eq!(started.status.phase, PartyPhase::Started);
+        assert_eq!((&started.status.ready_at, started.unscheduled), (&None, false));
+        // The pod's condition may be older than its container.
+        let stale = party(&pod(status("True", false), json!({})));
+        assert_eq!(stale.status.phase, PartyPhase::Started);
+
+        let PartyStatus { role, pod, uid, node, phase, reason, restarts, exit_code, .. } =
+            party(&pod(status("True", true), json!({}))).status;
+        assert_eq!((&*role, &*pod, &*uid), ("server1", "c-1-server1", "7"));
+        assert_eq!((node.as_deref(), phase, reason), (Some("node-1"), PartyPhase::Ready, None));
+        assert_eq!((restarts, exit_code), (0, None));
+    }
+
+    #[test]
+    fn the_times_of_a_party_are_those_of_its_pod() {
+        let mut status = with(
+            ended("Succeeded", 0, "Completed", ""),
+            json!({"conditions": [
+                {"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-03-01T12:00:01Z"},
+                {"type": "Ready", "status": "False", "lastTransitionTime": "2026-03-01T12:01:07Z"},
+            ]}),
+        );
+        let terminated = &mut status["containerStatuses"][0]["state"]["terminated"];
+        terminated["startedAt"] = json!("2026-03-01T12:00:05Z");
+        let party = party(&pod(status, json!({}))).status;
+        let text = |time: Option<Time>| time.map(|Time(time)| time.to_string());
+        assert_eq!(text(party.created_at).as_deref(), Some("2026-03-01T12:00:00Z"));
+        assert_eq!(text(party.scheduled_at).as_deref(), Some("2026-03-01T12:00:01Z"));
+        assert_eq!(text(party.started_at).as_deref(), Some("2026-03-01T12:00:05Z"));
+        assert_eq!(text(party.finished_at).as_deref(), Some("2026-03-01T12:01:07Z"));
+        assert_eq!(party.ready_at, None, "it no longer is");
+    }
+
+    #[test]
+    fn long_texts_are_cut_where_a_character_ends() {
+        let status = ended("Failed", 1, "Error", &"é".repeat(2000));
+        let message = party(&pod(status, json!({}))).end.unwrap().message;
+        assert!(message.len() <= MAX_TEXT_BYTES + "...".len() && message.ends_with("é..."));
+    }
 }
