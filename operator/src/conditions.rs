@@ -50,6 +50,17 @@ pub fn set(
     }
 }
 
+/// A condition that turned and turned back has not turned.
+pub fn keep_times(before: &SecureInferenceStatus, after: &mut SecureInferenceStatus) {
+    for condition in &mut after.conditions {
+        if let Some(known) = find(before, &condition.type_)
+            && known.status == condition.status
+        {
+            condition.last_transition_time = known.last_transition_time.clone();
+        }
+    }
+}
+
 /// Whether a condition is true.
 #[must_use]
 pub fn holds(status: &SecureInferenceStatus, kind: &str) -> bool {
@@ -86,5 +97,73 @@ pub fn phase(status: &SecureInferenceStatus) -> Phase {
         Phase::Running
     } else {
         Phase::Starting
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+
+    use super::*;
+
+    fn time(second: i64) -> Timestamp {
+        Timestamp::from_millisecond(1000 * second + 250).unwrap()
+    }
+
+    fn since(status: &SecureInferenceStatus, kind: &str) -> i64 {
+        find(status, kind).unwrap().last_transition_time.0.as_millisecond()
+    }
+
+    #[test]
+    fn the_time_of_a_condition_is_that_of_its_last_turn_in_whole_seconds() {
+        let mut status = SecureInferenceStatus::default();
+        set(&mut status, PARTIES_READY, false, "Starting", "0 of 5", time(1), Some(1));
+        set(&mut status, PARTIES_READY, false, "Starting", "3 of 5", time(2), Some(2));
+        let condition = find(&status, PARTIES_READY).unwrap();
+        assert_eq!((&*condition.message, condition.observed_generation), ("3 of 5", Some(2)));
+        assert_eq!(since(&status, PARTIES_READY), 1000);
+        set(&mut status, PARTIES_READY, true, "AllReady", "all", time(3), Some(2));
+        assert_eq!(since(&status, PARTIES_READY), 3000);
+        assert_eq!(status.conditions.len(), 1);
+    }
+
+    #[test]
+    fn a_condition_that_turned_and_turned_back_has_the_time_it_had() {
+        let mut before = SecureInferenceStatus::default();
+        for kind in [ACCEPTED, PARTIES_READY] {
+            set(&mut before, kind, false, "A", "a", time(1), None);
+        }
+        let mut after = before.clone();
+        set(&mut after, ACCEPTED, true, "B", "b", time(2), None);
+        set(&mut after, PARTIES_READY, true, "B", "b", time(2), None);
+        set(&mut after, PARTIES_READY, false, "C", "c", time(2), None);
+        set(&mut after, FAILED, true, "C", "c", time(2), None);
+        keep_times(&before, &mut after);
+        let found = [ACCEPTED, PARTIES_READY, FAILED].map(|kind| since(&after, kind));
+        assert_eq!(found, [2000, 1000, 2000]);
+    }
+
+    #[test]
+    fn the_phase_follows_from_the_conditions() {
+        for (kinds, runs, expected) in [
+            (&[][..], false, Phase::Pending),
+            (&[ACCEPTED], false, Phase::Pending),
+            (&[ACCEPTED], true, Phase::Starting),
+            (&[ACCEPTED, PARTIES_READY], true, Phase::Running),
+            (&[ACCEPTED, SUSPENDED], false, Phase::Suspended),
+            (&[ACCEPTED, PARTIES_READY, COMPLETE], false, Phase::Succeeded),
+            (&[ACCEPTED, SUSPENDED, FAILED], false, Phase::Failed),
+        ] {
+            let mut status = SecureInferenceStatus {
+                attempt_start_time: runs.then(|| MicroTime(time(1))),
+                ..SecureInferenceStatus::default()
+            };
+            for kind in kinds {
+                set(&mut status, kind, true, "A", "a", time(1), None);
+            }
+            assert_eq!(phase(&status), expected, "{kinds:?}");
+            let over = matches!(expected, Phase::Succeeded | Phase::Failed);
+            assert_eq!(finished(&status).is_some(), over);
+        }
     }
 }

@@ -48,6 +48,12 @@ pub fn transitions(
         let (attempt, reason, message) = (failure.attempt, &failure.reason, &failure.message);
         add(true, "AttemptFailed", format!("attempt {attempt}: {role}: {reason}: {message}"));
     }
+    if let (true, Some(waits)) = (
+        after.start_seconds_used > before.start_seconds_used,
+        conditions::find(after, PARTIES_READY),
+    ) {
+        add(false, "GaveWay", waits.message.clone());
+    }
     if let (true, Some(attempt)) = (after.attempt > before.attempt, after.attempt) {
         add(false, "AttemptStarted", format!("attempt {attempt}: starting the parties"));
     }
@@ -66,4 +72,119 @@ pub fn transitions(
         add(true, "Failed", message);
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::jiff::Timestamp;
+
+    use super::*;
+    use crate::api::v1alpha1::{Failure, Summary};
+
+    fn status(conditions: &[(&str, bool, &str)]) -> SecureInferenceStatus {
+        let mut status = SecureInferenceStatus::default();
+        for (kind, holds, message) in conditions {
+            conditions::set(&mut status, kind, *holds, "A", message, Timestamp::UNIX_EPOCH, None);
+        }
+        status
+    }
+
+    fn told(before: &SecureInferenceStatus, after: &SecureInferenceStatus) -> Vec<String> {
+        assert_eq!(transitions(after, after), [], "nothing has happened since");
+        let line = |told: Transition| {
+            let kind = if told.warning { "Warning" } else { "Normal" };
+            format!("{kind} {}: {}", told.reason, told.note)
+        };
+        transitions(before, after).into_iter().map(line).collect()
+    }
+
+    #[test]
+    fn each_turn_is_told_once() {
+        let new = SecureInferenceStatus::default();
+        let starting = SecureInferenceStatus {
+            attempt: Some(1),
+            ..status(&[(ACCEPTED, true, "valid"), (PARTIES_READY, false, "0 of 5")])
+        };
+        assert_eq!(
+            told(&new, &starting),
+            ["Normal AttemptStarted: attempt 1: starting the parties"]
+        );
+        let ready = SecureInferenceStatus {
+            attempt: Some(1),
+            ..status(&[(ACCEPTED, true, "valid"), (PARTIES_READY, true, "all connected")])
+        };
+        assert_eq!(told(&starting, &ready), ["Normal PartiesReady: all connected"]);
+        let mut complete = ready.clone();
+        complete.conditions.extend(status(&[(COMPLETE, true, "complete in 9.0 s")]).conditions);
+        assert_eq!(told(&ready, &complete), ["Normal Completed: complete in 9.0 s"]);
+        complete.summary = Some(Summary {
+            combined: "2.50 ms".into(),
+            online: "1.50 ms".into(),
+            accuracy: Some("97.00 %".into()),
+        });
+        assert_eq!(
+            told(&ready, &complete),
+            [
+                "Normal Completed: complete in 9.0 s: 2.50 ms combined, 1.50 ms online, accuracy 97.00 %"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_failure_is_told_with_its_cause() {
+        let before =
+            SecureInferenceStatus { attempt: Some(2), failed_attempts: Some(1), ..status(&[]) };
+        let failure = Failure {
+            attempt: 2,
+            role: Some("client".into()),
+            reason: "OOMKilled".into(),
+            exit_code: Some(137),
+            message: "ended by signal 9".into(),
+        };
+        let after = SecureInferenceStatus {
+            attempt: Some(2),
+            failed_attempts: Some(2),
+            failure: Some(failure.clone()),
+            ..status(&[(PARTIES_READY, false, "gone")])
+        };
+        let line = "Warning AttemptFailed: attempt 2: client: OOMKilled: ended by signal 9";
+        assert_eq!(told(&before, &after), [line]);
+        let last = SecureInferenceStatus {
+            failed_attempts: Some(2),
+            failure: Some(failure),
+            attempt: Some(2),
+            ..status(&[(FAILED, true, "2 failed")])
+        };
+        assert_eq!(told(&before, &last), [line, "Warning Failed: 2 failed"]);
+    }
+
+    #[test]
+    fn a_refusal_is_told_as_such_and_as_the_failure_that_it_is() {
+        let after = status(&[(ACCEPTED, false, "no name"), (FAILED, true, "cannot be run")]);
+        assert_eq!(
+            told(&SecureInferenceStatus::default(), &after),
+            ["Warning Rejected: no name", "Warning Failed: cannot be run"]
+        );
+    }
+
+    #[test]
+    fn suspending_and_resuming_are_told() {
+        let new = SecureInferenceStatus::default();
+        let suspended = status(&[(SUSPENDED, true, "spec.suspend is true")]);
+        let resumed = status(&[(SUSPENDED, false, "spec.suspend is false")]);
+        assert_eq!(told(&new, &suspended), ["Normal Suspended: spec.suspend is true"]);
+        assert_eq!(told(&suspended, &resumed), ["Normal Resumed: spec.suspend is false"]);
+        assert!(told(&new, &resumed).is_empty(), "it never was suspended");
+    }
+
+    #[test]
+    fn giving_way_is_told() {
+        let before = SecureInferenceStatus { start_seconds_used: Some(30), ..status(&[]) };
+        let after = SecureInferenceStatus {
+            start_seconds_used: Some(60),
+            ..status(&[(PARTIES_READY, false, "other runs were waiting")])
+        };
+        assert_eq!(told(&before, &after), ["Normal GaveWay: other runs were waiting"]);
+        assert!(told(&after, &status(&[])).is_empty(), "it is counted anew");
+    }
 }

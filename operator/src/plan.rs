@@ -36,6 +36,9 @@ const PATIENCE: SignedDuration = SignedDuration::from_secs(30);
 /// How much longer than its grace period a pod may take to go before its node is taken for lost.
 const LOST_NODE: SignedDuration = SignedDuration::from_secs(60);
 
+/// Why a run fails that takes longer than it may.
+const OVERTIME: &str = "ActiveDeadlineExceeded";
+
 /// What is known about a resource's objects.
 #[derive(Clone, Debug)]
 pub struct Observed {
@@ -142,9 +145,13 @@ pub fn plan(resource: &SecureInference, observed: &Observed) -> Plan {
         plan: Plan { status, actions: Vec::new(), turn: Turn::Leave, again_at: None },
     };
     planner.decide();
-    planner.plan.status.observed_generation = planner.generation;
-    planner.plan.status.phase = Some(conditions::phase(&planner.plan.status));
-    planner.plan
+    let mut plan = planner.plan;
+    plan.status.observed_generation = resource.metadata.generation;
+    plan.status.phase = Some(conditions::phase(&plan.status));
+    if let Some(before) = &resource.status {
+        conditions::keep_times(before, &mut plan.status);
+    }
+    plan
 }
 
 struct Planner<'a> {
@@ -214,27 +221,18 @@ impl Planner<'_> {
         }
         self.status().network = Some(job.network.clone());
         self.set(ACCEPTED, true, "Valid", "the parties can be configured");
-        match (self.plan.status.attempt_start_time.is_some(), job.spec.suspend) {
-            (true, true) => self.suspend(),
-            (true, false) => self.go_on(&job),
-            (false, true) => {
-                self.set(SUSPENDED, true, "Suspended", "spec.suspend is true");
-                self.set(
-                    PARTIES_READY,
-                    false,
-                    "Suspended",
-                    "nothing runs while spec.suspend is true",
-                );
-                self.clear_leftovers(None);
-            }
+        match (job.spec.suspend, self.plan.status.attempt_start_time.is_some()) {
+            (true, _) => self.suspend(),
+            (false, true) => self.go_on(&job),
             (false, false) => self.begin(&job),
         }
     }
 
-    /// Ends the attempt for spec.suspend.
+    /// Ends the attempt, if one runs, for spec.suspend.
     fn suspend(&mut self) {
+        self.end_attempt(Pods::All);
         let status = self.status();
-        status.attempt_start_time = None;
+        // What it waits for its resumption does not count.
         status.start_time = None;
         status.ready_time = None;
         status.start_seconds_used = None;
@@ -249,8 +247,16 @@ impl Planner<'_> {
         if conditions::holds(&self.plan.status, SUSPENDED) {
             self.set(SUSPENDED, false, "Resumed", "spec.suspend is false");
         }
+        if self.was_the_last(job) {
+            return;
+        }
         if self.clear_leftovers(None) {
-            self.set(PARTIES_READY, false, "TearingDown", "the pods of the last attempt are going");
+            let ready = conditions::find(&self.plan.status, PARTIES_READY);
+            // Why the last attempt ended says more.
+            if ready.is_none_or(|ready| !matches!(&*ready.reason, "AttemptFailed" | "GaveWay")) {
+                let message = "the pods of the last attempt are going";
+                self.set(PARTIES_READY, false, "TearingDown", message);
+            }
             return;
         }
         if !self.observed.turn {
@@ -270,10 +276,32 @@ impl Planner<'_> {
         self.go_on(job);
     }
 
+    /// Whether no further attempt may begin, so that the run has failed: the limit may have been
+    /// lowered since the last one failed, and time goes on while its pods go.
+    fn was_the_last(&mut self, job: &Job) -> bool {
+        let status = &self.plan.status;
+        let (failed, limit) = (status.failed_attempts.unwrap_or(0), job.spec.backoff_limit);
+        if failed > limit {
+            let last = status.failure.as_ref().map(said).unwrap_or_default();
+            let message = format!("{failed} failed, spec.backoffLimit is {limit}: {last}");
+            self.fail("BackoffLimitExceeded", &message);
+            return true;
+        }
+        let Some(deadline) = self.active_deadline(job) else { return false };
+        if self.observed.now < deadline {
+            self.look_again(deadline);
+            return false;
+        }
+        let waits = conditions::find(&self.plan.status, PARTIES_READY);
+        let waits = waits.map(|waits| waits.message.clone()).unwrap_or_default();
+        self.fail(OVERTIME, &overtime(job, &waits));
+        true
+    }
+
     /// Follows the attempt that runs.
     fn go_on(&mut self, job: &Job) {
         let Some(attempt) = self.plan.status.attempt else { return };
-        self.clear_leftovers(Some(attempt));
+        let others = self.clear_leftovers(Some(attempt));
         let parties = self.parties(job, attempt);
         let ready = self.publish_parties(job, &parties);
         match self.verdict(job, attempt, &parties) {
@@ -281,7 +309,9 @@ impl Planner<'_> {
             Verdict::Failed { failure, hopeless } => self.attempt_failed(job, failure, hopeless),
             Verdict::Unclear(until) => self.look_again(until),
             Verdict::Going => {
-                self.start(job, attempt, &parties);
+                if !others {
+                    self.start(job, attempt, &parties);
+                }
                 self.hold_turn(job, &parties, ready);
                 self.deadlines(job, attempt, &parties, ready);
             }
@@ -301,8 +331,15 @@ impl Planner<'_> {
                 });
                 let gone = || {
                     let mut status = recorded?.clone();
-                    let end = End::gone(&name, self.observed.now);
-                    status.phase = PartyPhase::Lost;
+                    // What the player that commands measured is gone with its pod.
+                    let done = status.phase == PartyPhase::Succeeded && *role != job.driver;
+                    let end = match done {
+                        true => End::done(self.observed.now),
+                        false => End::gone(&name, self.observed.now),
+                    };
+                    if !done {
+                        status.phase = PartyPhase::Lost;
+                    }
                     status.reason = Some(end.reason.clone());
                     Some(Party {
                         role: *role,
@@ -337,13 +374,15 @@ impl Planner<'_> {
                 Some(status)
             })
             .collect();
+        // A party that a probe missed once is connected all the same.
+        let up =
+            |party: &PartyStatus| party.ready_at.is_some() || party.phase == PartyPhase::Succeeded;
+        let all_up = seen.len() == job.roles.len() && seen.iter().all(up);
+        // Nothing can be measured without all of them.
+        let driver = parties.get(&job.driver).and_then(Option::as_ref);
+        let measured = driver.and_then(|driver| driver.end.as_ref()?.result.as_ref()).is_some();
         self.status().parties = seen;
-        let up = |party: &Option<Party>| {
-            party.as_ref().is_some_and(|party| {
-                matches!(party.status.phase, PartyPhase::Ready | PartyPhase::Succeeded)
-            })
-        };
-        if self.plan.status.ready_time.is_none() && parties.values().all(up) {
+        if self.plan.status.ready_time.is_none() && (all_up || measured) {
             self.status().ready_time = Some(MicroTime(self.observed.now));
         }
         let ready = self.plan.status.ready_time.is_some();
@@ -365,30 +404,69 @@ impl Planner<'_> {
         if let Some(refusal) = &self.observed.refusal {
             return ("Refused".into(), refusal.clone());
         }
-        let count = |wanted: fn(&Party) -> bool| {
-            parties.values().flatten().filter(|party| wanted(party)).count()
-        };
-        let ready =
-            count(|party| matches!(party.status.phase, PartyPhase::Ready | PartyPhase::Succeeded));
-        let total = job.roles.len();
-        let late = late_party(job, parties);
-        let waits = late
-            .and_then(|role| parties.get(&role)?.as_ref())
-            .and_then(|party| party.waits.as_ref().map(|waits| (party.role, waits)));
-        // These are steps on the way, and change with every party.
-        let on_the_way = |reason: &str| matches!(reason, "ContainerCreating" | "PodInitializing");
-        match waits {
-            Some((role, waits)) if !on_the_way(&waits.reason) => {
-                (waits.reason.clone(), format!("{role}: {}", waits.message))
+        let late = late_party(job, parties).and_then(|role| parties.get(&role)?.as_ref());
+        let waits = late.and_then(|party| Some((party.role, party.waits.as_ref()?)));
+        match waits.filter(|(_, waits)| !waits.passes()) {
+            Some((role, waits)) => (waits.reason.clone(), format!("{role}: {}", waits.message)),
+            None => {
+                let up = |party: &&Party| {
+                    matches!(party.status.phase, PartyPhase::Ready | PartyPhase::Succeeded)
+                };
+                let ready = parties.values().flatten().filter(up).count();
+                let total = job.roles.len();
+                ("Starting".into(), format!("{ready} of {total} parties are ready"))
             }
-            _ => ("Starting".into(), format!("{ready} of {total} parties are ready")),
+        }
+    }
+
+    /// Which party keeps the others waiting, and why.
+    fn lateness(
+        &self,
+        job: &Job,
+        attempt: u32,
+        parties: &BTreeMap<Role, Option<Party>>,
+    ) -> Failure {
+        let late = late_party(job, parties);
+        let party = late.and_then(|role| parties.get(&role)?.as_ref());
+        let (reason, message) = match (&self.observed.refusal, party) {
+            (Some(refusal), _) => ("Refused", refusal.as_str()),
+            (None, None) => ("NoPod", "its pod could not be made"),
+            (None, Some(party)) => match &party.waits {
+                Some(waits) => (waits.reason.as_str(), waits.message.as_str()),
+                None if party.unscheduled => ("NoNode", "the scheduler has not looked at its pod"),
+                None if party.status.phase == PartyPhase::Pending => {
+                    ("Pending", "its node has not begun to start it")
+                }
+                None => ("NotConnected", "it runs, but is not connected to all its peers"),
+            },
+        };
+        Failure {
+            attempt,
+            role: late.map(|role| role.name().into()),
+            reason: reason.into(),
+            exit_code: None,
+            message: message.into(),
         }
     }
 
     /// Whether the attempt is over.
     fn verdict(&self, job: &Job, attempt: u32, parties: &BTreeMap<Role, Option<Party>>) -> Verdict {
         let end_of = |role: &Role| parties.get(role)?.as_ref()?.end.as_ref();
-        let driven = end_of(&job.driver).is_some_and(End::succeeded);
+        let done = end_of(&job.driver).filter(|end| end.succeeded());
+        let result = done.and_then(|end| end.result.as_ref());
+        if done.is_some() && result.is_none() {
+            let failure = Failure {
+                attempt,
+                role: Some(job.driver.name().into()),
+                reason: "NoResult".into(),
+                exit_code: Some(0),
+                message: "it ended well, but its termination message holds no result; is its \
+                          image of another version?"
+                    .into(),
+            };
+            return Verdict::Failed { failure, hopeless: true };
+        }
+        let driven = result.is_some();
         // Once the player that commands is done, only players' outputs may still be lacking.
         let matters = |role: &Role| !driven || matches!(role, Role::Player(_));
         let ends: Vec<(Role, &End)> = job
@@ -407,15 +485,18 @@ impl Planner<'_> {
         if let Some((role, end)) = failed.iter().min_by_key(|(_, end)| end.at).copied() {
             let until = end.at.checked_add(CAUSE).unwrap_or(end.at);
             let all_over = ends.len() == job.roles.iter().filter(|role| matters(role)).count();
-            if !all_over && self.observed.now < until {
+            // A node's clock that is further ahead than that is not waited for.
+            let soon = self.observed.now.checked_add(2 * CAUSE).unwrap_or(until);
+            if !all_over && self.observed.now < until && until <= soon {
                 return Verdict::Unclear(until);
             }
-            // The peer that it lost, unless that one says itself that it lost another.
-            let blamed = end.blames.filter(|peer| end_of(peer).is_none());
-            let mut verdict = self.failed(attempt, blamed.unwrap_or(role), end);
-            if let (Verdict::Failed { failure, .. }, Some(_)) = (&mut verdict, blamed) {
+            let Some((witness, end, lost)) = lost_peer(role, end_of) else {
+                return self.failed(attempt, role, end);
+            };
+            let mut verdict = self.failed(attempt, lost, end);
+            if let Verdict::Failed { failure, .. } = &mut verdict {
                 failure.exit_code = None;
-                failure.message = format!("{role} says: {}", failure.message);
+                failure.message = format!("{witness} says: {}", failure.message);
             }
             return verdict;
         }
@@ -424,23 +505,9 @@ impl Planner<'_> {
             .iter()
             .filter(|role| matches!(role, Role::Player(_)))
             .all(|role| end_of(role).is_some_and(End::succeeded));
-        if !players_done {
-            return self.lost_service(job, attempt, parties);
-        }
-        match end_of(&job.driver).and_then(|end| end.result.clone()) {
-            Some(result) => Verdict::Done(Box::new(result)),
-            None => Verdict::Failed {
-                failure: Failure {
-                    attempt,
-                    role: Some(job.driver.name().into()),
-                    reason: "NoResult".into(),
-                    exit_code: Some(0),
-                    message: "it ended well, but its termination message holds no result; is its \
-                              image of another version?"
-                        .into(),
-                },
-                hopeless: true,
-            },
+        match result {
+            Some(result) if players_done => Verdict::Done(Box::new(result.clone())),
+            _ => self.lost_service(job, attempt, parties),
         }
     }
 
@@ -539,8 +606,8 @@ impl Planner<'_> {
         let started = self.plan.status.attempt_start_time.clone();
         let Some(MicroTime(started)) = started else { return };
         let held = self.observed.now.duration_since(started);
-        let refused =
-            parties.values().flatten().any(|party| party.unscheduled && party.waits.is_some());
+        let refused = self.observed.refusal.is_some()
+            || parties.values().flatten().any(|party| party.unscheduled && party.waits.is_some());
         if !refused || !self.observed.others_wait {
             return;
         }
@@ -553,18 +620,15 @@ impl Planner<'_> {
             // The deadline is about to say so.
             return;
         }
-        let status = self.status();
-        status.start_seconds_used = Some(used);
-        status.attempt_start_time = None;
-        status.parties.clear();
         self.plan.turn = Turn::Leave;
         self.plan.actions.clear();
-        self.set(
-            PARTIES_READY,
-            false,
-            "GaveWay",
-            "its pods got no nodes, and other runs were waiting",
-        );
+        let (reason, missing) = self.what_is_missing(job, parties);
+        let message = format!("other runs were waiting: {reason}: {missing}");
+        self.set(PARTIES_READY, false, "GaveWay", &message);
+        self.end_attempt(Pods::All);
+        let status = self.status();
+        status.start_seconds_used = Some(used);
+        status.parties.clear();
         self.clear_leftovers(None);
     }
 
@@ -575,83 +639,84 @@ impl Planner<'_> {
         parties: &BTreeMap<Role, Option<Party>>,
         ready: bool,
     ) {
-        let now = self.observed.now;
         let status = &self.plan.status;
-        let after = |time: &Option<MicroTime>, seconds: u32| {
-            let MicroTime(time) = time.as_ref()?;
-            time.checked_add(SignedDuration::from_secs(seconds.into())).ok()
-        };
         let used = status.start_seconds_used.unwrap_or(0);
         let to_start = job.spec.start_deadline_seconds.saturating_sub(used);
         let start = after(&status.attempt_start_time, to_start).filter(|_| !ready);
-        let active = after(&status.start_time, job.spec.active_deadline_seconds);
-        if let Some(deadline) = start {
-            if now >= deadline {
-                let (reason, message) = self.what_is_missing(job, parties);
-                let late = late_party(job, parties);
-                let failure = Failure {
-                    attempt,
-                    role: late.map(|role| role.name().into()),
-                    reason: reason.clone(),
-                    exit_code: None,
-                    message: message.clone(),
-                };
+        let active = self.active_deadline(job);
+        let over = |deadline: &Timestamp| self.observed.now >= *deadline;
+        if !ready {
+            let late = self.lateness(job, attempt, parties);
+            if start.as_ref().is_some_and(over) {
                 let seconds = job.spec.start_deadline_seconds;
-                return self.give_up(
-                    failure,
-                    "StartDeadlineExceeded",
-                    &format!("not all parties were ready within {seconds} s: {reason}: {message}"),
-                );
-            }
-            self.look_again(deadline);
-        }
-        if let Some(deadline) = active {
-            if now >= deadline {
-                let seconds = job.spec.active_deadline_seconds;
                 let message =
-                    format!("still running after {seconds} s (spec.activeDeadlineSeconds)");
-                let failure = Failure {
-                    attempt,
-                    role: Some(job.driver.name().into()),
-                    reason: "ActiveDeadlineExceeded".into(),
-                    exit_code: None,
-                    message: message.clone(),
-                };
-                return self.give_up(failure, "ActiveDeadlineExceeded", &message);
+                    format!("not all parties were ready within {seconds} s: {}", said(&late));
+                return self.give_up(late, "StartDeadlineExceeded", &message);
             }
-            self.look_again(deadline);
+            if active.as_ref().is_some_and(over) {
+                let message = overtime(job, &said(&late));
+                return self.give_up(late, OVERTIME, &message);
+            }
+        } else if active.as_ref().is_some_and(over) {
+            let message = overtime(job, "it still runs");
+            let failure = Failure {
+                attempt,
+                role: Some(job.driver.name().into()),
+                reason: OVERTIME.into(),
+                exit_code: None,
+                message: message.clone(),
+            };
+            return self.give_up(failure, OVERTIME, &message);
+        }
+        start.into_iter().chain(active).for_each(|deadline| self.look_again(deadline));
+    }
+
+    /// When the run must be complete, if its first attempt has begun.
+    fn active_deadline(&self, job: &Job) -> Option<Timestamp> {
+        after(&self.plan.status.start_time, job.spec.active_deadline_seconds)
+    }
+
+    /// The attempt that runs is over. Its Secrets are deleted whatever is still there of it.
+    fn end_attempt(&mut self, pods: Pods) {
+        if let (Some(attempt), Some(_)) =
+            (self.plan.status.attempt, self.status().attempt_start_time.take())
+        {
+            self.act(Action::TearDown { attempt, pods });
+        }
+    }
+
+    /// Something to do, unless that is already planned.
+    fn act(&mut self, action: Action) {
+        if !self.plan.actions.contains(&action) {
+            self.plan.actions.push(action);
         }
     }
 
     fn attempt_failed(&mut self, job: &Job, failure: Failure, hopeless: bool) {
-        let role = failure.role.clone().unwrap_or_else(|| "the run".into());
-        let said = format!("{role}: {}: {}", failure.reason, failure.message);
-        let failed_attempts = self.plan.status.failed_attempts.unwrap_or(0) + 1;
-        self.status().failed_attempts = Some(failed_attempts);
-        if hopeless {
-            let reason = failure.reason.clone();
-            let message = format!("a new attempt would fail alike: {said}");
-            return self.give_up(failure, &reason, &message);
-        }
-        let limit = job.spec.backoff_limit;
-        if failed_attempts > limit {
-            let message = format!("{failed_attempts} failed, spec.backoffLimit is {limit}: {said}");
-            return self.give_up(failure, "BackoffLimitExceeded", &message);
-        }
+        let (reason, said) = (failure.reason.clone(), said(&failure));
         let status = self.status();
+        status.failed_attempts = Some(status.failed_attempts.unwrap_or(0) + 1);
         status.failure = Some(failure);
-        status.attempt_start_time = None;
-        status.ready_time = None;
+        if hopeless {
+            return self.fail(&reason, &format!("a new attempt would fail alike: {said}"));
+        }
         self.set(PARTIES_READY, false, "AttemptFailed", &said);
+        if self.was_the_last(job) {
+            return;
+        }
+        self.end_attempt(Pods::All);
+        let status = self.status();
+        status.ready_time = None;
+        status.start_seconds_used = None;
         self.clear_leftovers(None);
     }
 
     fn complete(&mut self, attempt: u32, result: RunResult) {
         let now = self.observed.now;
+        self.end_attempt(Pods::All);
         let status = self.status();
         status.summary = Some(summary(&result));
         status.results = Some(result);
-        status.attempt_start_time = None;
         status.failure = None;
         status.completion_time = Some(MicroTime(now));
         let started = status.start_time.as_ref().map_or(now, |MicroTime(start)| *start);
@@ -670,7 +735,8 @@ impl Planner<'_> {
     fn fail(&mut self, reason: &str, message: &str) {
         self.plan.actions.clear();
         self.plan.turn = Turn::Leave;
-        self.status().attempt_start_time = None;
+        // Its pods get a moment to end by themselves.
+        self.end_attempt(Pods::Named(Vec::new()));
         self.status().completion_time = Some(MicroTime(self.observed.now));
         self.set(PARTIES_READY, false, reason, message);
         self.set(FAILED, true, reason, message);
@@ -681,22 +747,27 @@ impl Planner<'_> {
     fn finished(&mut self) {
         let now = self.observed.now;
         let succeeded = conditions::holds(&self.plan.status, COMPLETE);
-        let completed = self.plan.status.completion_time.clone();
-        let completed = completed.map_or(now, |MicroTime(time)| time);
+        let completed = match &self.plan.status.completion_time {
+            Some(MicroTime(time)) => *time,
+            // That of a resource that could not be read.
+            None => conditions::finished(&self.plan.status)
+                .map_or(now, |condition| condition.last_transition_time.0),
+        };
         if succeeded {
             self.clear_leftovers(None);
         } else {
             self.clear_failed(completed);
         }
-        if !self.observed.policies.is_empty() {
-            self.plan.actions.push(Action::RemovePolicies);
+        // What runs stays closed to others until its end.
+        if !self.observed.policies.is_empty() && !self.observed.pods.iter().any(is_active) {
+            self.act(Action::RemovePolicies);
         }
         let ttl = self.resource.spec.ttl_after_finished.as_ref();
         let seconds = ttl.and_then(|ttl| if succeeded { ttl.succeeded } else { ttl.failed });
         if let Some(seconds) = seconds {
             let end = completed.checked_add(SignedDuration::from_secs(seconds.into()));
             match end {
-                Ok(end) if now >= end => self.plan.actions.push(Action::DeleteResource),
+                Ok(end) if now >= end => self.act(Action::DeleteResource),
                 Ok(end) => self.look_again(end),
                 Err(_) => {}
             }
@@ -706,14 +777,10 @@ impl Planner<'_> {
     /// Removes what a failed run no longer needs: everything but the pods that have ended,
     /// which stay for their logs. Those that run get a moment to end by themselves.
     fn clear_failed(&mut self, completed: Timestamp) {
-        let active = |pod: &&Pod| {
-            let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-            !matches!(phase, Some("Succeeded" | "Failed"))
-        };
         let until = completed.checked_add(AFTERMATH).unwrap_or(completed);
-        let waits = self.observed.now < until && self.observed.pods.iter().any(|pod| active(&pod));
+        let waits = self.observed.now < until && self.observed.pods.iter().any(is_active);
         if waits {
-            return self.look_again(until);
+            self.look_again(until);
         }
         for attempt in self.attempts() {
             let pods: Vec<String> = self
@@ -721,7 +788,7 @@ impl Planner<'_> {
                 .pods
                 .iter()
                 .filter(|pod| attempt_of(pod.metadata.labels.as_ref()) == Some(attempt))
-                .filter(active)
+                .filter(|pod| !waits && is_active(pod))
                 .filter(|pod| pod.metadata.deletion_timestamp.is_none())
                 .map(ResourceExt::name_any)
                 .collect();
@@ -731,7 +798,7 @@ impl Planner<'_> {
                 .iter()
                 .any(|service| attempt_of(service.metadata.labels.as_ref()) == Some(attempt));
             if !pods.is_empty() || services {
-                self.plan.actions.push(Action::TearDown { attempt, pods: Pods::Named(pods) });
+                self.act(Action::TearDown { attempt, pods: Pods::Named(pods) });
             }
         }
         self.forget_lost();
@@ -759,7 +826,7 @@ impl Planner<'_> {
             let services =
                 self.observed.services.iter().any(|s| of_attempt(s.metadata.labels.as_ref()));
             if pods || services {
-                self.plan.actions.push(Action::TearDown { attempt, pods: Pods::All });
+                self.act(Action::TearDown { attempt, pods: Pods::All });
             }
         }
         self.forget_lost();
@@ -779,7 +846,7 @@ impl Planner<'_> {
             }
         }
         if !lost.is_empty() {
-            self.plan.actions.push(Action::ForgetPods(lost));
+            self.act(Action::ForgetPods(lost));
         }
     }
 }
@@ -789,10 +856,16 @@ fn attempt_of(labels: Option<&BTreeMap<String, String>>) -> Option<u32> {
     labels?.get(ATTEMPT)?.parse().ok()
 }
 
-/// The first party that is not ready: one that does not run before one that does.
+/// Whether a pod may still run, or begin to.
+fn is_active(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    !matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+/// The first party that is not ready: one that cannot go on before one that does.
 fn late_party(job: &Job, parties: &BTreeMap<Role, Option<Party>>) -> Option<Role> {
     let rank = |role: &Role| match parties.get(role).and_then(Option::as_ref) {
-        Some(party) if party.waits.is_some() => 0,
+        Some(party) if party.waits.as_ref().is_some_and(|waits| !waits.passes()) => 0,
         None => 1,
         Some(party) => match party.status.phase {
             PartyPhase::Pending => 2,
@@ -801,6 +874,42 @@ fn late_party(job: &Job, parties: &BTreeMap<Role, Option<Party>>) -> Option<Role
         },
     };
     job.roles.iter().copied().min_by_key(rank).filter(|role| rank(role) < 4)
+}
+
+/// Where the losses that parties speak of lead to, from `first` on: the last party that speaks
+/// of one, how it ended, and whom it lost, who has not ended.
+fn lost_peer<'a>(
+    first: Role,
+    end_of: impl Fn(&Role) -> Option<&'a End>,
+) -> Option<(Role, &'a End, Role)> {
+    let mut seen = BTreeSet::new();
+    let mut witness = first;
+    // Two that lost each other lead nowhere.
+    while seen.insert(witness) {
+        let end = end_of(&witness)?;
+        let lost = end.blames?;
+        if end_of(&lost).is_none() {
+            return Some((witness, end, lost));
+        }
+        witness = lost;
+    }
+    None
+}
+
+/// A failure in one sentence.
+fn said(failure: &Failure) -> String {
+    let role = failure.role.as_deref().unwrap_or("the run");
+    format!("{role}: {}: {}", failure.reason, failure.message)
+}
+
+fn overtime(job: &Job, why: &str) -> String {
+    let seconds = job.spec.active_deadline_seconds;
+    format!("not complete after {seconds} s (spec.activeDeadlineSeconds): {why}")
+}
+
+fn after(time: &Option<MicroTime>, seconds: u32) -> Option<Timestamp> {
+    let MicroTime(time) = time.as_ref()?;
+    time.checked_add(SignedDuration::from_secs(seconds.into())).ok()
 }
 
 /// Some of the results for people.
