@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
@@ -14,9 +15,12 @@ use bench::run::{Report, Run};
 use bench::table1::Table1;
 use bytes::Bytes;
 use party::config::{
-    Computation, Deadlines, OfflineMode, PartyConfig, PlayerTask, Stock, Transport, Workload,
+    AccuracyWorkload, Computation, Deadlines, OfflineMode, PartyConfig, PlayerTask, Stock,
+    Transport, Workload,
 };
 use party::net;
+use party::stop::Stop;
+use party::termination::{Reason, Termination};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use spdz::channel::{Channel, Name, Phase, Role, Tag};
@@ -165,7 +169,7 @@ fn five_processes_classify_real_images() {
 
 #[test]
 fn the_floor_command_prints_what_each_network_needs_at_least() {
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_bench"))
+    let output = Command::new(env!("CARGO_BIN_EXE_bench"))
         .args(["floor", "--networks=A", "--batch-size=1,3"])
         .output()
         .unwrap();
@@ -289,6 +293,78 @@ fn a_party_that_dies_mid_run_is_named_by_those_who_talk_to_it() {
     }
 }
 
+/// How a party's run ended.
+fn termination(scenario: &Scenario, role: Role) -> Termination {
+    let path = local::termination_path(scenario.folder.path(), role);
+    Termination::parse(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+#[test]
+fn without_files_the_client_leaves_its_result_where_it_says_how_it_ended() {
+    let mut scenario = Scenario::new();
+    let workload = scenario.config(Role::CLIENT).workload.as_mut().unwrap();
+    workload.repetitions = 3;
+    workload.result = None;
+    // Nobody else knows the weights, so nobody can say what is right but the labels.
+    workload.accuracy = Some(AccuracyWorkload {
+        samples: 50,
+        labels: own_folder("data/t10k-labels-idx1-ubyte.gz"),
+        reference: None,
+    });
+    let outcome = scenario.start().wait(&AtomicBool::new(false), |_| {});
+    assert!(outcome.is_ok(), "{outcome:?}");
+    for config in &scenario.configs {
+        let ended = termination(&scenario, config.role);
+        assert_eq!((ended.role, ended.exit_code), (Some(config.role), 0));
+        assert_eq!((ended.failure, ended.result.is_some()), (None, config.role == Role::CLIENT));
+    }
+    let result = termination(&scenario, Role::CLIENT).result.unwrap();
+    assert_eq!((result.network.as_str(), result.repetitions, result.online_rounds), ("A", 3, 6));
+    let accuracy = result.accuracy.unwrap();
+    assert_eq!((accuracy.samples, accuracy.plaintext, accuracy.agreement), (50, None, None));
+    assert!(accuracy.secure >= 0.98, "{accuracy:?}");
+}
+
+#[test]
+fn a_party_that_is_told_to_stop_says_so_and_is_named_by_the_others() {
+    for (victim, signal, code) in [
+        (Role::Server0, "TERM", 143),
+        (Role::Server1, "INT", 130),
+        (Role::Producer, "TERM", 143),
+        (Role::CLIENT, "INT", 130),
+    ] {
+        let scenario = Scenario::new();
+        let mut running = scenario.start();
+        assert!(running.wait_for_progress(&AtomicBool::new(false)).is_ok());
+        let process = running.process(victim).unwrap();
+        let told = Instant::now();
+        let id = process.id().to_string();
+        let sent = Command::new("kill").args([&format!("-{signal}"), &id]).status().unwrap();
+        assert!(sent.success());
+        assert_eq!(process.wait().unwrap().code(), Some(code), "{victim}");
+        let took = told.elapsed();
+        assert!(took < Duration::from_millis(700), "{victim}: {took:?}");
+
+        let failures = failures(&mut running);
+        let own = termination(&scenario, victim);
+        assert_eq!((own.role, i32::from(own.exit_code)), (Some(victim), code));
+        let own = own.failure.unwrap();
+        assert_eq!((own.reason, own.peer), (Reason::Terminated, None));
+        assert_eq!(own.message, format!("told to stop by SIG{signal}"));
+        let mut naming = 0;
+        for role in failures.keys().filter(|role| **role != victim) {
+            let failure = termination(&scenario, *role).failure.unwrap();
+            assert_eq!(failure.reason, Reason::PeerLost, "{role}: {failure:?}");
+            // Not everybody talks to everybody: who has it from another names that one.
+            let peer = failure.peer.unwrap();
+            assert!(failure.message.contains(&format!("{peer} gave up: ")), "{failure:?}");
+            naming += usize::from(peer == victim);
+            assert!(failure.message.ends_with("terminated"), "{failure:?}");
+        }
+        assert!(naming >= 1, "{failures:?}");
+    }
+}
+
 #[test]
 fn two_plans_are_refused_before_any_share_moves() {
     let mut scenario = Scenario::new();
@@ -397,7 +473,7 @@ fn with_rogue_producer(act: impl FnOnce(&mut [net::Link])) -> BTreeMap<Role, Fai
     let config = scenario.remove(Role::Producer);
     let mut running = scenario.start();
     let plan = config.computation.plan().unwrap();
-    let mut links = net::connect(&config, &plan).unwrap();
+    let mut links = net::connect(&config, &plan, &Stop::default()).unwrap();
     act(&mut links);
     let failures = failures(&mut running);
     drop(links);
@@ -470,7 +546,7 @@ fn a_peer_that_asks_and_does_not_listen_costs_no_more_than_the_agreed_memory() {
     let config = scenario.remove(Role::Server0);
     let mut running = scenario.start();
     let plan = config.computation.plan().unwrap();
-    let mut links = net::connect(&config, &plan).unwrap();
+    let mut links = net::connect(&config, &plan, &Stop::default()).unwrap();
     let producer = links.iter_mut().find(|link| link.peer() == Role::Producer).unwrap();
     producer.recv(Tag::new(Phase::Setup, 0, 0), 32).unwrap();
     let prepare = Bytes::from_static(&[0]);
@@ -691,7 +767,7 @@ fn the_run_command_says_what_it_needs_and_what_it_did() {
     let graph = between_three(true);
     std::fs::write(place("graph.yaml"), serde_yaml::to_string(&graph).unwrap()).unwrap();
     let bench = |options: &[&str]| {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_bench"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bench"));
         let graph = place("graph.yaml");
         let output = command.args(["run", &graph, "--evaluations=4"]).args(options).output();
         let output = output.unwrap();
