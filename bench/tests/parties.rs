@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::AtomicBool;
@@ -16,7 +18,7 @@ use bench::table1::Table1;
 use bytes::Bytes;
 use party::config::{
     AccuracyWorkload, Computation, Deadlines, OfflineMode, PartyConfig, PlayerTask, Stock,
-    Transport, Workload,
+    Telemetry, Transport, Workload,
 };
 use party::net;
 use party::stop::Stop;
@@ -297,6 +299,80 @@ fn a_party_that_dies_mid_run_is_named_by_those_who_talk_to_it() {
 fn termination(scenario: &Scenario, role: Role) -> Termination {
     let path = local::termination_path(scenario.folder.path(), role);
     Termination::parse(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// Has every party answer probes, and says where.
+fn watch(scenario: &mut Scenario) -> BTreeMap<Role, SocketAddr> {
+    let listener = |_| TcpListener::bind("127.0.0.1:0").unwrap();
+    // All are held at once, so that they differ.
+    let listeners: Vec<TcpListener> = scenario.configs.iter().map(listener).collect();
+    let mut addresses = BTreeMap::new();
+    for (config, listener) in scenario.configs.iter_mut().zip(listeners) {
+        let listen = listener.local_addr().unwrap();
+        config.telemetry = Some(Telemetry { listen: Some(listen) });
+        addresses.insert(config.role, listen);
+    }
+    addresses
+}
+
+/// Status and content of an answer; none if there is no one to answer.
+fn get(address: SocketAddr, path: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: {address}\r\n\r\n").as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, content) = answer.split_once("\r\n\r\n")?;
+    Some((head.split(' ').nth(1)?.parse().ok()?, content.to_owned()))
+}
+
+/// Looks again and again until there is what is wanted.
+fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < until, "{what} did not come in 20 s");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn probes_are_answered_before_there_are_peers_and_say_when_they_are_there() {
+    let mut scenario = Scenario::new();
+    for config in &mut scenario.configs {
+        config.deadlines.connect_seconds = 30.0;
+    }
+    let addresses = watch(&mut scenario);
+    let producer = scenario.remove(Role::Producer);
+    let running = scenario.start();
+    let waiting = Some((503, "waiting for its peers to connect\n".to_owned()));
+    for server in [Role::Server0, Role::Server1] {
+        wait_for("a server", || (get(addresses[&server], "/readyz") == waiting).then_some(()));
+        assert_eq!(get(addresses[&server], "/healthz").unwrap().0, 200);
+    }
+    assert_eq!(get(addresses[&Role::Producer], "/healthz"), None);
+    let late = local::start(&[producer], scenario.folder.path(), &party_program()).unwrap();
+    // The model owner is soon done and gone.
+    for role in [Role::Server0, Role::Server1, Role::Producer, Role::CLIENT] {
+        let ready = Some((200, "ready\n".to_owned()));
+        wait_for(role.name(), || (get(addresses[&role], "/readyz") == ready).then_some(()));
+    }
+    drop((running, late));
+}
+
+#[test]
+fn a_port_for_probes_that_is_in_use_is_named() {
+    let mut scenario = Scenario::new();
+    let address = watch(&mut scenario)[&Role::Producer];
+    let _taken = TcpListener::bind(address).unwrap();
+    let failures = failures(&mut scenario.start());
+    let failure = &failures[&Role::Producer];
+    assert_eq!(failure.code, Some(2));
+    let expected = format!("cannot listen on {address}");
+    assert!(failure.message.contains(&expected), "{failure}");
+    assert!(failure.message.contains("telemetry.listen"), "{failure}");
 }
 
 #[test]

@@ -9,12 +9,11 @@ use std::sync::Arc;
 use clap::{Args, Parser, Subcommand};
 use spdz::channel::Name;
 
-use crate::background;
+use crate::background::Background;
 use crate::config::{ConfigError, PartyConfig};
 use crate::describe::Description;
 use crate::run::{self, RunError};
-use crate::stop::Stop;
-use crate::telemetry;
+use crate::telemetry::logs;
 use crate::termination::{Ending, Failure, Reason, TERMINATION_VARIABLE, Termination};
 
 /// One party of a private computation.
@@ -96,7 +95,7 @@ impl Arguments {
     /// Runs the party. The exit code says how it ended.
     #[must_use]
     pub fn run(&self) -> ExitCode {
-        telemetry::start();
+        logs::start();
         match (&self.command, &self.config) {
             (Some(Command::Plan(arguments)), _) => match arguments.run() {
                 Ok(()) => ExitCode::SUCCESS,
@@ -119,12 +118,14 @@ impl Arguments {
 
 /// Plays the role that the configuration at `path` says, to the end.
 fn play(path: &Path, ending: &Arc<Ending>) -> Termination {
-    let stop = Stop::default();
+    let background = match Background::start(ending.clone()) {
+        Ok(background) => background,
+        Err(error) => return Termination::failure(None, RunError::Background(error).failure()),
+    };
     let run = || {
-        background::start(stop.clone(), ending.clone()).map_err(RunError::Background)?;
         let config = PartyConfig::load(path)?;
         ending.set_role(config.role);
-        Ok::<_, RunError>((config.role, run::run(&config, &stop)?))
+        Ok::<_, RunError>((config.role, run::run(&config, &background)?))
     };
     // Peers notice a panic by the connections that it closes; whoever started this party
     // is told too.
@@ -137,7 +138,7 @@ fn play(path: &Path, ending: &Arc<Ending>) -> Termination {
             Failure { reason: Reason::Internal, message, peer: None }
         }
     };
-    match stop.signal() {
+    match background.stop().signal() {
         // What fails then fails because of it.
         Some(signal) => Termination::stopped(ending.role(), signal),
         None => Termination::failure(ending.role(), failure),

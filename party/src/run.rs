@@ -10,12 +10,13 @@ use spdz::prg::{NoRandomness, Seed};
 use spdz::ring::{self, Int64, Int100, Ring, Side, ThreadsError};
 use spdz::role::{self, Producer, Server, ServerLinks, report_tag};
 
+use crate::background::Background;
 use crate::config::{ConfigError, PartyConfig};
 use crate::net::{self, ConnectError, Link};
 use crate::player::{self, Part};
 use crate::result::RunResult;
 use crate::stock::{Bounded, Disk};
-use crate::stop::Stop;
+use crate::telemetry::{Readiness, Telemetry};
 use crate::tensors::{TensorError, TooMuch};
 use crate::termination::{Failure, Reason};
 use crate::workload::DataError;
@@ -53,6 +54,14 @@ pub enum RunError {
     Stock {
         /// The folder.
         folder: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The port for probes is taken or not ours.
+    #[error("cannot listen on {address}: {source}; choose another address in `telemetry.listen`")]
+    Telemetry {
+        /// The configured address.
+        address: std::net::SocketAddr,
         /// Why.
         source: std::io::Error,
     },
@@ -117,6 +126,7 @@ impl RunError {
             | Self::Tensors { .. }
             | Self::Data(_)
             | Self::TooMuch(_)
+            | Self::Telemetry { .. }
             | Self::Stock { .. } => Reason::BadInput,
             Self::Connect(
                 ConnectError::Config(_) | ConnectError::Identity(_) | ConnectError::Listen { .. },
@@ -153,11 +163,25 @@ impl RunError {
 }
 
 /// Runs the party that `config` describes; once in a process, since the threads are started
-/// once. The player that commands returns what it measured. Ends soon once `stop` tells it to.
+/// once. The player that commands returns what it measured. Ends soon once a signal tells it to.
 ///
 /// # Errors
 /// Whatever keeps the run from completing; the peers are told.
-pub fn run(config: &PartyConfig, stop: &Stop) -> Result<Option<RunResult>, RunError> {
+pub(crate) fn run(
+    config: &PartyConfig,
+    background: &Background,
+) -> Result<Option<RunResult>, RunError> {
+    let telemetry = Telemetry::start(config.telemetry.as_ref(), background)?;
+    let outcome = meet_and_play(config, background, &telemetry);
+    telemetry.readiness(Readiness::Ended);
+    outcome
+}
+
+fn meet_and_play(
+    config: &PartyConfig,
+    background: &Background,
+    telemetry: &Telemetry,
+) -> Result<Option<RunResult>, RunError> {
     let plan = Arc::new(config.computation.plan()?);
     // Files first: a party that cannot do its part should not keep others waiting.
     let part = match config.role {
@@ -173,7 +197,9 @@ pub fn run(config: &PartyConfig, stop: &Stop) -> Result<Option<RunResult>, RunEr
     if part.is_none() {
         ring::set_threads(config.threads())?;
     }
-    let mut links = net::connect(config, &plan, stop)?;
+    telemetry.readiness(Readiness::Connecting);
+    let mut links = net::connect(config, &plan, background.stop())?;
+    telemetry.readiness(Readiness::Connected);
     tracing::info!(role = %config.role, "connected to all peers");
     let outcome = match plan.format() {
         NumberFormat::Int64 => play::<Int64>(config, &plan, part, disk, &mut links),

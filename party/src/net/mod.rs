@@ -304,6 +304,16 @@ impl Link {
         }
     }
 
+    /// Takes and forgets what is still on its way from the peer, until the peer has ended
+    /// its side: to leave before would tear down the connection, and with it what this
+    /// party sent last.
+    fn drain(mut self, until: Instant) {
+        let runtime = self.runtime.clone();
+        self.stop = Stop::default();
+        let more = |content| matches!(content, Ok(_) | Err(ChannelFault::Aborted { .. }));
+        while Instant::now() < until && more(runtime.block_on(self.next(until))) {}
+    }
+
     fn lost(&self, reason: impl Into<String>) -> ChannelFault {
         ChannelFault::Lost { peer: self.peer, reason: reason.into() }
     }
@@ -664,8 +674,9 @@ pub fn give_up(mut links: Vec<Link>, reason: &str, disagreement: bool) {
     for link in &mut links {
         link.abort(reason, disagreement);
     }
-    // How the peers take it makes no difference any more.
-    let _ = close(links, Duration::from_millis(500));
+    end(&mut links);
+    let until = Instant::now() + Duration::from_millis(500);
+    links.into_iter().for_each(|link| link.drain(until));
 }
 
 /// Closes all connections in good order; waits at most `patience` for the peers.
@@ -673,15 +684,20 @@ pub fn give_up(mut links: Vec<Link>, reason: &str, disagreement: bool) {
 /// # Errors
 /// The first peer's that did not close in good order.
 pub fn close(mut links: Vec<Link>, patience: Duration) -> Result<(), ChannelFault> {
-    // All our ends first: a peer may be waiting for another of us.
-    for link in &mut links {
-        link.outgoing = None;
-    }
+    end(&mut links);
     let until = Instant::now() + patience;
     links
         .into_iter()
         .map(|link| link.close(until.saturating_duration_since(Instant::now())))
         .fold(Ok(()), Result::and)
+}
+
+/// Ends this side of all connections, before the end of any peer's is waited for: a peer
+/// may be waiting for another of us.
+fn end(links: &mut [Link]) {
+    for link in links {
+        link.outgoing = None;
+    }
 }
 
 /// A peer that has connected and proved its role.
