@@ -4,7 +4,10 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
@@ -14,9 +17,12 @@ use bench::run::{Report, Run};
 use bench::table1::Table1;
 use bytes::Bytes;
 use party::config::{
-    Computation, Deadlines, OfflineMode, PartyConfig, PlayerTask, Stock, Transport, Workload,
+    AccuracyWorkload, Computation, Deadlines, OfflineMode, PartyConfig, PlayerTask, Stock,
+    Telemetry, Transport, Workload,
 };
 use party::net;
+use party::stop::Stop;
+use party::termination::{Reason, Termination};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use spdz::channel::{Channel, Name, Phase, Role, Tag};
@@ -165,7 +171,7 @@ fn five_processes_classify_real_images() {
 
 #[test]
 fn the_floor_command_prints_what_each_network_needs_at_least() {
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_bench"))
+    let output = Command::new(env!("CARGO_BIN_EXE_bench"))
         .args(["floor", "--networks=A", "--batch-size=1,3"])
         .output()
         .unwrap();
@@ -289,6 +295,152 @@ fn a_party_that_dies_mid_run_is_named_by_those_who_talk_to_it() {
     }
 }
 
+/// How a party's run ended.
+fn termination(scenario: &Scenario, role: Role) -> Termination {
+    let path = local::termination_path(scenario.folder.path(), role);
+    Termination::parse(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// Has every party answer probes, and says where.
+fn watch(scenario: &mut Scenario) -> BTreeMap<Role, SocketAddr> {
+    let listener = |_| TcpListener::bind("127.0.0.1:0").unwrap();
+    // All are held at once, so that they differ.
+    let listeners: Vec<TcpListener> = scenario.configs.iter().map(listener).collect();
+    let mut addresses = BTreeMap::new();
+    for (config, listener) in scenario.configs.iter_mut().zip(listeners) {
+        let listen = listener.local_addr().unwrap();
+        config.telemetry = Some(Telemetry { listen: Some(listen) });
+        addresses.insert(config.role, listen);
+    }
+    addresses
+}
+
+/// Status and content of an answer; none if there is no one to answer.
+fn get(address: SocketAddr, path: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: {address}\r\n\r\n").as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, content) = answer.split_once("\r\n\r\n")?;
+    Some((head.split(' ').nth(1)?.parse().ok()?, content.to_owned()))
+}
+
+/// Looks again and again until there is what is wanted.
+fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < until, "{what} did not come in 20 s");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn probes_are_answered_before_there_are_peers_and_say_when_they_are_there() {
+    let mut scenario = Scenario::new();
+    for config in &mut scenario.configs {
+        config.deadlines.connect_seconds = 30.0;
+    }
+    let addresses = watch(&mut scenario);
+    let producer = scenario.remove(Role::Producer);
+    let running = scenario.start();
+    let waiting = Some((503, "waiting for its peers to connect\n".to_owned()));
+    for server in [Role::Server0, Role::Server1] {
+        wait_for("a server", || (get(addresses[&server], "/readyz") == waiting).then_some(()));
+        assert_eq!(get(addresses[&server], "/healthz").unwrap().0, 200);
+    }
+    assert_eq!(get(addresses[&Role::Producer], "/healthz"), None);
+    let late = local::start(&[producer], scenario.folder.path(), &party_program()).unwrap();
+    // The model owner is soon done and gone.
+    for role in [Role::Server0, Role::Server1, Role::Producer, Role::CLIENT] {
+        let ready = Some((200, "ready\n".to_owned()));
+        wait_for(role.name(), || (get(addresses[&role], "/readyz") == ready).then_some(()));
+    }
+    drop((running, late));
+}
+
+#[test]
+fn a_port_for_probes_that_is_in_use_is_named() {
+    let mut scenario = Scenario::new();
+    let address = watch(&mut scenario)[&Role::Producer];
+    let _taken = TcpListener::bind(address).unwrap();
+    let failures = failures(&mut scenario.start());
+    let failure = &failures[&Role::Producer];
+    assert_eq!(failure.code, Some(2));
+    let expected = format!("cannot listen on {address}");
+    assert!(failure.message.contains(&expected), "{failure}");
+    assert!(failure.message.contains("telemetry.listen"), "{failure}");
+}
+
+#[test]
+fn without_files_the_client_leaves_its_result_where_it_says_how_it_ended() {
+    let mut scenario = Scenario::new();
+    let workload = scenario.config(Role::CLIENT).workload.as_mut().unwrap();
+    workload.repetitions = 3;
+    workload.result = None;
+    // Nobody else knows the weights, so nobody can say what is right but the labels.
+    workload.accuracy = Some(AccuracyWorkload {
+        samples: 50,
+        labels: own_folder("data/t10k-labels-idx1-ubyte.gz"),
+        reference: None,
+    });
+    let outcome = scenario.start().wait(&AtomicBool::new(false), |_| {});
+    assert!(outcome.is_ok(), "{outcome:?}");
+    for config in &scenario.configs {
+        let ended = termination(&scenario, config.role);
+        assert_eq!((ended.role, ended.exit_code), (Some(config.role), 0));
+        assert_eq!((ended.failure, ended.result.is_some()), (None, config.role == Role::CLIENT));
+    }
+    let result = termination(&scenario, Role::CLIENT).result.unwrap();
+    assert_eq!((result.network.as_str(), result.repetitions, result.online_rounds), ("A", 3, 6));
+    let accuracy = result.accuracy.unwrap();
+    assert_eq!((accuracy.samples, accuracy.plaintext, accuracy.agreement), (50, None, None));
+    assert!(accuracy.secure >= 0.98, "{accuracy:?}");
+}
+
+#[test]
+fn a_party_that_is_told_to_stop_says_so_and_is_named_by_the_others() {
+    for (victim, signal, code) in [
+        (Role::Server0, "TERM", 143),
+        (Role::Server1, "INT", 130),
+        (Role::Producer, "TERM", 143),
+        (Role::CLIENT, "INT", 130),
+    ] {
+        let scenario = Scenario::new();
+        let mut running = scenario.start();
+        assert!(running.wait_for_progress(&AtomicBool::new(false)).is_ok());
+        let process = running.process(victim).unwrap();
+        let told = Instant::now();
+        let id = process.id().to_string();
+        let sent = Command::new("kill").args([&format!("-{signal}"), &id]).status().unwrap();
+        assert!(sent.success());
+        assert_eq!(process.wait().unwrap().code(), Some(code), "{victim}");
+        let took = told.elapsed();
+        assert!(took < Duration::from_millis(700), "{victim}: {took:?}");
+
+        let failures = failures(&mut running);
+        let own = termination(&scenario, victim);
+        assert_eq!((own.role, i32::from(own.exit_code)), (Some(victim), code));
+        let own = own.failure.unwrap();
+        assert_eq!((own.reason, own.peer), (Reason::Terminated, None));
+        assert_eq!(own.message, format!("told to stop by SIG{signal}"));
+        let mut naming = 0;
+        for role in failures.keys().filter(|role| **role != victim) {
+            let failure = termination(&scenario, *role).failure.unwrap();
+            assert_eq!(failure.reason, Reason::PeerLost, "{role}: {failure:?}");
+            // Not everybody talks to everybody: who has it from another names that one.
+            let peer = failure.peer.unwrap();
+            assert!(failure.message.contains(&format!("{peer} gave up: ")), "{failure:?}");
+            naming += usize::from(peer == victim);
+            assert!(failure.message.ends_with("terminated"), "{failure:?}");
+        }
+        assert!(naming >= 1, "{failures:?}");
+    }
+}
+
 #[test]
 fn two_plans_are_refused_before_any_share_moves() {
     let mut scenario = Scenario::new();
@@ -397,7 +549,7 @@ fn with_rogue_producer(act: impl FnOnce(&mut [net::Link])) -> BTreeMap<Role, Fai
     let config = scenario.remove(Role::Producer);
     let mut running = scenario.start();
     let plan = config.computation.plan().unwrap();
-    let mut links = net::connect(&config, &plan).unwrap();
+    let mut links = net::connect(&config, &plan, &Stop::default()).unwrap();
     act(&mut links);
     let failures = failures(&mut running);
     drop(links);
@@ -470,7 +622,7 @@ fn a_peer_that_asks_and_does_not_listen_costs_no_more_than_the_agreed_memory() {
     let config = scenario.remove(Role::Server0);
     let mut running = scenario.start();
     let plan = config.computation.plan().unwrap();
-    let mut links = net::connect(&config, &plan).unwrap();
+    let mut links = net::connect(&config, &plan, &Stop::default()).unwrap();
     let producer = links.iter_mut().find(|link| link.peer() == Role::Producer).unwrap();
     producer.recv(Tag::new(Phase::Setup, 0, 0), 32).unwrap();
     let prepare = Bytes::from_static(&[0]);
@@ -691,7 +843,7 @@ fn the_run_command_says_what_it_needs_and_what_it_did() {
     let graph = between_three(true);
     std::fs::write(place("graph.yaml"), serde_yaml::to_string(&graph).unwrap()).unwrap();
     let bench = |options: &[&str]| {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_bench"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bench"));
         let graph = place("graph.yaml");
         let output = command.args(["run", &graph, "--evaluations=4"]).args(options).output();
         let output = output.unwrap();

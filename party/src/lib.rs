@@ -4,6 +4,7 @@
 //! configuration file, an identity, connections over mutual TLS, deadlines,
 //! tensors and images from files, and a result that others can read.
 
+mod background;
 pub mod cli;
 pub mod config;
 mod describe;
@@ -15,6 +16,7 @@ mod player;
 pub mod result;
 pub mod run;
 mod stock;
+pub mod stop;
 mod telemetry;
 pub mod tensors;
 pub mod termination;

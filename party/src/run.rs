@@ -10,11 +10,13 @@ use spdz::prg::{NoRandomness, Seed};
 use spdz::ring::{self, Int64, Int100, Ring, Side, ThreadsError};
 use spdz::role::{self, Producer, Server, ServerLinks, report_tag};
 
+use crate::background::Background;
 use crate::config::{ConfigError, PartyConfig};
 use crate::net::{self, ConnectError, Link};
 use crate::player::{self, Part};
 use crate::result::RunResult;
 use crate::stock::{Bounded, Disk};
+use crate::telemetry::{Readiness, Telemetry};
 use crate::tensors::{TensorError, TooMuch};
 use crate::termination::{Failure, Reason};
 use crate::workload::DataError;
@@ -55,6 +57,17 @@ pub enum RunError {
         /// Why.
         source: std::io::Error,
     },
+    /// The port for probes is taken or not ours.
+    #[error("cannot listen on {address}: {source}; choose another address in `telemetry.listen`")]
+    Telemetry {
+        /// The configured address.
+        address: std::net::SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The thread beside the protocol's.
+    #[error("cannot start the thread that listens for signals: {0}")]
+    Background(std::io::Error),
     /// The threads.
     #[error("{0}; lower `threads`")]
     Threads(#[from] ThreadsError),
@@ -75,6 +88,7 @@ impl RunError {
     /// What the peers are told. Nothing about this party's own files and values.
     fn public_reason(&self) -> String {
         match self {
+            _ if self.kind().0 == Reason::Terminated => "terminated".into(),
             Self::Role(error @ (role::Error::Channel { .. } | role::Error::Command { .. })) => {
                 error.to_string()
             }
@@ -100,6 +114,7 @@ impl RunError {
             | ChannelFault::Tag { .. }
             | ChannelFault::Length { .. }
             | ChannelFault::Envelope { .. } => (Reason::Disagreement, None),
+            ChannelFault::Stopped => (Reason::Terminated, None),
         };
         let reason = match self {
             Self::Connect(ConnectError::Absent { peer, .. }) => {
@@ -111,11 +126,13 @@ impl RunError {
             | Self::Tensors { .. }
             | Self::Data(_)
             | Self::TooMuch(_)
+            | Self::Telemetry { .. }
             | Self::Stock { .. } => Reason::BadInput,
             Self::Connect(
                 ConnectError::Config(_) | ConnectError::Identity(_) | ConnectError::Listen { .. },
             ) => Reason::BadInput,
             Self::Connect(ConnectError::Runtime(_)) => Reason::Internal,
+            Self::Connect(ConnectError::Stopped) => Reason::Terminated,
             Self::Connect(ConnectError::Refused { .. } | ConnectError::Mismatch { .. }) => {
                 Reason::Disagreement
             }
@@ -126,7 +143,9 @@ impl RunError {
                 | role::Error::Local(_)
                 | role::Error::Stock(_),
             ) => Reason::BadInput,
-            Self::Threads(_) | Self::NoRandomness(_) | Self::Write { .. } => Reason::Internal,
+            Self::Background(_) | Self::Threads(_) | Self::NoRandomness(_) | Self::Write { .. } => {
+                Reason::Internal
+            }
         };
         (reason, None)
     }
@@ -144,11 +163,25 @@ impl RunError {
 }
 
 /// Runs the party that `config` describes; once in a process, since the threads are started
-/// once. The player that commands returns what it measured.
+/// once. The player that commands returns what it measured. Ends soon once a signal tells it to.
 ///
 /// # Errors
 /// Whatever keeps the run from completing; the peers are told.
-pub fn run(config: &PartyConfig) -> Result<Option<RunResult>, RunError> {
+pub(crate) fn run(
+    config: &PartyConfig,
+    background: &Background,
+) -> Result<Option<RunResult>, RunError> {
+    let telemetry = Telemetry::start(config.telemetry.as_ref(), background)?;
+    let outcome = meet_and_play(config, background, &telemetry);
+    telemetry.readiness(Readiness::Ended);
+    outcome
+}
+
+fn meet_and_play(
+    config: &PartyConfig,
+    background: &Background,
+    telemetry: &Telemetry,
+) -> Result<Option<RunResult>, RunError> {
     let plan = Arc::new(config.computation.plan()?);
     // Files first: a party that cannot do its part should not keep others waiting.
     let part = match config.role {
@@ -164,7 +197,9 @@ pub fn run(config: &PartyConfig) -> Result<Option<RunResult>, RunError> {
     if part.is_none() {
         ring::set_threads(config.threads())?;
     }
-    let mut links = net::connect(config, &plan)?;
+    telemetry.readiness(Readiness::Connecting);
+    let mut links = net::connect(config, &plan, background.stop())?;
+    telemetry.readiness(Readiness::Connected);
     tracing::info!(role = %config.role, "connected to all peers");
     let outcome = match plan.format() {
         NumberFormat::Int64 => play::<Int64>(config, &plan, part, disk, &mut links),

@@ -249,6 +249,7 @@ fn create(path: &Path) -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::termination::Reason;
     use spdz::channel::{MemoryChannel, Name, Role, memory_pair};
     use spdz::graph::{GraphBuilder, Tensors};
     use spdz::plan::{NumberFormat, Truncation};
@@ -458,7 +459,7 @@ mod tests {
 
         let missing = Stock { folder: Some(folder.path().join("no")), ..settings };
         let error = Disk::open(&missing, SESSION).unwrap_err();
-        assert_eq!(error.exit_code(), 2);
+        assert_eq!(error.failure().reason, Reason::BadInput);
         assert!(error.to_string().contains("/no"), "{error}");
         assert!(Disk::open(&Stock::default(), SESSION).unwrap().is_none());
     }
