@@ -313,10 +313,10 @@ impl Context {
             let current = match settled {
                 true => None,
                 false => {
-                    let api: Api<SecureInference> =
-                        Api::namespaced(self.client.clone(), &namespace);
+                    let api: Api<Guarded> = Api::namespaced(self.client.clone(), &namespace);
                     let found = api.get_opt(&name).await;
                     let found = found.map_err(|e| failed("read the state", resource, e))?;
+                    let found = found.and_then(|found| found.0.ok());
                     let Some(found) = found.filter(|found| found.uid() == resource.uid()) else {
                         self.forget(&resource.uid().unwrap_or_default());
                         return Ok(Next::await_change());
@@ -419,7 +419,7 @@ impl Context {
             let (pods, services, policies) = tokio::try_join!(
                 self.list::<Pod>(resource, namespace, &uid),
                 self.list::<Service>(resource, namespace, &uid),
-                self.list::<NetworkPolicy>(resource, namespace, &uid),
+                self.list::<PartialObjectMeta<NetworkPolicy>>(resource, namespace, &uid),
             )?;
             observed.pods = pods;
             observed.services = services;
@@ -478,7 +478,7 @@ impl Context {
             "metadata": {"resourceVersion": resource.resource_version()},
             "status": status,
         });
-        let api: Api<SecureInference> = Api::namespaced(self.client.clone(), namespace);
+        let api: Api<Guarded> = Api::namespaced(self.client.clone(), namespace);
         let params = PatchParams::apply(STATUS_MANAGER).force();
         api.patch_status(&resource.name_any(), &params, &Patch::Apply(&body))
             .await
@@ -594,7 +594,7 @@ impl Context {
                     .map_err(|error| failed("delete the NetworkPolicies", resource, error))?;
             }
             Action::DeleteResource => {
-                let api: Api<SecureInference> = Api::namespaced(client.clone(), namespace);
+                let api: Api<Guarded> = Api::namespaced(client.clone(), namespace);
                 let this_one = Preconditions { uid: resource.uid(), resource_version: None };
                 let params = DeleteParams::background().preconditions(this_one);
                 gone(api.delete(&resource.name_any(), &params).await)
@@ -665,7 +665,8 @@ impl Context {
     {
         let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
         let params = PatchParams::apply(MANAGER).force();
-        api.patch(&object.name_any(), &params, &Patch::Apply(object))
+        // Nothing of what the server answers is needed, least of all Secrets.
+        api.patch_metadata(&object.name_any(), &params, &Patch::Apply(object))
             .await
             .map_err(|error| failed(action, resource, error))?;
         Ok(())

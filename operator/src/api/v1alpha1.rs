@@ -77,7 +77,7 @@ pub struct SecureInferenceSpec {
     /// wrong with a small probability) or `Interactive` (one round; never wrong). Without it
     /// what the paper does: `Local` for `Int64`, `Interactive` for `Int100`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<TruncationSchema>")]
+    #[schemars(with = "TruncationSchema")]
     pub truncation: Option<Truncation>,
     /// How much is inferred and measured.
     #[serde(default)]
