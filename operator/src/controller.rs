@@ -504,7 +504,8 @@ impl Context {
                 reason: reason.into(),
                 // The API takes 1 kB.
                 note: Some(note.chars().take(1000).collect()),
-                action: "Reconcile".into(),
+                // Events that differ in their note alone are taken for one that repeats.
+                action: format!("Attempt{}", after.attempt.unwrap_or(0)),
                 secondary: None,
             };
             // An event that is lost changes nothing.
