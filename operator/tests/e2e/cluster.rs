@@ -189,9 +189,9 @@ impl Machine {
             .with_context(|| format!("expected container {id} among the node's, found:\n{tasks}"))
     }
 
-    /// Ends a container's process as the kernel would for lack of memory.
-    pub(crate) async fn kill(&self, container_id: &str) -> anyhow::Result<()> {
+    /// Sends a signal to a container's process: `KILL` as the kernel would for lack of memory.
+    pub(crate) async fn signal(&self, container_id: &str, signal: &str) -> anyhow::Result<()> {
         let pid = self.process_of(container_id).await?.to_string();
-        process::output(with(Path::new("kill"), &["-9", &pid])).await.map(drop)
+        process::output(with(Path::new("kill"), &["-s", signal, &pid])).await.map(drop)
     }
 }

@@ -118,7 +118,8 @@ async fn test(site: &Site, chosen: &[&'static Case]) -> anyhow::Result<bool> {
     let operator = Operator::install(cluster.clone()).await?;
     let (major, minor) = cluster.version;
     println!("Kubernetes {major}.{minor}, image {}, {} cases", cluster.image, chosen.len());
-    let world = Arc::new(World { cluster, operator });
+    let all_cases = chosen.len() == CASES.len();
+    let world = Arc::new(World { cluster, operator, all_cases });
     let mut report = Report::new();
     let mut rest = chosen;
     while let Some(first) = rest.first() {

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::{DeleteParams, ListParams, LogParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
@@ -27,6 +26,9 @@ pub(crate) const MARK: &str = "secureinference.dev/end-to-end-tests";
 
 /// Between two looks at what cannot be watched.
 const GLANCE: Duration = Duration::from_millis(50);
+
+/// How long a replica may take to tell its metrics.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// Verbs that change something.
 const WRITES: [&str; 5] = ["create", "update", "patch", "delete", "deletecollection"];
@@ -191,7 +193,9 @@ impl Operator {
         let path =
             format!("/api/v1/namespaces/{NAMESPACE}/pods/{}:8080/proxy/metrics", replica.pod);
         let request = axum::http::Request::get(path).body(Vec::new())?;
-        Ok(Scrape::parse(&self.cluster.client.request_text(request).await?))
+        let answer = self.cluster.client.request_text(request);
+        let answer = tokio::time::timeout(ANSWER, answer).await;
+        Ok(Scrape::parse(&answer.context("the operator's metrics do not come")??))
     }
 
     /// The replica that leads, and its metrics.
@@ -223,6 +227,17 @@ impl Operator {
             }
             tokio::time::sleep(GLANCE).await;
         }
+    }
+
+    /// All replicas that say that they lead.
+    pub(crate) async fn leaders(&self) -> anyhow::Result<Vec<Replica>> {
+        let mut leaders = Vec::new();
+        for replica in self.replicas().await? {
+            if self.scrape(&replica).await?.leads() {
+                leaders.push(replica);
+            }
+        }
+        Ok(leaders)
     }
 
     /// Enters into the ledger what the replicas have asked for so far; to be called before
@@ -276,6 +291,11 @@ impl Operator {
         self.account().await?;
         let patch = Patch::Merge(json!({ "spec": { "replicas": replicas } }));
         self.deployments.patch_scale(NAME, &PatchParams::default(), &patch).await?;
+        self.ready(replicas).await
+    }
+
+    /// Waits until there are so many replicas, all of them ready.
+    pub(crate) async fn ready(&self, replicas: i32) -> anyhow::Result<()> {
         let within = Duration::from_secs(60);
         let began = Instant::now();
         loop {
@@ -290,13 +310,6 @@ impl Operator {
             }
             tokio::time::sleep(GLANCE).await;
         }
-    }
-
-    /// Deletes the Lease, as if there had never been a leader.
-    pub(crate) async fn forget_leader(&self) -> anyhow::Result<()> {
-        let leases: Api<Lease> = Api::namespaced(self.cluster.client.clone(), NAMESPACE);
-        leases.delete(NAME, &DeleteParams::default()).await.map(drop)?;
-        Ok(())
     }
 
     /// Its pods, and the last lines of what they logged.

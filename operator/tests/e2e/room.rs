@@ -29,6 +29,8 @@ use crate::operator::{MARK, Operator};
 pub(crate) struct World {
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) operator: Operator,
+    /// Whether none was left out.
+    pub(crate) all_cases: bool,
 }
 
 /// How long parties may take to be ready, and a short run to be complete: also when other

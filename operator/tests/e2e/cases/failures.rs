@@ -43,7 +43,7 @@ pub(super) async fn for_good(room: &Room) -> anyhow::Result<Figures> {
     ensure!(status.attempt == Some(1), "expected 1 attempt, found {:?}", status.attempt);
 
     let uid = run.uid().context("the resource has no uid")?;
-    tidy(room, &uid).await?;
+    tidy(room, &uid, true).await?;
     let over = |pod: &&Pod| {
         let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
         matches!(phase, Some("Succeeded" | "Failed"))
@@ -60,11 +60,15 @@ pub(super) async fn for_good(room: &Room) -> anyhow::Result<Figures> {
     Ok(vec![format!("{} pods are kept, with their logs", pods.len())])
 }
 
-/// Waits until nothing is left that only a run that goes on needs.
-pub(super) async fn tidy(room: &Room, uid: &str) -> anyhow::Result<()> {
+/// Waits until nothing is left but pods, that only an attempt that runs needs, or, if it is for
+/// good, that only a run that goes on needs.
+pub(super) async fn tidy(room: &Room, uid: &str, for_good: bool) -> anyhow::Result<()> {
     room.gone::<Secret>(uid, TIDY).await?;
     room.gone::<Service>(uid, TIDY).await?;
-    room.gone::<NetworkPolicy>(uid, TIDY).await
+    match for_good {
+        true => room.gone::<NetworkPolicy>(uid, TIDY).await,
+        false => Ok(()),
+    }
 }
 
 pub(super) async fn hopeless(room: &Room) -> anyhow::Result<Figures> {

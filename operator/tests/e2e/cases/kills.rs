@@ -40,7 +40,8 @@ pub(super) async fn kill(room: &Room, pod: &Pod) -> anyhow::Result<()> {
     let machine = room.cluster().machine.as_ref().context("needs the node's processes")?;
     let containers = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
     let id = containers.and_then(|containers| containers.first()?.container_id.clone());
-    machine.kill(&id.with_context(|| format!("{} has no container", pod.name_any()))?).await
+    let id = id.with_context(|| format!("{} has no container", pod.name_any()))?;
+    machine.signal(&id, "KILL").await
 }
 
 /// Ends a party with `end`; what was said of the first attempt.

@@ -10,11 +10,17 @@ use futures::{FutureExt, StreamExt};
 use crate::report::{Figures, Report, Skip};
 use crate::room::{Room, World};
 
+mod crowd;
 mod deletion;
 mod failures;
+mod frugality;
+mod invalid;
 mod kills;
+mod limits;
 mod network;
+mod restarts;
 mod samples;
+mod security;
 
 /// How long a case may take; each wait in it has a deadline of its own.
 const DEADLINE: Duration = Duration::from_secs(400);
@@ -56,11 +62,15 @@ impl Case {
     }
 }
 
-/// All of them.
+/// All of them. The last sums up what the operator has asked for in the others.
 pub(crate) const CASES: &[Case] = &[
     case("network C Int64 completes", |room| network::completes(room).boxed()).quiet(),
+    case("deletion in mid-run leaves nothing", |room| deletion::leaves_nothing(room).boxed()).quiet(),
+    case("few writes for a run", |room| frugality::writes(room).boxed()).quiet(),
+    case("500 finished resources cost nothing", |room| frugality::finished(room).boxed()).quiet(),
     case("all samples complete", |room| samples::complete(room).boxed()),
-    case("deletion in mid-run leaves nothing", |room| deletion::leaves_nothing(room).boxed()),
+    case("an image that cannot be pulled", |room| limits::image(room).boxed()),
+    case("pods are restricted", |room| security::restricted(room).boxed()),
     case("killed server0", |room| kills::deleted(room, "server0").boxed()),
     case("killed server1", |room| kills::deleted(room, "server1").boxed()),
     case("killed producer", |room| kills::deleted(room, "producer").boxed()),
@@ -69,6 +79,18 @@ pub(crate) const CASES: &[Case] = &[
     case("killed process of server1", |room| kills::process(room, "server1").boxed()).local(),
     case("no further attempt fails for good", |room| failures::for_good(room).boxed()),
     case("a hopeless failure is not tried again", |room| failures::hopeless(room).boxed()),
+    case("invalid specs are refused", |room| invalid::specs(room).boxed()),
+    case("suspended in mid-run and resumed", |room| limits::suspended(room).boxed()),
+    case("made suspended", |room| limits::made_suspended(room).boxed()),
+    case("gone after its time", |room| limits::ttl(room).boxed()),
+    case("a malformed resource stops no other", |room| invalid::malformed(room).boxed()).alone(),
+    case("one of two replicas leads", |room| restarts::replicas(room).boxed()).alone(),
+    case("operator killed again and again", |room| restarts::operator_killed(room).boxed()).alone(),
+    case("API server restarted in mid-run", |room| restarts::apiserver(room).boxed())
+        .alone()
+        .local(),
+    case("30 runs at once, room for two", |room| crowd::all_finish(room).boxed()).quiet(),
+    case("all permissions are used", |room| security::permissions(room).boxed()).alone(),
 ];
 
 /// Runs cases at the same time and tells how they went.
@@ -102,6 +124,9 @@ async fn one(world: &Arc<World>, case: &Case) -> (anyhow::Result<Figures>, Strin
     };
     if let Err(error) = room.close().await {
         outcome = outcome.and(Err(error.context("cannot delete the namespace")));
+    }
+    if let Err(error) = world.operator.account().await {
+        outcome = outcome.and(Err(error.context("cannot read the operator's metrics")));
     }
     (outcome, diagnosis)
 }
