@@ -558,16 +558,14 @@ impl Context {
         let client = &self.client;
         match action {
             Action::ApplyPolicies => {
-                for policy in network_policy::build(&Job::of(resource)?) {
-                    self.apply(resource, namespace, "make the NetworkPolicies", &policy).await?;
-                }
+                let policies = network_policy::build(&Job::of(resource)?);
+                self.apply_all(resource, namespace, "make the NetworkPolicies", &policies).await?;
             }
             Action::ApplyServices(attempt) => {
                 let job = Job::of(resource)?;
-                for role in [Role::Server0, Role::Server1] {
-                    let service = service::build(&job, *attempt, role);
-                    self.apply(resource, namespace, "make the Services", &service).await?;
-                }
+                let services =
+                    [Role::Server0, Role::Server1].map(|role| service::build(&job, *attempt, role));
+                self.apply_all(resource, namespace, "make the Services", &services).await?;
             }
             Action::StartParties { attempt, addresses } => {
                 self.start(resource, namespace, *attempt, addresses).await?;
@@ -626,10 +624,7 @@ impl Context {
                 secret::build(&job, attempt, &config, &issued.authority, party)
             })
             .collect::<Result<Vec<Secret>, SecretError>>()?;
-        let apply = secrets
-            .iter()
-            .map(|secret| self.apply(resource, namespace, "make the Secrets", secret));
-        futures::future::try_join_all(apply).await?;
+        self.apply_all(resource, namespace, "make the Secrets", &secrets).await?;
         self.make_pods(resource, namespace, &job, attempt, &job.roles, session).await
     }
 
@@ -646,16 +641,15 @@ impl Context {
             .iter()
             .map(|role| pod::build(job, attempt, *role, session, &self.image))
             .collect();
-        let apply = pods.iter().map(|pod| self.apply(resource, namespace, "make the pods", pod));
-        futures::future::try_join_all(apply).await.map(drop)
+        self.apply_all(resource, namespace, "make the pods", &pods).await
     }
 
-    async fn apply<K>(
+    async fn apply_all<K>(
         &self,
         resource: &SecureInference,
         namespace: &str,
         action: &'static str,
-        object: &K,
+        objects: &[K],
     ) -> Result<(), Error>
     where
         K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
@@ -667,10 +661,14 @@ impl Context {
         let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
         let params = PatchParams::apply(MANAGER).force();
         // Nothing of what the server answers is needed, least of all Secrets.
-        api.patch_metadata(&object.name_any(), &params, &Patch::Apply(object))
+        let apply = objects.iter().map(async |object| {
+            let patch = Patch::Apply(object);
+            api.patch_metadata(&object.name_any(), &params, &patch).await.map(drop)
+        });
+        futures::future::try_join_all(apply)
             .await
-            .map_err(|error| failed(action, resource, error))?;
-        Ok(())
+            .map_err(|error| failed(action, resource, error))
+            .map(drop)
     }
 
     /// Secrets first: no pod can start any more. Services last: they tell that there was
