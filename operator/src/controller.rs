@@ -62,7 +62,7 @@ type Guarded = DeserializeGuard<SecureInference>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A request to the API server.
-    #[error("cannot {action} of {resource}: {source}")]
+    #[error("cannot {action} of {resource}: {}", brief(source))]
     Api {
         /// What was tried.
         action: &'static str,
@@ -100,6 +100,14 @@ impl Error {
             }
             _ => None,
         }
+    }
+}
+
+/// What an API server said, without the object that it said it with.
+fn brief(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => format!("{} (status {})", status.message, status.code),
+        other => other.to_string(),
     }
 }
 
