@@ -1,4 +1,4 @@
-//! The shell around [`plan`](crate::plan): watches, reads, publishes and does what it says.
+//! The shell around [`plan`]: watches, reads, publishes and does what it says.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
