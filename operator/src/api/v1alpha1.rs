@@ -733,6 +733,8 @@ fn adapt(schema: &mut JSONSchemaProps, with_rules: bool) {
     if !with_rules {
         schema.x_kubernetes_validations = None;
     }
+    // What may be left out need not be null; `kubectl explain` shows no type for what may.
+    schema.nullable = None;
     // API servers know the signed formats only; the range says the rest.
     schema.format.take_if(|format| format.starts_with("uint"));
     schema
