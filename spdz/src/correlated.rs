@@ -197,7 +197,7 @@ fn dealt(plan: &Plan, operation: &Operation) -> usize {
 
 /// The steps for which the producer shares something, with how many elements, and the
 /// server that receives its share instead of expanding it.
-fn deals(plan: &Plan) -> impl Iterator<Item = (usize, usize, Side)> + '_ {
+pub(crate) fn deals(plan: &Plan) -> impl Iterator<Item = (usize, usize, Side)> + '_ {
     plan.evaluation()
         .map(|(index, step)| (index, dealt(plan, &step.operation)))
         .filter(|(_, len)| *len > 0)
