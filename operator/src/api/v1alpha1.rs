@@ -737,6 +737,10 @@ fn adapt(schema: &mut JSONSchemaProps, with_rules: bool) {
     schema.nullable = None;
     // API servers know the signed formats only; the range says the rest.
     schema.format.take_if(|format| format.starts_with("uint"));
+    // An optional value is nullable already; API servers of old take no null among an enum's.
+    if let Some(values) = &mut schema.enum_ {
+        values.retain(|value| !value.0.is_null());
+    }
     schema
         .properties
         .iter_mut()
