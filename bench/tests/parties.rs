@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -362,6 +362,201 @@ fn probes_are_answered_before_there_are_peers_and_say_when_they_are_there() {
     drop((running, late));
 }
 
+/// The series of a scrape, each with its value.
+type Series = BTreeMap<String, f64>;
+
+/// Of each family of a scrape its type and help.
+type Families = BTreeMap<String, (String, String)>;
+
+/// The metrics of a party.
+fn scrape(address: SocketAddr) -> Option<(Series, Families)> {
+    let (code, text) = get(address, "/metrics")?;
+    assert_eq!(code, 200, "{text}");
+    let (mut series, mut families) = (Series::new(), Families::new());
+    for line in text.lines() {
+        if let Some(comment) = line.strip_prefix("# ") {
+            let [kind, name, rest] = comment.splitn(3, ' ').collect::<Vec<_>>()[..] else {
+                panic!("{line}");
+            };
+            let family = families.entry(name.to_owned()).or_default();
+            *(if kind == "TYPE" { &mut family.0 } else { &mut family.1 }) = rest.to_owned();
+        } else {
+            let (name, value) = line.rsplit_once(' ').unwrap();
+            assert_eq!(series.insert(name.to_owned(), value.parse().unwrap()), None, "{line}");
+        }
+    }
+    Some((series, families))
+}
+
+/// The labels of a series.
+fn labels(series: &str) -> BTreeMap<&str, &str> {
+    let Some((_, labels)) = series.split_once('{') else { return BTreeMap::new() };
+    let labels = labels.trim_end_matches('}').split("\",").map(|label| {
+        let (name, value) = label.split_once("=\"").unwrap();
+        (name, value.trim_end_matches('"'))
+    });
+    labels.collect()
+}
+
+/// What a page says in backquotes.
+fn quoted(text: &str) -> Vec<&str> {
+    text.split('`').skip(1).step_by(2).collect()
+}
+
+/// A row of a table on the page, from what is in its first column; its cells.
+fn row<'page>(page: &'page str, first: &str) -> Vec<&'page str> {
+    let start = format!("| `{first}` |");
+    let row = page.lines().find(|line| line.starts_with(&start));
+    let row = row.unwrap_or_else(|| panic!("{first} is not on the page"));
+    row.trim_matches('|').split(" | ").map(str::trim).collect()
+}
+
+/// Has a process stop for a while, or go on.
+fn signal(process: &std::process::Child, signal: &str) {
+    let id = process.id().to_string();
+    assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+}
+
+#[test]
+fn the_metrics_are_those_on_the_page_and_count_what_happened() {
+    let mut scenario = Scenario::new();
+    for config in &mut scenario.configs {
+        config.deadlines = Deadlines { connect_seconds: 30.0, message_seconds: 30.0 };
+    }
+    let addresses = watch(&mut scenario);
+    let producer = scenario.remove(Role::Producer);
+    let mut running = scenario.start();
+    let mut families = BTreeMap::new();
+    let mut first: BTreeMap<Role, Series> = BTreeMap::new();
+    for (role, address) in addresses.iter().filter(|(role, _)| **role != Role::Producer) {
+        let (series, found) = wait_for(role.name(), || scrape(*address));
+        // What can ever be counted is there before anything is.
+        let zero = |(name, value): (&String, &f64)| *value == 0.0 || name.contains("build_info");
+        assert!(series.iter().all(zero), "{series:?}");
+        families.extend(found);
+        first.insert(*role, series);
+    }
+
+    let late = local::start(&[producer], scenario.folder.path(), &party_program()).unwrap();
+    let inferences = "secure_inference_inferences_total{outcome=\"completed\",role=";
+    let client = |running: &mut local::Running, name: &str| {
+        signal(running.process(Role::CLIENT).unwrap(), name);
+    };
+    // With the client stopped nothing moves, unless one server has its command and the other
+    // has not yet: then another moment is looked for.
+    let still = wait_for("a moment of rest", || {
+        let at_work = |address| {
+            let (series, _) = scrape(address)?;
+            (series.get(&format!("{inferences}\"server0\"}}"))? >= &20.0).then_some(())
+        };
+        wait_for("inferences", || at_work(addresses[&Role::Server0]));
+        client(&mut running, "-STOP");
+        std::thread::sleep(Duration::from_millis(200));
+        let roles = [Role::Server0, Role::Server1, Role::Producer];
+        let still = roles.map(|role| scrape(addresses[&role]).unwrap());
+        let count = |index: usize, name: &str| {
+            let (series, _): &(Series, _) = &still[index];
+            series[&name.replace("ROLE", roles[index].name())]
+        };
+        let completed = format!("{inferences}\"ROLE\"}}");
+        let offline = "secure_inference_inference_duration_seconds_count\
+                       {phase=\"offline\",role=\"ROLE\"}";
+        let rest = count(0, &completed) == count(1, &completed)
+            && [1, 2].iter().all(|other| count(0, offline) == count(*other, offline));
+        client(&mut running, "-CONT");
+        rest.then_some(still)
+    });
+    let (last_of_client, _) = scrape(addresses[&Role::CLIENT]).unwrap();
+
+    // Each party has the label sets that it had at the start.
+    let keys = |series: &Series| series.keys().cloned().collect::<Vec<_>>();
+    let [(server0, _), (server1, _), (producer, of_producer)] = &still;
+    families.extend(of_producer.clone());
+    for (role, series) in
+        [(Role::Server0, server0), (Role::Server1, server1), (Role::CLIENT, &last_of_client)]
+    {
+        assert_eq!(keys(&first[&role]), keys(series), "{role}");
+    }
+
+    // The page has the same families, and their labels' values.
+    let page = std::fs::read_to_string(own_folder("../docs/observability.md")).unwrap();
+    let on_page = page.lines().filter_map(|line| {
+        let (name, _) = line.strip_prefix("| `secure_inference_")?.split_once('`')?;
+        Some(format!("secure_inference_{name}"))
+    });
+    assert_eq!(on_page.collect::<BTreeSet<_>>(), families.keys().cloned().collect());
+    let all = first.values().chain([server0, server1, producer, &last_of_client]);
+    for series in all.flat_map(|series| series.keys()) {
+        let name = series.split('{').next().unwrap();
+        let family = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
+        let family = family.filter(|family| families.contains_key(*family)).unwrap_or(name);
+        let (kind, help) = &families[family];
+        let [_, on_page, names, meaning] = row(&page, family)[..] else { panic!("{family}") };
+        assert_eq!((on_page, meaning), (kind.as_str(), help.as_str()));
+        let mut found = labels(series);
+        found.remove("le");
+        let mut names = quoted(names);
+        names.sort_unstable();
+        assert!(found.keys().eq(names.iter()), "{series}");
+        for (label, value) in found {
+            let free = ["version", "commit", "role", "peer"].contains(&label);
+            assert!(free || quoted(row(&page, label)[1]).contains(&value), "{series}");
+        }
+    }
+
+    // And they count what happened.
+    let n = server0[&format!("{inferences}\"server0\"}}")];
+    let value = |series: &Series, name: &str, labels: &str| {
+        let name = format!("secure_inference_{name}{{{labels}}}");
+        *series.get(&name).unwrap_or_else(|| panic!("{name} is not in {series:?}"))
+    };
+    let prepared =
+        value(producer, "inference_duration_seconds_count", r#"phase="offline",role="producer""#);
+    for (series, role, other) in [(server0, "server0", "server1"), (server1, "server1", "server0")]
+    {
+        let of = |name, labels: &str| value(series, name, &labels.replace("ROLE", role));
+        for phase in ["online", "combined"] {
+            let labels = format!(r#"phase="{phase}",role="ROLE""#);
+            assert_eq!(of("inference_duration_seconds_count", &labels), n);
+            assert!(of("inference_duration_seconds_sum", &labels) > 0.0);
+        }
+        assert_eq!(of("randomness_available", r#"role="ROLE""#), prepared - n);
+        assert_eq!(of("rounds_total", r#"phase="online",role="ROLE""#), 6.0 * n);
+        assert_eq!(of("rounds_total", r#"phase="offline",role="ROLE""#), 0.0);
+        for (op, each) in [("open", 6.0), ("matmul", 3.0), ("share", 1.0), ("reveal", 1.0)] {
+            let labels = format!(r#"op="{op}",role="ROLE""#);
+            assert_eq!(of("op_duration_seconds_count", &labels), each * n, "{op}");
+        }
+        let failed = of("inferences_total", r#"outcome="failed",role="ROLE""#);
+        assert_eq!(failed, 0.0);
+        for phase in ["setup", "offline", "online", "control"] {
+            let sent =
+                of("sent_bytes_total", &format!(r#"peer="{other}",phase="{phase}",role="ROLE""#));
+            let at_other = if role == "server0" { server1 } else { server0 };
+            let labels = format!(r#"peer="{role}",phase="{phase}",role="{other}""#);
+            assert_eq!(sent, value(at_other, "received_bytes_total", &labels), "{role} {phase}");
+            assert_eq!(sent > 0.0, phase == "online" || (phase, role) == ("setup", "server0"));
+            let dealt = value(
+                producer,
+                "sent_bytes_total",
+                &format!(r#"peer="{role}",phase="{phase}",role="producer""#),
+            );
+            assert_eq!(
+                dealt,
+                of(
+                    "received_bytes_total",
+                    &format!(r#"peer="producer",phase="{phase}",role="ROLE""#)
+                )
+            );
+            assert_eq!(dealt > 0.0, ["setup", "offline"].contains(&phase), "{phase}");
+        }
+    }
+    let online = r#"phase="online",role="client""#;
+    assert!(value(&last_of_client, "inference_duration_seconds_count", online) >= n - 1.0);
+    assert!(!keys(producer).iter().any(|name| name.contains("inferences_total")));
+    drop((running, late));
+}
+
 #[test]
 fn a_port_for_probes_that_is_in_use_is_named() {
     let mut scenario = Scenario::new();
@@ -414,9 +609,7 @@ fn a_party_that_is_told_to_stop_says_so_and_is_named_by_the_others() {
         assert!(running.wait_for_progress(&AtomicBool::new(false)).is_ok());
         let process = running.process(victim).unwrap();
         let told = Instant::now();
-        let id = process.id().to_string();
-        let sent = Command::new("kill").args([&format!("-{signal}"), &id]).status().unwrap();
-        assert!(sent.success());
+        self::signal(process, &format!("-{signal}"));
         assert_eq!(process.wait().unwrap().code(), Some(code), "{victim}");
         let took = told.elapsed();
         assert!(took < Duration::from_millis(700), "{victim}: {took:?}");

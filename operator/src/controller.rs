@@ -1,4 +1,4 @@
-//! The shell around [`plan`](crate::plan): watches, reads, publishes and does what it says.
+//! The shell around [`plan`]: watches, reads, publishes and does what it says.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -62,7 +62,7 @@ type Guarded = DeserializeGuard<SecureInference>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A request to the API server.
-    #[error("cannot {action} of {resource}: {source}")]
+    #[error("cannot {action} of {resource}: {}", brief(source))]
     Api {
         /// What was tried.
         action: &'static str,
@@ -100,6 +100,14 @@ impl Error {
             }
             _ => None,
         }
+    }
+}
+
+/// What an API server said, without the object that it said it with.
+fn brief(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => format!("{} (status {})", status.message, status.code),
+        other => other.to_string(),
     }
 }
 
@@ -558,16 +566,14 @@ impl Context {
         let client = &self.client;
         match action {
             Action::ApplyPolicies => {
-                for policy in network_policy::build(&Job::of(resource)?) {
-                    self.apply(resource, namespace, "make the NetworkPolicies", &policy).await?;
-                }
+                let policies = network_policy::build(&Job::of(resource)?);
+                self.apply_all(resource, namespace, "make the NetworkPolicies", &policies).await?;
             }
             Action::ApplyServices(attempt) => {
                 let job = Job::of(resource)?;
-                for role in [Role::Server0, Role::Server1] {
-                    let service = service::build(&job, *attempt, role);
-                    self.apply(resource, namespace, "make the Services", &service).await?;
-                }
+                let services =
+                    [Role::Server0, Role::Server1].map(|role| service::build(&job, *attempt, role));
+                self.apply_all(resource, namespace, "make the Services", &services).await?;
             }
             Action::StartParties { attempt, addresses } => {
                 self.start(resource, namespace, *attempt, addresses).await?;
@@ -626,10 +632,7 @@ impl Context {
                 secret::build(&job, attempt, &config, &issued.authority, party)
             })
             .collect::<Result<Vec<Secret>, SecretError>>()?;
-        let apply = secrets
-            .iter()
-            .map(|secret| self.apply(resource, namespace, "make the Secrets", secret));
-        futures::future::try_join_all(apply).await?;
+        self.apply_all(resource, namespace, "make the Secrets", &secrets).await?;
         self.make_pods(resource, namespace, &job, attempt, &job.roles, session).await
     }
 
@@ -646,16 +649,15 @@ impl Context {
             .iter()
             .map(|role| pod::build(job, attempt, *role, session, &self.image))
             .collect();
-        let apply = pods.iter().map(|pod| self.apply(resource, namespace, "make the pods", pod));
-        futures::future::try_join_all(apply).await.map(drop)
+        self.apply_all(resource, namespace, "make the pods", &pods).await
     }
 
-    async fn apply<K>(
+    async fn apply_all<K>(
         &self,
         resource: &SecureInference,
         namespace: &str,
         action: &'static str,
-        object: &K,
+        objects: &[K],
     ) -> Result<(), Error>
     where
         K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
@@ -667,10 +669,14 @@ impl Context {
         let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
         let params = PatchParams::apply(MANAGER).force();
         // Nothing of what the server answers is needed, least of all Secrets.
-        api.patch_metadata(&object.name_any(), &params, &Patch::Apply(object))
+        let apply = objects.iter().map(async |object| {
+            let patch = Patch::Apply(object);
+            api.patch_metadata(&object.name_any(), &params, &patch).await.map(drop)
+        });
+        futures::future::try_join_all(apply)
             .await
-            .map_err(|error| failed(action, resource, error))?;
-        Ok(())
+            .map_err(|error| failed(action, resource, error))
+            .map(drop)
     }
 
     /// Secrets first: no pod can start any more. Services last: they tell that there was

@@ -371,7 +371,8 @@ pub struct AccuracyWorkload {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Telemetry {
-    /// Where to answer HTTP requests for `/healthz` and `/readyz`; nowhere without it.
+    /// Where to answer HTTP requests for `/healthz`, `/readyz` and `/metrics`; nowhere
+    /// without it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listen: Option<SocketAddr>,
 }

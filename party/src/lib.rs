@@ -21,3 +21,7 @@ mod telemetry;
 pub mod tensors;
 pub mod termination;
 mod workload;
+
+/// The commit that this was built from; `unknown` where its sources came without their
+/// history and nobody said.
+pub const COMMIT: &str = env!("COMMIT");

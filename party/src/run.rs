@@ -65,6 +65,9 @@ pub enum RunError {
         /// Why.
         source: std::io::Error,
     },
+    /// The metrics.
+    #[error("cannot make the metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
     /// The thread beside the protocol's.
     #[error("cannot start the thread that listens for signals: {0}")]
     Background(std::io::Error),
@@ -143,9 +146,11 @@ impl RunError {
                 | role::Error::Local(_)
                 | role::Error::Stock(_),
             ) => Reason::BadInput,
-            Self::Background(_) | Self::Threads(_) | Self::NoRandomness(_) | Self::Write { .. } => {
-                Reason::Internal
-            }
+            Self::Background(_)
+            | Self::Metrics(_)
+            | Self::Threads(_)
+            | Self::NoRandomness(_)
+            | Self::Write { .. } => Reason::Internal,
         };
         (reason, None)
     }
@@ -171,21 +176,22 @@ pub(crate) fn run(
     config: &PartyConfig,
     background: &Background,
 ) -> Result<Option<RunResult>, RunError> {
-    let telemetry = Telemetry::start(config.telemetry.as_ref(), background)?;
-    let outcome = meet_and_play(config, background, &telemetry);
+    let plan = Arc::new(config.computation.plan()?);
+    let telemetry = Telemetry::start(config, &plan, background)?;
+    let outcome = meet_and_play(config, &plan, background, &telemetry);
     telemetry.readiness(Readiness::Ended);
     outcome
 }
 
 fn meet_and_play(
     config: &PartyConfig,
+    plan: &Arc<Plan>,
     background: &Background,
     telemetry: &Telemetry,
 ) -> Result<Option<RunResult>, RunError> {
-    let plan = Arc::new(config.computation.plan()?);
     // Files first: a party that cannot do its part should not keep others waiting.
     let part = match config.role {
-        Role::Player(name) => Some((name, Part::load(config, &plan, name)?)),
+        Role::Player(name) => Some((name, Part::load(config, plan, name)?)),
         _ => None,
     };
     let disk = match &config.stock {
@@ -198,12 +204,12 @@ fn meet_and_play(
         ring::set_threads(config.threads())?;
     }
     telemetry.readiness(Readiness::Connecting);
-    let mut links = net::connect(config, &plan, background.stop())?;
-    telemetry.readiness(Readiness::Connected);
+    let mut links = net::connect(config, plan, background.stop())?;
+    telemetry.connected(&links);
     tracing::info!(role = %config.role, "connected to all peers");
     let outcome = match plan.format() {
-        NumberFormat::Int64 => play::<Int64>(config, &plan, part, disk, &mut links),
-        NumberFormat::Int100 => play::<Int100>(config, &plan, part, disk, &mut links),
+        NumberFormat::Int64 => play::<Int64>(config, plan, part, disk, telemetry, &mut links),
+        NumberFormat::Int100 => play::<Int100>(config, plan, part, disk, telemetry, &mut links),
     };
     match outcome {
         Ok(result) => {
@@ -238,16 +244,19 @@ fn play<R: Ring>(
     plan: &Arc<Plan>,
     part: Option<(Name, Part<'_>)>,
     disk: Option<Disk>,
+    telemetry: &Telemetry,
     links: &mut Vec<Link>,
 ) -> Result<Option<RunResult>, RunError> {
     match (config.role, part) {
-        (Role::Server0, _) => serve::<R>(config, plan, Side::Zero, disk, links)?,
-        (Role::Server1, _) => serve::<R>(config, plan, Side::One, disk, links)?,
-        (_, Some((name, part))) => return player::play::<R>(config, plan, name, part, links),
+        (Role::Server0, _) => serve::<R>(config, plan, Side::Zero, disk, telemetry, links)?,
+        (Role::Server1, _) => serve::<R>(config, plan, Side::One, disk, telemetry, links)?,
+        (_, Some((name, part))) => {
+            return player::play::<R>(config, plan, name, part, telemetry, links);
+        }
         (_, None) => {
             let (root, session) = (Seed::fresh()?, config.session.0);
-            let mut producer =
-                Producer::<R, _>::set_up(plan.clone(), session, &root, servers(links))?;
+            let producer = Producer::<R, _>::set_up(plan.clone(), session, &root, servers(links))?;
+            let mut producer = producer.observed_by(telemetry.observer());
             let evaluations = producer.serve()?;
             tracing::info!(evaluations, "made all randomness");
         }
@@ -277,6 +286,7 @@ fn serve<R: Ring>(
     plan: &Arc<Plan>,
     side: Side,
     disk: Option<Disk>,
+    telemetry: &Telemetry,
     links: &mut Vec<Link>,
 ) -> Result<(), RunError> {
     let leaves = |link: &mut Link| player(link).is_some_and(|name| !plan.takes_part(name));
@@ -306,7 +316,7 @@ fn serve<R: Ring>(
     );
     let departing = departing.into_iter().map(|(_, link)| link).collect();
     let mut server = match set_up {
-        Ok(server) => server,
+        Ok(server) => server.observed_by(telemetry.observer()),
         Err(error) => {
             // The caller tells the others.
             let error = RunError::from(error);
@@ -317,7 +327,8 @@ fn serve<R: Ring>(
     net::close(departing, config.deadlines.message()).map_err(parting)?;
     tracing::info!("holds the masked inputs of the session");
     let settings = config.stock.clone().unwrap_or_default();
-    let mut stock = Bounded::new(settings, disk, plan.clone());
+    let available = telemetry.available().clone();
+    let mut stock = Bounded::new(settings, disk, plan.clone(), available);
     let evaluations = server.serve(&mut stock)?;
     tracing::info!(evaluations, "made all evaluations");
     let report = Report::of(other, producer, players);

@@ -733,8 +733,14 @@ fn adapt(schema: &mut JSONSchemaProps, with_rules: bool) {
     if !with_rules {
         schema.x_kubernetes_validations = None;
     }
+    // What may be left out need not be null; `kubectl explain` shows no type for what may.
+    schema.nullable = None;
     // API servers know the signed formats only; the range says the rest.
     schema.format.take_if(|format| format.starts_with("uint"));
+    // An optional value is nullable already; API servers of old take no null among an enum's.
+    if let Some(values) = &mut schema.enum_ {
+        values.retain(|value| !value.0.is_null());
+    }
     schema
         .properties
         .iter_mut()

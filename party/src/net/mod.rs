@@ -12,6 +12,8 @@
 
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -139,6 +141,32 @@ pub struct Traffic {
     pub received_messages: [u64; Phase::ALL.len()],
 }
 
+/// [`Traffic`] as it is counted: by the link's thread alone, while others look.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    sent_bytes: [AtomicU64; Phase::ALL.len()],
+    received_bytes: [AtomicU64; Phase::ALL.len()],
+    received_messages: [AtomicU64; Phase::ALL.len()],
+}
+
+impl Counters {
+    pub(crate) fn read(&self) -> Traffic {
+        let read = |counters: &[AtomicU64; Phase::ALL.len()]| {
+            counters.each_ref().map(|counter| counter.load(Ordering::Relaxed))
+        };
+        Traffic {
+            sent_bytes: read(&self.sent_bytes),
+            received_bytes: read(&self.received_bytes),
+            received_messages: read(&self.received_messages),
+        }
+    }
+}
+
+/// Counts what only this thread counts.
+fn count(counter: &AtomicU64, more: u64) {
+    counter.store(counter.load(Ordering::Relaxed) + more, Ordering::Relaxed);
+}
+
 /// What this party says of itself and expects of its peers.
 struct Introduction {
     session: SessionId,
@@ -256,7 +284,7 @@ pub struct Link {
     received: u64,
     transport: Transport,
     deadline: Duration,
-    traffic: Traffic,
+    counters: Arc<Counters>,
     /// The peer has ended its side in good order.
     ended: bool,
     stop: Stop,
@@ -271,8 +299,13 @@ impl Link {
 
     /// What went over it so far.
     #[must_use]
-    pub fn traffic(&self) -> &Traffic {
-        &self.traffic
+    pub fn traffic(&self) -> Traffic {
+        self.counters.read()
+    }
+
+    /// What goes over it, as it goes.
+    pub(crate) fn counters(&self) -> Arc<Counters> {
+        self.counters.clone()
     }
 
     /// Tells the peer that this party gives up, and why; `reason` must be nothing private.
@@ -389,7 +422,7 @@ impl Link {
             return Err(self.envelope("a second introduction"));
         };
         let phase = admit(self.peer, self.session, self.received, &chunk, tag, length)?;
-        self.traffic.received_bytes[phase as usize] += message_bytes(&chunk);
+        count(&self.counters.received_bytes[phase as usize], message_bytes(&chunk));
         Ok(chunk.data)
     }
 
@@ -448,7 +481,7 @@ impl Link {
             }
         };
         self.received += 1;
-        self.traffic.received_messages[tag.phase as usize] += 1;
+        count(&self.counters.received_messages[tag.phase as usize], 1);
         Ok(message)
     }
 }
@@ -471,7 +504,7 @@ impl Channel for Link {
                 length,
                 data,
             };
-            self.traffic.sent_bytes[tag.phase as usize] += message_bytes(&chunk);
+            count(&self.counters.sent_bytes[tag.phase as usize], message_bytes(&chunk));
             let frame = Frame { content: Some(Content::Chunk(chunk)) };
             let runtime = self.runtime.clone();
             runtime
@@ -605,7 +638,7 @@ fn connect_where(
             received: 0,
             transport: config.transport,
             deadline: config.deadlines.message(),
-            traffic: Traffic::default(),
+            counters: Arc::default(),
             ended: false,
             stop: stop.clone(),
         })

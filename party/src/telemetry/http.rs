@@ -20,6 +20,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
+use super::metrics::Metrics;
 use crate::background::Background;
 
 /// Connections at once; more wait in the listener's queue.
@@ -62,12 +63,21 @@ impl Readiness {
 }
 
 /// What there is to tell.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Status {
     readiness: AtomicU8,
+    metrics: Arc<Metrics>,
 }
 
 impl Status {
+    pub(crate) fn new(metrics: Metrics) -> Self {
+        Self { readiness: AtomicU8::default(), metrics: Arc::new(metrics) }
+    }
+
+    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
     pub(crate) fn set(&self, readiness: Readiness) {
         self.readiness.store(readiness as u8, Ordering::Relaxed);
     }
@@ -129,17 +139,23 @@ async fn serve(stream: TcpStream, status: &Status) -> hyper::Result<()> {
 }
 
 fn answer(method: &Method, path: &str, status: &Status) -> Response<Full<Bytes>> {
+    let line = |text: &str| format!("{text}\n");
     let (code, content) = match path {
-        "/healthz" => (StatusCode::OK, "alive"),
+        "/healthz" => (StatusCode::OK, line("alive")),
         "/readyz" => match status.readiness().obstacle() {
-            None => (StatusCode::OK, "ready"),
-            Some(obstacle) => (StatusCode::SERVICE_UNAVAILABLE, obstacle),
+            None => (StatusCode::OK, line("ready")),
+            Some(obstacle) => (StatusCode::SERVICE_UNAVAILABLE, line(obstacle)),
         },
-        _ => (StatusCode::NOT_FOUND, "there are /healthz and /readyz"),
+        "/metrics" => match status.metrics.text() {
+            Ok(text) => (StatusCode::OK, text),
+            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, line(&error.to_string())),
+        },
+        _ => (StatusCode::NOT_FOUND, line("there are /healthz, /readyz and /metrics")),
     };
-    let mut response = Response::new(Full::from(format!("{content}\n")));
+    let mut response = Response::new(Full::from(content));
     *response.status_mut() = code;
-    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    // What Prometheus calls its text format is plain text for everybody else too.
+    let plain = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, plain);
     if ![Method::GET, Method::HEAD].contains(method) {
         *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
@@ -152,6 +168,9 @@ fn answer(method: &Method, path: &str, status: &Status) -> Response<Full<Bytes>>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Computation;
+    use spdz::channel::Role;
+    use spdz::plan::NumberFormat;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     /// What comes back on one connection, to its end.
@@ -165,8 +184,10 @@ mod tests {
     }
 
     async fn listen() -> (SocketAddr, Arc<Status>) {
+        let plan = Computation::of_network("A", 1, NumberFormat::Int64).plan().unwrap();
+        let metrics = Metrics::new(Role::Producer, &plan, Arc::default()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (address, status) = (listener.local_addr().unwrap(), Arc::new(Status::default()));
+        let (address, status) = (listener.local_addr().unwrap(), Arc::new(Status::new(metrics)));
         tokio::spawn(accept(listener, status.clone()));
         (address, status)
     }
@@ -191,6 +212,8 @@ mod tests {
             assert_eq!(get("/healthz").await.0, 200);
         }
         assert_eq!(get("/").await.0, 404);
+        let (code, metrics) = get("/metrics").await;
+        assert!(code == 200 && metrics.contains("secure_inference_build_info{"), "{metrics}");
         let refused = exchange(address, "POST /readyz HTTP/1.1\r\nhost: x\r\n\r\n").await;
         assert!(refused.starts_with("HTTP/1.1 405"), "{refused}");
         let head = exchange(address, "HEAD /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await;
