@@ -112,7 +112,7 @@ check_as_dependency() {
 apiVersion: v2
 name: parent
 version: 0.1.0
-dependencies: [{name: secure-inference, version: 0.1.0, condition: secure-inference.enabled}]
+dependencies: [{name: secure-inference, version: ">=0.0.0-0", condition: secure-inference.enabled}]
 C
   echo 'global: {region: x}' >"$parent/values.yaml"
   helm template test "$parent" --set secure-inference.enabled=true >"$work/rendered.yaml"
