@@ -1,6 +1,6 @@
 CARGO ?= cargo
 
-.PHONY: help build table1 test e2e lint fmt image cluster-up cluster-down
+.PHONY: help build table1 test e2e lint fmt image chart-test cluster-up cluster-down
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -32,6 +32,9 @@ fmt: ## Format the code
 
 image: ## Pack target/image/secure-inference.tar; IMAGE names it, ENGINE=podman or docker builds the Containerfile
 	CARGO='$(CARGO)' IMAGE='$(IMAGE)' ENGINE='$(ENGINE)' hack/image/build.sh
+
+chart-test: ## Test the Helm chart on the cluster of KUBECONFIG, by default that of cluster-up with the image loaded
+	KUBECONFIG=$${KUBECONFIG:-$$(hack/test-cluster/cluster.sh kubeconfig)} hack/chart-test.sh
 
 cluster-up: ## Start a real Kubernetes of one node for tests (Debian 12, root); built the first time, 7 minutes
 	hack/test-cluster/cluster.sh up

@@ -2,6 +2,7 @@
 # Tests the Helm chart.
 #   chart-test.sh render     lint, the README, values that are refused, what is rendered; needs no cluster
 #   chart-test.sh accept     the API server of KUBECONFIG takes every object of every scenario; nothing stays
+#   chart-test.sh definition the definition's life with releases that install it; needs a cluster without one
 #   chart-test.sh release    install, upgrade, a failed upgrade, rollback and uninstall, while parties work
 #   chart-test.sh            all of them
 # A scenario is a file of charts/secure-inference/ci; its first lines say what it renders and what not.
@@ -15,6 +16,7 @@ operators=chart-test-operator jobs=chart-test-jobs
 definition=crd/secureinferences.secureinference.dev
 work=$(mktemp -d)
 taken="" # what to put away at the end
+releasing=false
 
 say() { printf '%s %s\n' "$(date +%T)" "$*" >&2; }
 die() { say "error: $*"; exit 1; }
@@ -110,7 +112,7 @@ check_as_dependency() {
 apiVersion: v2
 name: parent
 version: 0.1.0
-dependencies: [{name: secure-inference, version: 0.1.0, condition: secure-inference.enabled}]
+dependencies: [{name: secure-inference, version: ">=0.0.0-0", condition: secure-inference.enabled}]
 C
   echo 'global: {region: x}' >"$parent/values.yaml"
   helm template test "$parent" --set secure-inference.enabled=true >"$work/rendered.yaml"
@@ -132,10 +134,11 @@ test_render() {
 
 # ---- with a cluster
 
-server_version() { kubectl version -o json | jq -r '.serverVersion.gitVersion'; }
+server_version() { kubectl get --raw /version | jq -r .gitVersion; }
 
 use_namespaces() {
   local namespace
+  [[ $taken != *$operators* ]] || return 0
   for namespace in $operators $jobs; do
     expect "no namespace $namespace: another run of this test, or one that was ended; delete it" \
       kubectl create namespace "$namespace" >/dev/null
@@ -158,7 +161,7 @@ check_like_manifests() {
 test_accept() {
   local values version options
   version=$(server_version)
-  kubectl get namespace $operators $jobs >/dev/null 2>&1 || use_namespaces
+  use_namespaces
   for values in "$chart"/ci/*-values.yaml; do
     options=(--kube-version "$version")
     kubectl get --raw /apis/monitoring.coreos.com/v1 >/dev/null 2>&1 ||
@@ -237,17 +240,68 @@ package() { # VERSION
   echo "$work/secure-inference-$1.tgz"
 }
 
+prepare() {
+  use_namespaces
+  previous=$(package 0.0.1)
+  current=$(package "$(sed -n 's/^version: //p' $chart/Chart.yaml)")
+}
+
+from_release() { kubectl get $definition -o "jsonpath={.metadata.annotations.meta\.helm\.sh/$1}"; }
+
+test_definition() {
+  local previous current defined resource common
+  if kubectl get $definition >/dev/null 2>&1; then
+    say "the cluster has a definition of somebody else's: it is left alone, and the chart's is not tested"
+    return
+  fi
+  prepare
+  taken="$taken $definition"
+  common=(--set "watchNamespace=$jobs")
+  helm_ install "$previous" "${common[@]}" --set labels.generation=first || die "cannot install: $(cat "$work/helm")"
+  kubectl wait --for=condition=Established $definition --timeout=30s >/dev/null
+  defined=$(uid $definition)
+  start_job idle '{model: {builtin: A}, suspend: true}'
+  resource=$(uid -n $jobs secureinference/idle)
+  helm_ upgrade "$current" "${common[@]}" --set labels.generation=second || die "cannot upgrade: $(cat "$work/helm")"
+  expect "the definition of the new version" [ "$(kubectl get $definition -o 'jsonpath={.metadata.labels.generation}')" = second ]
+  definition_is_kept "the upgrade"
+  helm_ rollback 1 || die "cannot roll back: $(cat "$work/helm")"
+  expect "the definition of the old version" [ "$(kubectl get $definition -o 'jsonpath={.metadata.labels.generation}')" = first ]
+  definition_is_kept "the rollback"
+  helm_ upgrade "$current" "${common[@]}" --set crds.install=false || die "cannot upgrade: $(cat "$work/helm")"
+  definition_is_kept "crds.install=false"
+  helm_ upgrade "$current" "${common[@]}" || die "cannot upgrade: $(cat "$work/helm")"
+  definition_is_kept "crds.install=true"
+  helm_ uninstall || die "cannot uninstall: $(cat "$work/helm")"
+  definition_is_kept "uninstalling"
+  # Another release does not get it by accident.
+  if helm install other "$current" --namespace $jobs "${common[@]}" >"$work/helm" 2>&1; then
+    die "expected Helm to refuse the definition of another release"
+  fi
+  expect "the reason of the refusal, found $(cat "$work/helm")" grep -q 'release-name" must equal "other"' "$work/helm"
+  # Somebody changed it by other means as well.
+  kubectl patch $definition --type merge --patch '{"spec": {"names": {"shortNames": ["si", "inference"]}}}' >/dev/null
+  helm upgrade --install other "$current" --namespace $jobs "${common[@]}" --take-ownership --force-conflicts >"$work/helm" 2>&1 ||
+    die "cannot take the definition over: $(cat "$work/helm")"
+  expect "the chart's definition" [ "$(kubectl get $definition -o 'jsonpath={.spec.names.shortNames}')" = '["si"]' ]
+  expect "the other release to own it" [ "$(from_release release-name)" = other ]
+  definition_is_kept "the other release"
+  helm uninstall other --namespace $jobs >"$work/helm" 2>&1 || die "cannot uninstall: $(cat "$work/helm")"
+  definition_is_kept "uninstalling the other release"
+  expect "the resource that was made first" [ "$(uid -n $jobs secureinference/idle)" = "$resource" ]
+  kubectl -n $jobs delete secureinference idle >/dev/null
+  say "the definition is upgraded, rolled back, taken over and kept"
+}
+
 test_release() {
   local previous current began defined own_definition=true common
   check_alone
-  for namespace in $operators $jobs; do
-    kubectl get namespace "$namespace" >/dev/null 2>&1 || { use_namespaces; break; }
-  done
-  previous=$(package 0.0.1)
-  current=$(package "$(sed -n 's/^version: //p' $chart/Chart.yaml)")
+  prepare
+  releasing=true
   common=(--set "watchNamespace=$jobs" --wait --timeout 120s)
-  if kubectl get $definition >/dev/null 2>&1; then
-    say "the cluster has a definition of somebody else's: it is left alone, and the chart's is not tested"
+  if [[ $taken == *$definition* ]]; then
+    common+=(--take-ownership)
+  elif kubectl get $definition >/dev/null 2>&1; then
     own_definition=false
     common+=(--set crds.install=false)
   else
@@ -297,16 +351,13 @@ test_release() {
   eventually 30 "a leader of the old version" led_by_current
 
   # Ends while there is no operator.
-  start_job short '{model: {builtin: A}, workload: {repetitions: 2000, accuracySamples: 100}}'
+  start_job short '{model: {builtin: A}, workload: {repetitions: 20000, accuracySamples: 100}}'
   eventually 120 "the short job to run" phase_is short Running
   helm_ uninstall --wait --timeout 60s || die "cannot uninstall: $(cat "$work/helm")"
   untouched "uninstalling"
   definition_is_kept "uninstalling"
-  local left
-  left=$(kubectl -n $operators get all,serviceaccounts,roles,rolebindings,networkpolicies -o name | grep secure-inference || true)
-  left+=$(kubectl -n $jobs get roles,rolebindings -o name | grep secure-inference || true)
-  expect "nothing but the definition to be left, found $left" [ -z "$left" ]
-  eventually 120 "the short job's client to end without an operator" client_ended
+  eventually 60 "nothing but the definition to be left" nothing_left
+  eventually 300 "the short job's client to end without an operator" client_ended
   phase_is short Running || die "expected nobody to have noticed that the short job ended"
 
   helm_ install "$current" "${common[@]}" || die "cannot install again: $(cat "$work/helm")"
@@ -323,12 +374,19 @@ test_release() {
   definition_is_kept "uninstalling"
   say "install, upgrade, rollback and uninstall leave runs and the definition alone"
 }
+nothing_left() {
+  local left
+  left=$(kubectl -n $operators get all,serviceaccounts,roles,rolebindings,networkpolicies,poddisruptionbudgets -o name &&
+    kubectl -n $jobs get roles,rolebindings -o name) || return 1
+  [[ $left != *secure-inference* ]]
+}
 client_ended() { [ "$(parties short | jq -r '.[] | select(.name | endswith("-client")).phase')" = Succeeded ]; }
 
 clean_up() {
   local code=$? object
   trap - EXIT
-  if [ $code != 0 ] && [[ $taken == *$operators* ]]; then
+  set +e # each of these is tried, whatever became of the others
+  if [ $code != 0 ] && $releasing; then
     kubectl -n $operators get pods -o wide >&2
     kubectl -n $operators logs -l app.kubernetes.io/component=operator --tail=20 >&2
     kubectl -n $jobs get secureinferences,pods >&2
@@ -351,15 +409,18 @@ clean_up() {
   exit $code
 }
 trap clean_up EXIT
-
+# The cluster that kubectl knows by default may be one that people work with.
+[ "${1:-all}" = render ] || [ -n "${KUBECONFIG:-}" ] || die "expected KUBECONFIG to name a cluster for tests"
 case ${1:-all} in
   render) test_render ;;
   accept) test_accept ;;
+  definition) test_definition ;;
   release) test_release ;;
   all)
     test_render
     test_accept
+    test_definition
     test_release
     ;;
-  *) die "expected render, accept, release or nothing, found $1" ;;
+  *) die "expected render, accept, definition, release or nothing, found $1" ;;
 esac

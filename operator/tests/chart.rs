@@ -1,5 +1,7 @@
 //! The chart says what the code says.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use std::fs;
 use std::path::Path;
 
