@@ -1,6 +1,6 @@
 CARGO ?= cargo
 
-.PHONY: help build table1 test lint fmt image cluster-up cluster-down
+.PHONY: help build table1 test e2e lint fmt image chart-test cluster-up cluster-down
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -11,15 +11,20 @@ build: ## Build the release programs, party and bench
 table1: build ## The main job: the paper's Table 1, on this machine
 	$(CARGO) run --locked --quiet --release -p bench -- table1
 
-test: lint ## Format, lints, unit, property and five-process tests, the examples
+test: lint ## Format, lints, unit, property and five-process tests, the examples, and e2e
 	$(CARGO) test --locked --workspace --all-features
 	for example in hospitals logistic_regression custom_network; do \
 	  $(CARGO) run --locked --quiet --package spdz --example $$example || exit 1; \
 	done
+	$(MAKE) e2e
+
+e2e: ## The operator on a real Kubernetes: that of KUBECONFIG, or a throwaway one; ONLY=words picks cases
+	$(CARGO) test --locked -p operator --test e2e -- $(ONLY)
 
 lint: ## Check the format, and lints with warnings denied
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
+	$(CARGO) clippy --locked -p operator --test e2e -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --quiet
 
 fmt: ## Format the code
@@ -27,6 +32,9 @@ fmt: ## Format the code
 
 image: ## Pack target/image/secure-inference.tar; IMAGE names it, ENGINE=podman or docker builds the Containerfile
 	CARGO='$(CARGO)' IMAGE='$(IMAGE)' ENGINE='$(ENGINE)' hack/image/build.sh
+
+chart-test: ## Test the Helm chart on the cluster of KUBECONFIG, by default that of cluster-up with the image loaded
+	KUBECONFIG=$${KUBECONFIG:-$$(hack/test-cluster/cluster.sh kubeconfig)} hack/chart-test.sh
 
 cluster-up: ## Start a real Kubernetes of one node for tests (Debian 12, root); built the first time, 7 minutes
 	hack/test-cluster/cluster.sh up

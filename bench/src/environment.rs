@@ -55,7 +55,7 @@ impl Environment {
             ),
             load_average: load.unwrap_or(0.0),
             version: env!("CARGO_PKG_VERSION").into(),
-            commit: env!("BENCH_COMMIT").into(),
+            commit: party::COMMIT.into(),
             started_unix_seconds: std::time::SystemTime::now()
                 .duration_since(std::time::UNIX_EPOCH)
                 .map_or(0, |since| since.as_secs()),

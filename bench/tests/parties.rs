@@ -3,8 +3,11 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
@@ -14,9 +17,12 @@ use bench::run::{Report, Run};
 use bench::table1::Table1;
 use bytes::Bytes;
 use party::config::{
-    Computation, Deadlines, OfflineMode, PartyConfig, PlayerTask, Stock, Transport, Workload,
+    AccuracyWorkload, Computation, Deadlines, OfflineMode, PartyConfig, PlayerTask, Stock,
+    Telemetry, Transport, Workload,
 };
 use party::net;
+use party::stop::Stop;
+use party::termination::{Reason, Termination};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use spdz::channel::{Channel, Name, Phase, Role, Tag};
@@ -165,7 +171,7 @@ fn five_processes_classify_real_images() {
 
 #[test]
 fn the_floor_command_prints_what_each_network_needs_at_least() {
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_bench"))
+    let output = Command::new(env!("CARGO_BIN_EXE_bench"))
         .args(["floor", "--networks=A", "--batch-size=1,3"])
         .output()
         .unwrap();
@@ -289,6 +295,345 @@ fn a_party_that_dies_mid_run_is_named_by_those_who_talk_to_it() {
     }
 }
 
+/// How a party's run ended.
+fn termination(scenario: &Scenario, role: Role) -> Termination {
+    let path = local::termination_path(scenario.folder.path(), role);
+    Termination::parse(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// Has every party answer probes, and says where.
+fn watch(scenario: &mut Scenario) -> BTreeMap<Role, SocketAddr> {
+    let listener = |_| TcpListener::bind("127.0.0.1:0").unwrap();
+    // All are held at once, so that they differ.
+    let listeners: Vec<TcpListener> = scenario.configs.iter().map(listener).collect();
+    let mut addresses = BTreeMap::new();
+    for (config, listener) in scenario.configs.iter_mut().zip(listeners) {
+        let listen = listener.local_addr().unwrap();
+        config.telemetry = Some(Telemetry { listen: Some(listen) });
+        addresses.insert(config.role, listen);
+    }
+    addresses
+}
+
+/// Status and content of an answer; none if there is no one to answer.
+fn get(address: SocketAddr, path: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: {address}\r\n\r\n").as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, content) = answer.split_once("\r\n\r\n")?;
+    Some((head.split(' ').nth(1)?.parse().ok()?, content.to_owned()))
+}
+
+/// Looks again and again until there is what is wanted.
+fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < until, "{what} did not come in 20 s");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn probes_are_answered_before_there_are_peers_and_say_when_they_are_there() {
+    let mut scenario = Scenario::new();
+    for config in &mut scenario.configs {
+        config.deadlines.connect_seconds = 30.0;
+    }
+    let addresses = watch(&mut scenario);
+    let producer = scenario.remove(Role::Producer);
+    let running = scenario.start();
+    let waiting = Some((503, "waiting for its peers to connect\n".to_owned()));
+    for server in [Role::Server0, Role::Server1] {
+        wait_for("a server", || (get(addresses[&server], "/readyz") == waiting).then_some(()));
+        assert_eq!(get(addresses[&server], "/healthz").unwrap().0, 200);
+    }
+    assert_eq!(get(addresses[&Role::Producer], "/healthz"), None);
+    let late = local::start(&[producer], scenario.folder.path(), &party_program()).unwrap();
+    // The model owner is soon done and gone.
+    for role in [Role::Server0, Role::Server1, Role::Producer, Role::CLIENT] {
+        let ready = Some((200, "ready\n".to_owned()));
+        wait_for(role.name(), || (get(addresses[&role], "/readyz") == ready).then_some(()));
+    }
+    drop((running, late));
+}
+
+/// The series of a scrape, each with its value.
+type Series = BTreeMap<String, f64>;
+
+/// Of each family of a scrape its type and help.
+type Families = BTreeMap<String, (String, String)>;
+
+/// The metrics of a party.
+fn scrape(address: SocketAddr) -> Option<(Series, Families)> {
+    let (code, text) = get(address, "/metrics")?;
+    assert_eq!(code, 200, "{text}");
+    let (mut series, mut families) = (Series::new(), Families::new());
+    for line in text.lines() {
+        if let Some(comment) = line.strip_prefix("# ") {
+            let [kind, name, rest] = comment.splitn(3, ' ').collect::<Vec<_>>()[..] else {
+                panic!("{line}");
+            };
+            let family = families.entry(name.to_owned()).or_default();
+            *(if kind == "TYPE" { &mut family.0 } else { &mut family.1 }) = rest.to_owned();
+        } else {
+            let (name, value) = line.rsplit_once(' ').unwrap();
+            assert_eq!(series.insert(name.to_owned(), value.parse().unwrap()), None, "{line}");
+        }
+    }
+    Some((series, families))
+}
+
+/// The labels of a series.
+fn labels(series: &str) -> BTreeMap<&str, &str> {
+    let Some((_, labels)) = series.split_once('{') else { return BTreeMap::new() };
+    let labels = labels.trim_end_matches('}').split("\",").map(|label| {
+        let (name, value) = label.split_once("=\"").unwrap();
+        (name, value.trim_end_matches('"'))
+    });
+    labels.collect()
+}
+
+/// What a page says in backquotes.
+fn quoted(text: &str) -> Vec<&str> {
+    text.split('`').skip(1).step_by(2).collect()
+}
+
+/// A row of a table on the page, from what is in its first column; its cells.
+fn row<'page>(page: &'page str, first: &str) -> Vec<&'page str> {
+    let start = format!("| `{first}` |");
+    let row = page.lines().find(|line| line.starts_with(&start));
+    let row = row.unwrap_or_else(|| panic!("{first} is not on the page"));
+    row.trim_matches('|').split(" | ").map(str::trim).collect()
+}
+
+/// Has a process stop for a while, or go on.
+fn signal(process: &std::process::Child, signal: &str) {
+    let id = process.id().to_string();
+    assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+}
+
+#[test]
+fn the_metrics_are_those_on_the_page_and_count_what_happened() {
+    let mut scenario = Scenario::new();
+    for config in &mut scenario.configs {
+        config.deadlines = Deadlines { connect_seconds: 30.0, message_seconds: 30.0 };
+    }
+    let addresses = watch(&mut scenario);
+    let producer = scenario.remove(Role::Producer);
+    let mut running = scenario.start();
+    let mut families = BTreeMap::new();
+    let mut first: BTreeMap<Role, Series> = BTreeMap::new();
+    for (role, address) in addresses.iter().filter(|(role, _)| **role != Role::Producer) {
+        let (series, found) = wait_for(role.name(), || scrape(*address));
+        // What can ever be counted is there before anything is.
+        let zero = |(name, value): (&String, &f64)| *value == 0.0 || name.contains("build_info");
+        assert!(series.iter().all(zero), "{series:?}");
+        families.extend(found);
+        first.insert(*role, series);
+    }
+
+    let late = local::start(&[producer], scenario.folder.path(), &party_program()).unwrap();
+    let inferences = "secure_inference_inferences_total{outcome=\"completed\",role=";
+    let client = |running: &mut local::Running, name: &str| {
+        signal(running.process(Role::CLIENT).unwrap(), name);
+    };
+    // With the client stopped nothing moves, unless one server has its command and the other
+    // has not yet: then another moment is looked for.
+    let still = wait_for("a moment of rest", || {
+        let at_work = |address| {
+            let (series, _) = scrape(address)?;
+            (series.get(&format!("{inferences}\"server0\"}}"))? >= &20.0).then_some(())
+        };
+        wait_for("inferences", || at_work(addresses[&Role::Server0]));
+        client(&mut running, "-STOP");
+        std::thread::sleep(Duration::from_millis(200));
+        let roles = [Role::Server0, Role::Server1, Role::Producer];
+        let still = roles.map(|role| scrape(addresses[&role]).unwrap());
+        let count = |index: usize, name: &str| {
+            let (series, _): &(Series, _) = &still[index];
+            series[&name.replace("ROLE", roles[index].name())]
+        };
+        let completed = format!("{inferences}\"ROLE\"}}");
+        let offline = "secure_inference_inference_duration_seconds_count\
+                       {phase=\"offline\",role=\"ROLE\"}";
+        let rest = count(0, &completed) == count(1, &completed)
+            && [1, 2].iter().all(|other| count(0, offline) == count(*other, offline));
+        client(&mut running, "-CONT");
+        rest.then_some(still)
+    });
+    let (last_of_client, _) = scrape(addresses[&Role::CLIENT]).unwrap();
+
+    // Each party has the label sets that it had at the start.
+    let keys = |series: &Series| series.keys().cloned().collect::<Vec<_>>();
+    let [(server0, _), (server1, _), (producer, of_producer)] = &still;
+    families.extend(of_producer.clone());
+    for (role, series) in
+        [(Role::Server0, server0), (Role::Server1, server1), (Role::CLIENT, &last_of_client)]
+    {
+        assert_eq!(keys(&first[&role]), keys(series), "{role}");
+    }
+
+    // The page has the same families, and their labels' values.
+    let page = std::fs::read_to_string(own_folder("../docs/observability.md")).unwrap();
+    let on_page = page.lines().filter_map(|line| {
+        let (name, _) = line.strip_prefix("| `secure_inference_")?.split_once('`')?;
+        Some(format!("secure_inference_{name}"))
+    });
+    assert_eq!(on_page.collect::<BTreeSet<_>>(), families.keys().cloned().collect());
+    let all = first.values().chain([server0, server1, producer, &last_of_client]);
+    for series in all.flat_map(|series| series.keys()) {
+        let name = series.split('{').next().unwrap();
+        let family = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
+        let family = family.filter(|family| families.contains_key(*family)).unwrap_or(name);
+        let (kind, help) = &families[family];
+        let [_, on_page, names, meaning] = row(&page, family)[..] else { panic!("{family}") };
+        assert_eq!((on_page, meaning), (kind.as_str(), help.as_str()));
+        let mut found = labels(series);
+        found.remove("le");
+        let mut names = quoted(names);
+        names.sort_unstable();
+        assert!(found.keys().eq(names.iter()), "{series}");
+        for (label, value) in found {
+            let free = ["version", "commit", "role", "peer"].contains(&label);
+            assert!(free || quoted(row(&page, label)[1]).contains(&value), "{series}");
+        }
+    }
+
+    // And they count what happened.
+    let n = server0[&format!("{inferences}\"server0\"}}")];
+    let value = |series: &Series, name: &str, labels: &str| {
+        let name = format!("secure_inference_{name}{{{labels}}}");
+        *series.get(&name).unwrap_or_else(|| panic!("{name} is not in {series:?}"))
+    };
+    let prepared =
+        value(producer, "inference_duration_seconds_count", r#"phase="offline",role="producer""#);
+    for (series, role, other) in [(server0, "server0", "server1"), (server1, "server1", "server0")]
+    {
+        let of = |name, labels: &str| value(series, name, &labels.replace("ROLE", role));
+        for phase in ["online", "combined"] {
+            let labels = format!(r#"phase="{phase}",role="ROLE""#);
+            assert_eq!(of("inference_duration_seconds_count", &labels), n);
+            assert!(of("inference_duration_seconds_sum", &labels) > 0.0);
+        }
+        assert_eq!(of("randomness_available", r#"role="ROLE""#), prepared - n);
+        assert_eq!(of("rounds_total", r#"phase="online",role="ROLE""#), 6.0 * n);
+        assert_eq!(of("rounds_total", r#"phase="offline",role="ROLE""#), 0.0);
+        for (op, each) in [("open", 6.0), ("matmul", 3.0), ("share", 1.0), ("reveal", 1.0)] {
+            let labels = format!(r#"op="{op}",role="ROLE""#);
+            assert_eq!(of("op_duration_seconds_count", &labels), each * n, "{op}");
+        }
+        let failed = of("inferences_total", r#"outcome="failed",role="ROLE""#);
+        assert_eq!(failed, 0.0);
+        for phase in ["setup", "offline", "online", "control"] {
+            let sent =
+                of("sent_bytes_total", &format!(r#"peer="{other}",phase="{phase}",role="ROLE""#));
+            let at_other = if role == "server0" { server1 } else { server0 };
+            let labels = format!(r#"peer="{role}",phase="{phase}",role="{other}""#);
+            assert_eq!(sent, value(at_other, "received_bytes_total", &labels), "{role} {phase}");
+            assert_eq!(sent > 0.0, phase == "online" || (phase, role) == ("setup", "server0"));
+            let dealt = value(
+                producer,
+                "sent_bytes_total",
+                &format!(r#"peer="{role}",phase="{phase}",role="producer""#),
+            );
+            assert_eq!(
+                dealt,
+                of(
+                    "received_bytes_total",
+                    &format!(r#"peer="producer",phase="{phase}",role="ROLE""#)
+                )
+            );
+            assert_eq!(dealt > 0.0, ["setup", "offline"].contains(&phase), "{phase}");
+        }
+    }
+    let online = r#"phase="online",role="client""#;
+    assert!(value(&last_of_client, "inference_duration_seconds_count", online) >= n - 1.0);
+    assert!(!keys(producer).iter().any(|name| name.contains("inferences_total")));
+    drop((running, late));
+}
+
+#[test]
+fn a_port_for_probes_that_is_in_use_is_named() {
+    let mut scenario = Scenario::new();
+    let address = watch(&mut scenario)[&Role::Producer];
+    let _taken = TcpListener::bind(address).unwrap();
+    let failures = failures(&mut scenario.start());
+    let failure = &failures[&Role::Producer];
+    assert_eq!(failure.code, Some(2));
+    let expected = format!("cannot listen on {address}");
+    assert!(failure.message.contains(&expected), "{failure}");
+    assert!(failure.message.contains("telemetry.listen"), "{failure}");
+}
+
+#[test]
+fn without_files_the_client_leaves_its_result_where_it_says_how_it_ended() {
+    let mut scenario = Scenario::new();
+    let workload = scenario.config(Role::CLIENT).workload.as_mut().unwrap();
+    workload.repetitions = 3;
+    workload.result = None;
+    // Nobody else knows the weights, so nobody can say what is right but the labels.
+    workload.accuracy = Some(AccuracyWorkload {
+        samples: 50,
+        labels: own_folder("data/t10k-labels-idx1-ubyte.gz"),
+        reference: None,
+    });
+    let outcome = scenario.start().wait(&AtomicBool::new(false), |_| {});
+    assert!(outcome.is_ok(), "{outcome:?}");
+    for config in &scenario.configs {
+        let ended = termination(&scenario, config.role);
+        assert_eq!((ended.role, ended.exit_code), (Some(config.role), 0));
+        assert_eq!((ended.failure, ended.result.is_some()), (None, config.role == Role::CLIENT));
+    }
+    let result = termination(&scenario, Role::CLIENT).result.unwrap();
+    assert_eq!((result.network.as_str(), result.repetitions, result.online_rounds), ("A", 3, 6));
+    let accuracy = result.accuracy.unwrap();
+    assert_eq!((accuracy.samples, accuracy.plaintext, accuracy.agreement), (50, None, None));
+    assert!(accuracy.secure >= 0.98, "{accuracy:?}");
+}
+
+#[test]
+fn a_party_that_is_told_to_stop_says_so_and_is_named_by_the_others() {
+    for (victim, signal, code) in [
+        (Role::Server0, "TERM", 143),
+        (Role::Server1, "INT", 130),
+        (Role::Producer, "TERM", 143),
+        (Role::CLIENT, "INT", 130),
+    ] {
+        let scenario = Scenario::new();
+        let mut running = scenario.start();
+        assert!(running.wait_for_progress(&AtomicBool::new(false)).is_ok());
+        let process = running.process(victim).unwrap();
+        let told = Instant::now();
+        self::signal(process, &format!("-{signal}"));
+        assert_eq!(process.wait().unwrap().code(), Some(code), "{victim}");
+        let took = told.elapsed();
+        assert!(took < Duration::from_millis(700), "{victim}: {took:?}");
+
+        let failures = failures(&mut running);
+        let own = termination(&scenario, victim);
+        assert_eq!((own.role, i32::from(own.exit_code)), (Some(victim), code));
+        let own = own.failure.unwrap();
+        assert_eq!((own.reason, own.peer), (Reason::Terminated, None));
+        assert_eq!(own.message, format!("told to stop by SIG{signal}"));
+        let mut naming = 0;
+        for role in failures.keys().filter(|role| **role != victim) {
+            let failure = termination(&scenario, *role).failure.unwrap();
+            assert_eq!(failure.reason, Reason::PeerLost, "{role}: {failure:?}");
+            // Not everybody talks to everybody: who has it from another names that one.
+            let peer = failure.peer.unwrap();
+            assert!(failure.message.contains(&format!("{peer} gave up: ")), "{failure:?}");
+            naming += usize::from(peer == victim);
+            assert!(failure.message.ends_with("terminated"), "{failure:?}");
+        }
+        assert!(naming >= 1, "{failures:?}");
+    }
+}
+
 #[test]
 fn two_plans_are_refused_before_any_share_moves() {
     let mut scenario = Scenario::new();
@@ -397,7 +742,7 @@ fn with_rogue_producer(act: impl FnOnce(&mut [net::Link])) -> BTreeMap<Role, Fai
     let config = scenario.remove(Role::Producer);
     let mut running = scenario.start();
     let plan = config.computation.plan().unwrap();
-    let mut links = net::connect(&config, &plan).unwrap();
+    let mut links = net::connect(&config, &plan, &Stop::default()).unwrap();
     act(&mut links);
     let failures = failures(&mut running);
     drop(links);
@@ -470,7 +815,7 @@ fn a_peer_that_asks_and_does_not_listen_costs_no_more_than_the_agreed_memory() {
     let config = scenario.remove(Role::Server0);
     let mut running = scenario.start();
     let plan = config.computation.plan().unwrap();
-    let mut links = net::connect(&config, &plan).unwrap();
+    let mut links = net::connect(&config, &plan, &Stop::default()).unwrap();
     let producer = links.iter_mut().find(|link| link.peer() == Role::Producer).unwrap();
     producer.recv(Tag::new(Phase::Setup, 0, 0), 32).unwrap();
     let prepare = Bytes::from_static(&[0]);
@@ -691,7 +1036,7 @@ fn the_run_command_says_what_it_needs_and_what_it_did() {
     let graph = between_three(true);
     std::fs::write(place("graph.yaml"), serde_yaml::to_string(&graph).unwrap()).unwrap();
     let bench = |options: &[&str]| {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_bench"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bench"));
         let graph = place("graph.yaml");
         let output = command.args(["run", &graph, "--evaluations=4"]).args(options).output();
         let output = output.unwrap();

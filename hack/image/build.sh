@@ -31,6 +31,7 @@ case ${ENGINE:-} in
     if cmp -s "$archive.new" "$archive"; then rm "$archive.new"; else mv "$archive.new" "$archive"; fi
     ;;
   podman | docker)
+    # podman completes a name without a registry to localhost/NAME, and nodes look for that then.
     "$ENGINE" build --tag "$image" --file Containerfile --build-arg "VERSION=$version" --build-arg "REVISION=$revision" .
     "$ENGINE" image inspect --format '{{.Id}}' "$image" >"$archive.id"
     rm -f "$archive"

@@ -14,8 +14,8 @@
 #   cluster.sh kubeconfig          prints the path of the administrator's kubeconfig
 #   cluster.sh down                ends everything, forgets its state, puts the machine back as it was
 #
-# Everything lies under $ROOT, $XDG_CACHE_HOME/secure-inference/test-cluster by default. There is
-# one test cluster on a machine: its addresses and ports are fixed.
+# Everything lies under $ROOT, by default ~/.cache/secure-inference/test-cluster. There is one
+# test cluster on a machine: its addresses and ports are fixed.
 set -euo pipefail
 export LC_ALL=C PATH="$PATH:/usr/sbin:/sbin"
 umask 022
@@ -67,12 +67,12 @@ reasons_against() {
   done
   found=$(awk '/^MemAvailable/ {print int($2 / 1024)}' /proc/meminfo)
   [ "$found" -ge 1500 ] || [ -e "$run/up" ] || echo "there are $found MiB of memory available; expected 1500"
+  # The rest can only be tried by root.
+  [ "$(id -u)" = 0 ] || { echo "the user is $(id -un); expected root"; return; }
   if ! [ -e "$bin/stamp" ]; then
     found=$(mkdir -p "$ROOT" && df --output=avail -m "$ROOT" | tail -1)
     [ "$found" -ge 3000 ] || echo "there are $((found)) MiB of disk free at $ROOT; expected 3000 to build it"
   fi
-  # The rest can only be tried by root.
-  [ "$(id -u)" = 0 ] || { echo "the user is $(id -un); expected root"; return; }
   can_mount_overlay || echo "an overlay cannot be mounted at $ROOT (no such file system, or no CAP_SYS_ADMIN); set ROOT to an ordinary disk"
   [ -e /proc/sys/net/bridge/bridge-nf-call-iptables ] || modprobe -nq br_netfilter || echo "the kernel has no br_netfilter"
   ! command -v ip >/dev/null || unshare --net sh -c 'ip link add name probe0 type bridge && ip link add name probe1 type veth peer name probe2' 2>/dev/null ||
@@ -155,6 +155,11 @@ wait_for() { # SECONDS WHAT COMMAND...
     [ $SECONDS -lt $end ] || die "no $what after $seconds s; the logs are in $logs"
     sleep 0.1
   done
+}
+find_kubectl() {
+  kubectl=$(type -P kubectl) && return 0
+  kubectl=$("$here/../kubectl.sh")
+  kubectl=$kubectl/kubectl
 }
 kubectl() { "$kubectl" --kubeconfig="$kubeconfig" --request-timeout=5s "$@"; }
 ctr() { "$ROOT/debs/usr/bin/ctr" -a "$socket" -n k8s.io "$@"; }
@@ -311,7 +316,7 @@ network_down() {
   # Only what was named by kube-proxy, the kubelet, the network plugins, and here.
   for command in iptables ip6tables; do
     for table in nat filter mangle; do
-      if $command-save -t $table 2>/dev/null | grep -qE "KUBE-|CNI-|$network"; then
+      if $command-save -t $table 2>/dev/null | grep -E "KUBE-|CNI-|$network" >/dev/null; then
         $command-save -t $table | grep -vE "KUBE-|CNI-|$network" | $command-restore -w -T $table
       fi
     done
@@ -401,13 +406,13 @@ E
 cmd_up() {
   local began=$SECONDS
   cmd_build
-  kubectl=$(type -P kubectl || echo "$("$here/../kubectl.sh")/kubectl")
+  find_kubectl
   if alive etcd; then
     start_all # what has ended since, if anything
   else
     take_machine
     [ ! -e "$run/up" ] || teardown # what a crash or a reboot left
-    ! iptables-save -t nat 2>/dev/null | grep -q KUBE-SERVICES || die "another Kubernetes runs on this machine; this one would take its addresses"
+    ! iptables-save -t nat 2>/dev/null | grep KUBE-SERVICES >/dev/null || die "another Kubernetes runs on this machine; this one would take its addresses"
     # Half a cluster is of no use; the reason is in the logs, which stay.
     trap 'trap "" INT TERM; say "putting everything back"; teardown' EXIT
     trap 'exit 130' INT TERM
@@ -473,7 +478,7 @@ cmd_load() {
 cmd_restart_apiserver() {
   exclusively
   alive etcd || die "the cluster is not up; start it: $0 up"
-  kubectl=$(type -P kubectl || echo "$("$here/../kubectl.sh")/kubectl")
+  find_kubectl
   stop_apiserver
   start_apiserver
 }

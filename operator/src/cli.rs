@@ -127,7 +127,14 @@ fn start_logging() {
     let _ = if stderr().is_terminal() {
         builder.with_target(false).try_init()
     } else {
-        builder.json().flatten_event(true).with_ansi(false).try_init()
+        builder
+            .json()
+            .flatten_event(true)
+            // Every event names its resource already.
+            .with_current_span(false)
+            .with_span_list(false)
+            .with_ansi(false)
+            .try_init()
     };
 }
 

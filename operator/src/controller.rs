@@ -1,4 +1,4 @@
-//! The shell around [`plan`](crate::plan): watches, reads, publishes and does what it says.
+//! The shell around [`plan`]: watches, reads, publishes and does what it says.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -62,7 +62,7 @@ type Guarded = DeserializeGuard<SecureInference>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A request to the API server.
-    #[error("cannot {action} of {resource}: {source}")]
+    #[error("cannot {action} of {resource}: {}", brief(source))]
     Api {
         /// What was tried.
         action: &'static str,
@@ -100,6 +100,14 @@ impl Error {
             }
             _ => None,
         }
+    }
+}
+
+/// What an API server said, without the object that it said it with.
+fn brief(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => format!("{} (status {})", status.message, status.code),
+        other => other.to_string(),
     }
 }
 
@@ -313,10 +321,10 @@ impl Context {
             let current = match settled {
                 true => None,
                 false => {
-                    let api: Api<SecureInference> =
-                        Api::namespaced(self.client.clone(), &namespace);
+                    let api: Api<Guarded> = Api::namespaced(self.client.clone(), &namespace);
                     let found = api.get_opt(&name).await;
                     let found = found.map_err(|e| failed("read the state", resource, e))?;
+                    let found = found.and_then(|found| found.0.ok());
                     let Some(found) = found.filter(|found| found.uid() == resource.uid()) else {
                         self.forget(&resource.uid().unwrap_or_default());
                         return Ok(Next::await_change());
@@ -419,7 +427,7 @@ impl Context {
             let (pods, services, policies) = tokio::try_join!(
                 self.list::<Pod>(resource, namespace, &uid),
                 self.list::<Service>(resource, namespace, &uid),
-                self.list::<NetworkPolicy>(resource, namespace, &uid),
+                self.list::<PartialObjectMeta<NetworkPolicy>>(resource, namespace, &uid),
             )?;
             observed.pods = pods;
             observed.services = services;
@@ -478,7 +486,7 @@ impl Context {
             "metadata": {"resourceVersion": resource.resource_version()},
             "status": status,
         });
-        let api: Api<SecureInference> = Api::namespaced(self.client.clone(), namespace);
+        let api: Api<Guarded> = Api::namespaced(self.client.clone(), namespace);
         let params = PatchParams::apply(STATUS_MANAGER).force();
         api.patch_status(&resource.name_any(), &params, &Patch::Apply(&body))
             .await
@@ -504,7 +512,8 @@ impl Context {
                 reason: reason.into(),
                 // The API takes 1 kB.
                 note: Some(note.chars().take(1000).collect()),
-                action: "Reconcile".into(),
+                // Events that differ in their note alone are taken for one that repeats.
+                action: format!("Attempt{}", after.attempt.unwrap_or(0)),
                 secondary: None,
             };
             // An event that is lost changes nothing.
@@ -557,16 +566,14 @@ impl Context {
         let client = &self.client;
         match action {
             Action::ApplyPolicies => {
-                for policy in network_policy::build(&Job::of(resource)?) {
-                    self.apply(resource, namespace, "make the NetworkPolicies", &policy).await?;
-                }
+                let policies = network_policy::build(&Job::of(resource)?);
+                self.apply_all(resource, namespace, "make the NetworkPolicies", &policies).await?;
             }
             Action::ApplyServices(attempt) => {
                 let job = Job::of(resource)?;
-                for role in [Role::Server0, Role::Server1] {
-                    let service = service::build(&job, *attempt, role);
-                    self.apply(resource, namespace, "make the Services", &service).await?;
-                }
+                let services =
+                    [Role::Server0, Role::Server1].map(|role| service::build(&job, *attempt, role));
+                self.apply_all(resource, namespace, "make the Services", &services).await?;
             }
             Action::StartParties { attempt, addresses } => {
                 self.start(resource, namespace, *attempt, addresses).await?;
@@ -594,7 +601,7 @@ impl Context {
                     .map_err(|error| failed("delete the NetworkPolicies", resource, error))?;
             }
             Action::DeleteResource => {
-                let api: Api<SecureInference> = Api::namespaced(client.clone(), namespace);
+                let api: Api<Guarded> = Api::namespaced(client.clone(), namespace);
                 let this_one = Preconditions { uid: resource.uid(), resource_version: None };
                 let params = DeleteParams::background().preconditions(this_one);
                 gone(api.delete(&resource.name_any(), &params).await)
@@ -625,10 +632,7 @@ impl Context {
                 secret::build(&job, attempt, &config, &issued.authority, party)
             })
             .collect::<Result<Vec<Secret>, SecretError>>()?;
-        let apply = secrets
-            .iter()
-            .map(|secret| self.apply(resource, namespace, "make the Secrets", secret));
-        futures::future::try_join_all(apply).await?;
+        self.apply_all(resource, namespace, "make the Secrets", &secrets).await?;
         self.make_pods(resource, namespace, &job, attempt, &job.roles, session).await
     }
 
@@ -645,16 +649,15 @@ impl Context {
             .iter()
             .map(|role| pod::build(job, attempt, *role, session, &self.image))
             .collect();
-        let apply = pods.iter().map(|pod| self.apply(resource, namespace, "make the pods", pod));
-        futures::future::try_join_all(apply).await.map(drop)
+        self.apply_all(resource, namespace, "make the pods", &pods).await
     }
 
-    async fn apply<K>(
+    async fn apply_all<K>(
         &self,
         resource: &SecureInference,
         namespace: &str,
         action: &'static str,
-        object: &K,
+        objects: &[K],
     ) -> Result<(), Error>
     where
         K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
@@ -665,10 +668,15 @@ impl Context {
     {
         let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
         let params = PatchParams::apply(MANAGER).force();
-        api.patch(&object.name_any(), &params, &Patch::Apply(object))
+        // Nothing of what the server answers is needed, least of all Secrets.
+        let apply = objects.iter().map(async |object| {
+            let patch = Patch::Apply(object);
+            api.patch_metadata(&object.name_any(), &params, &patch).await.map(drop)
+        });
+        futures::future::try_join_all(apply)
             .await
-            .map_err(|error| failed(action, resource, error))?;
-        Ok(())
+            .map_err(|error| failed(action, resource, error))
+            .map(drop)
     }
 
     /// Secrets first: no pod can start any more. Services last: they tell that there was

@@ -24,8 +24,9 @@ use crate::job::{Addresses, Job};
 use crate::party_state::{End, Party};
 use crate::resources::{ATTEMPT, SESSION, network_policy};
 
-/// After a failure that is another's consequence, how long to look for its cause.
-const CAUSE: SignedDuration = SignedDuration::from_secs(3);
+/// After a failure that is another's consequence, how long to look for its cause. A busy node
+/// tells seconds later that a process has ended; once all have, nothing is waited for.
+const CAUSE: SignedDuration = SignedDuration::from_secs(15);
 
 /// After the last attempt failed, how long its other parties get to end by themselves.
 const AFTERMATH: SignedDuration = SignedDuration::from_secs(5);

@@ -15,9 +15,9 @@ pub fn classify(request: &axum::http::Request<Body>) -> Option<(&'static str, St
 
 fn verb_and_resource(method: &str, path: &str, query: &str) -> Option<(&'static str, String)> {
     let mut parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
-    let skipped = match parts.first()? {
-        &"api" => 2,
-        &"apis" => 3,
+    let skipped = match *parts.first()? {
+        "api" => 2,
+        "apis" => 3,
         _ => return None,
     };
     if parts.len() <= skipped {

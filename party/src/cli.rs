@@ -1,17 +1,20 @@
 //! The command line of `party`.
 
 use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
 use spdz::channel::Name;
 
+use crate::background::Background;
 use crate::config::{ConfigError, PartyConfig};
 use crate::describe::Description;
 use crate::run::{self, RunError};
-use crate::telemetry;
-use crate::termination::{Failure, Termination};
+use crate::telemetry::logs;
+use crate::termination::{Ending, Failure, Reason, TERMINATION_VARIABLE, Termination};
 
 /// One party of a private computation.
 ///
@@ -33,6 +36,7 @@ Exit codes:
   2  bad configuration, identity, inputs or outputs, or a number out of range; a retry fails alike
   3  the parties do not agree: another plan, session or role, or a message that does not belong
   4  a peer never came, left, fell silent or gave up; a new run may succeed
+  130, 143  SIGINT or SIGTERM told the process to stop
 
 Log level: RUST_LOG (default info). Logs are JSON when standard error is no terminal."
 )]
@@ -42,7 +46,7 @@ pub struct Arguments {
     config: Option<PathBuf>,
     /// Where to leave, as the last act, how the run ended, JSON of at most 4096 bytes; in a
     /// container /dev/termination-log
-    #[arg(long, value_name = "FILE", env = "PARTY_TERMINATION_MESSAGE")]
+    #[arg(long, value_name = "FILE", env = TERMINATION_VARIABLE)]
     termination_message: Option<PathBuf>,
     #[command(subcommand)]
     command: Option<Command>,
@@ -91,45 +95,61 @@ impl Arguments {
     /// Runs the party. The exit code says how it ended.
     #[must_use]
     pub fn run(&self) -> ExitCode {
-        telemetry::start();
+        logs::start();
         match (&self.command, &self.config) {
             (Some(Command::Plan(arguments)), _) => match arguments.run() {
                 Ok(()) => ExitCode::SUCCESS,
-                Err(error) => ExitCode::from(report(&error).reason.exit_code()),
+                Err(error) => {
+                    let termination = Termination::failure(None, error.failure());
+                    report(&termination);
+                    ExitCode::from(termination.exit_code)
+                }
             },
-            (None, Some(config)) => self.end(&play(config)),
+            (None, Some(config)) => {
+                let ending = Arc::new(Ending::new(self.termination_message.clone()));
+                let termination = play(config, &ending);
+                report(&termination);
+                ExitCode::from(ending.end(&termination))
+            }
             (None, None) => unreachable!("the configuration is required without a command"),
         }
-    }
-
-    /// Leaves the termination message.
-    fn end(&self, termination: &Termination) -> ExitCode {
-        if let Some(path) = &self.termination_message
-            && let Err(error) = termination.write(path)
-        {
-            tracing::warn!("cannot write the termination message {}: {error}", path.display());
-        }
-        ExitCode::from(termination.exit_code)
     }
 }
 
 /// Plays the role that the configuration at `path` says, to the end.
-fn play(path: &Path) -> Termination {
-    let config = match PartyConfig::load(path) {
-        Ok(config) => config,
-        Err(error) => return Termination::failure(None, report(&error.into())),
+fn play(path: &Path, ending: &Arc<Ending>) -> Termination {
+    let background = match Background::start(ending.clone()) {
+        Ok(background) => background,
+        Err(error) => return Termination::failure(None, RunError::Background(error).failure()),
     };
-    match run::run(&config) {
-        Ok(result) => Termination::success(config.role, result),
-        Err(error) => Termination::failure(Some(config.role), report(&error)),
+    let run = || {
+        let config = PartyConfig::load(path)?;
+        ending.set_role(config.role);
+        Ok::<_, RunError>((config.role, run::run(&config, &background)?))
+    };
+    // Peers notice a panic by the connections that it closes; whoever started this party
+    // is told too.
+    let outcome = catch_unwind(AssertUnwindSafe(run));
+    let failure = match outcome {
+        Ok(Ok((role, result))) => return Termination::success(role, result),
+        Ok(Err(error)) => error.failure(),
+        Err(_) => {
+            let message = "a bug: the party panicked; its log says where".into();
+            Failure { reason: Reason::Internal, message, peer: None }
+        }
+    };
+    match background.stop().signal() {
+        // What fails then fails because of it.
+        Some(signal) => Termination::stopped(ending.role(), signal),
+        None => Termination::failure(ending.role(), failure),
     }
 }
 
-/// Logs an error.
-fn report(error: &RunError) -> Failure {
-    let failure = error.failure();
-    tracing::error!(exit_code = failure.reason.exit_code(), "{error}");
-    failure
+/// Logs a failure.
+fn report(termination: &Termination) {
+    if let Some(Failure { message, .. }) = &termination.failure {
+        tracing::error!(exit_code = termination.exit_code, "{message}");
+    }
 }
 
 #[cfg(test)]

@@ -691,7 +691,8 @@ peers: { server0: '127.0.0.1:7000' }
         assert_eq!(config.computation.format, NumberFormat::Int64);
         let alice = "player: { inputs: a.safetensors, evaluations: 3, offline: ahead }\n";
         let disk = SERVER1.to_owned() + "stock: { diskMegabytes: 9, folder: x }\nthreads: 2\n";
-        for text in [SERVER1, &disk, &three_config("alice", alice)] {
+        let watched = SERVER1.to_owned() + "telemetry: { listen: '[::]:9090' }\n";
+        for text in [SERVER1, &disk, &watched, &three_config("alice", alice)] {
             let text = serde_yaml::to_string(&load(text).unwrap()).unwrap();
             assert_eq!(serde_yaml::to_string(&load(&text).unwrap()).unwrap(), text);
         }
@@ -786,6 +787,7 @@ peers: { server0: '127.0.0.1:7000' }
             (SERVER1.to_owned() + "stock: { diskMegabytes: 1048577 }\n", "expected 0 to 1048576"),
             (SERVER1.to_owned() + "stock: { diskMegabytes: 9 }\n", "needs `stock.folder`"),
             (SERVER1.to_owned() + "stock: { folder: x }\n", "no `stock.diskMegabytes`"),
+            (SERVER1.to_owned() + "telemetry: { port: 9 }\n", "unknown field `port`"),
             (SERVER1.to_owned() + "threads: 0\n", "threads is 0, expected 1 to 256"),
             (SERVER1.to_owned() + "threads: 257\n", "threads is 257, expected 1 to 256"),
             (three_config("carol", "threads: 1\n"), "has `threads`, which is another role's"),

@@ -4,6 +4,7 @@
 //! configuration file, an identity, connections over mutual TLS, deadlines,
 //! tensors and images from files, and a result that others can read.
 
+mod background;
 pub mod cli;
 pub mod config;
 mod describe;
@@ -15,7 +16,12 @@ mod player;
 pub mod result;
 pub mod run;
 mod stock;
+pub mod stop;
 mod telemetry;
 pub mod tensors;
 pub mod termination;
 mod workload;
+
+/// The commit that this was built from; `unknown` where its sources came without their
+/// history and nobody said.
+pub const COMMIT: &str = env!("COMMIT");

@@ -24,6 +24,7 @@ use crate::files;
 use crate::net::Link;
 use crate::result::{AccuracyCounter, Latency, RunResult};
 use crate::run::{Report, RunError, at, servers};
+use crate::telemetry::{Telemetry, Watcher};
 use crate::tensors::{Brought, Learnt};
 use crate::workload::{self, DataError, Expected, Inputs};
 
@@ -79,11 +80,13 @@ pub(crate) fn play<R: Ring>(
     plan: &Arc<Plan>,
     name: Name,
     part: Part<'_>,
+    telemetry: &Telemetry,
     links: &mut [Link],
 ) -> Result<Option<RunResult>, RunError> {
     match part {
         Part::Infers(workload, inputs, expected) => {
-            infer::<R>(config, plan, workload, &inputs, expected.as_ref(), links).map(Some)
+            let expected = expected.as_ref();
+            infer::<R>(config, plan, workload, &inputs, expected, telemetry, links).map(Some)
         }
         Part::Plays(task, brought) => {
             let inputs = brought.tensors(0);
@@ -93,6 +96,7 @@ pub(crate) fn play<R: Ring>(
                 tracing::info!("handed over what it brings");
                 return Ok(None);
             }
+            let player = player.observed_by(telemetry.observer());
             let outputs = task.outputs.as_deref();
             let mut learnt = outputs.map(|path| Learnt::new(path, plan.graph(), name));
             let result = if plan.driver() == name {
@@ -179,7 +183,7 @@ struct Measured {
 /// Has a series of evaluations made, on what `bring` says for each, counted from 0;
 /// hands the outputs to `keep`, nothing where they were out of range.
 fn measure<R: Ring, C: Channel>(
-    player: &mut Player<R, C>,
+    player: &mut Player<R, C, Watcher>,
     series: Series,
     told: &mut Option<Instant>,
     bring: impl Fn(u64) -> Tensors,
@@ -187,7 +191,7 @@ fn measure<R: Ring, C: Channel>(
 ) -> Result<Measured, RunError> {
     let milliseconds = |from: Instant| from.elapsed().as_secs_f64() * 1e3;
     let Series { warmup, timed, offline } = series;
-    let prepare = |player: &mut Player<R, C>| {
+    let prepare = |player: &mut Player<R, C, Watcher>| {
         let start = Instant::now();
         let ready = player.prepare()?;
         Ok::<_, RunError>((ready, milliseconds(start)))
@@ -229,11 +233,13 @@ fn infer<R: Ring>(
     workload: &Workload,
     inputs: &Inputs,
     expected: Option<&Expected>,
+    telemetry: &Telemetry,
     links: &mut [Link],
 ) -> Result<RunResult, RunError> {
     let batch = config.computation.batch();
     let nothing = Tensors::new();
-    let mut client = Player::<R, _>::set_up(plan.clone(), Name::CLIENT, &nothing, servers(links))?;
+    let client = Player::<R, _>::set_up(plan.clone(), Name::CLIENT, &nothing, servers(links))?;
+    let mut client = client.observed_by(telemetry.observer());
     let series =
         Series { warmup: workload.warmup, timed: workload.repetitions, offline: workload.offline };
     let mut told = None;
@@ -274,7 +280,7 @@ fn infer<R: Ring>(
 
 /// Commands and measures a graph's evaluations.
 fn drive<R: Ring, C: Channel>(
-    mut player: Player<R, C>,
+    mut player: Player<R, C, Watcher>,
     series: Series,
     brought: &Brought,
     learnt: &mut Option<Learnt>,
@@ -287,7 +293,7 @@ fn drive<R: Ring, C: Channel>(
 
 /// Takes part in evaluations that another player commands.
 fn follow<R: Ring, C: Channel>(
-    mut player: Player<R, C>,
+    mut player: Player<R, C, Watcher>,
     brought: &Brought,
     learnt: &mut Option<Learnt>,
 ) -> Result<u64, RunError> {

@@ -10,11 +10,13 @@ use spdz::prg::{NoRandomness, Seed};
 use spdz::ring::{self, Int64, Int100, Ring, Side, ThreadsError};
 use spdz::role::{self, Producer, Server, ServerLinks, report_tag};
 
+use crate::background::Background;
 use crate::config::{ConfigError, PartyConfig};
 use crate::net::{self, ConnectError, Link};
 use crate::player::{self, Part};
 use crate::result::RunResult;
 use crate::stock::{Bounded, Disk};
+use crate::telemetry::{Readiness, Telemetry};
 use crate::tensors::{TensorError, TooMuch};
 use crate::termination::{Failure, Reason};
 use crate::workload::DataError;
@@ -55,6 +57,20 @@ pub enum RunError {
         /// Why.
         source: std::io::Error,
     },
+    /// The port for probes is taken or not ours.
+    #[error("cannot listen on {address}: {source}; choose another address in `telemetry.listen`")]
+    Telemetry {
+        /// The configured address.
+        address: std::net::SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The metrics.
+    #[error("cannot make the metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// The thread beside the protocol's.
+    #[error("cannot start the thread that listens for signals: {0}")]
+    Background(std::io::Error),
     /// The threads.
     #[error("{0}; lower `threads`")]
     Threads(#[from] ThreadsError),
@@ -75,6 +91,7 @@ impl RunError {
     /// What the peers are told. Nothing about this party's own files and values.
     fn public_reason(&self) -> String {
         match self {
+            _ if self.kind().0 == Reason::Terminated => "terminated".into(),
             Self::Role(error @ (role::Error::Channel { .. } | role::Error::Command { .. })) => {
                 error.to_string()
             }
@@ -100,6 +117,7 @@ impl RunError {
             | ChannelFault::Tag { .. }
             | ChannelFault::Length { .. }
             | ChannelFault::Envelope { .. } => (Reason::Disagreement, None),
+            ChannelFault::Stopped => (Reason::Terminated, None),
         };
         let reason = match self {
             Self::Connect(ConnectError::Absent { peer, .. }) => {
@@ -111,11 +129,13 @@ impl RunError {
             | Self::Tensors { .. }
             | Self::Data(_)
             | Self::TooMuch(_)
+            | Self::Telemetry { .. }
             | Self::Stock { .. } => Reason::BadInput,
             Self::Connect(
                 ConnectError::Config(_) | ConnectError::Identity(_) | ConnectError::Listen { .. },
             ) => Reason::BadInput,
             Self::Connect(ConnectError::Runtime(_)) => Reason::Internal,
+            Self::Connect(ConnectError::Stopped) => Reason::Terminated,
             Self::Connect(ConnectError::Refused { .. } | ConnectError::Mismatch { .. }) => {
                 Reason::Disagreement
             }
@@ -126,7 +146,11 @@ impl RunError {
                 | role::Error::Local(_)
                 | role::Error::Stock(_),
             ) => Reason::BadInput,
-            Self::Threads(_) | Self::NoRandomness(_) | Self::Write { .. } => Reason::Internal,
+            Self::Background(_)
+            | Self::Metrics(_)
+            | Self::Threads(_)
+            | Self::NoRandomness(_)
+            | Self::Write { .. } => Reason::Internal,
         };
         (reason, None)
     }
@@ -144,15 +168,30 @@ impl RunError {
 }
 
 /// Runs the party that `config` describes; once in a process, since the threads are started
-/// once. The player that commands returns what it measured.
+/// once. The player that commands returns what it measured. Ends soon once a signal tells it to.
 ///
 /// # Errors
 /// Whatever keeps the run from completing; the peers are told.
-pub fn run(config: &PartyConfig) -> Result<Option<RunResult>, RunError> {
+pub(crate) fn run(
+    config: &PartyConfig,
+    background: &Background,
+) -> Result<Option<RunResult>, RunError> {
     let plan = Arc::new(config.computation.plan()?);
+    let telemetry = Telemetry::start(config, &plan, background)?;
+    let outcome = meet_and_play(config, &plan, background, &telemetry);
+    telemetry.readiness(Readiness::Ended);
+    outcome
+}
+
+fn meet_and_play(
+    config: &PartyConfig,
+    plan: &Arc<Plan>,
+    background: &Background,
+    telemetry: &Telemetry,
+) -> Result<Option<RunResult>, RunError> {
     // Files first: a party that cannot do its part should not keep others waiting.
     let part = match config.role {
-        Role::Player(name) => Some((name, Part::load(config, &plan, name)?)),
+        Role::Player(name) => Some((name, Part::load(config, plan, name)?)),
         _ => None,
     };
     let disk = match &config.stock {
@@ -164,11 +203,13 @@ pub fn run(config: &PartyConfig) -> Result<Option<RunResult>, RunError> {
     if part.is_none() {
         ring::set_threads(config.threads())?;
     }
-    let mut links = net::connect(config, &plan)?;
+    telemetry.readiness(Readiness::Connecting);
+    let mut links = net::connect(config, plan, background.stop())?;
+    telemetry.connected(&links);
     tracing::info!(role = %config.role, "connected to all peers");
     let outcome = match plan.format() {
-        NumberFormat::Int64 => play::<Int64>(config, &plan, part, disk, &mut links),
-        NumberFormat::Int100 => play::<Int100>(config, &plan, part, disk, &mut links),
+        NumberFormat::Int64 => play::<Int64>(config, plan, part, disk, telemetry, &mut links),
+        NumberFormat::Int100 => play::<Int100>(config, plan, part, disk, telemetry, &mut links),
     };
     match outcome {
         Ok(result) => {
@@ -203,16 +244,19 @@ fn play<R: Ring>(
     plan: &Arc<Plan>,
     part: Option<(Name, Part<'_>)>,
     disk: Option<Disk>,
+    telemetry: &Telemetry,
     links: &mut Vec<Link>,
 ) -> Result<Option<RunResult>, RunError> {
     match (config.role, part) {
-        (Role::Server0, _) => serve::<R>(config, plan, Side::Zero, disk, links)?,
-        (Role::Server1, _) => serve::<R>(config, plan, Side::One, disk, links)?,
-        (_, Some((name, part))) => return player::play::<R>(config, plan, name, part, links),
+        (Role::Server0, _) => serve::<R>(config, plan, Side::Zero, disk, telemetry, links)?,
+        (Role::Server1, _) => serve::<R>(config, plan, Side::One, disk, telemetry, links)?,
+        (_, Some((name, part))) => {
+            return player::play::<R>(config, plan, name, part, telemetry, links);
+        }
         (_, None) => {
             let (root, session) = (Seed::fresh()?, config.session.0);
-            let mut producer =
-                Producer::<R, _>::set_up(plan.clone(), session, &root, servers(links))?;
+            let producer = Producer::<R, _>::set_up(plan.clone(), session, &root, servers(links))?;
+            let mut producer = producer.observed_by(telemetry.observer());
             let evaluations = producer.serve()?;
             tracing::info!(evaluations, "made all randomness");
         }
@@ -242,6 +286,7 @@ fn serve<R: Ring>(
     plan: &Arc<Plan>,
     side: Side,
     disk: Option<Disk>,
+    telemetry: &Telemetry,
     links: &mut Vec<Link>,
 ) -> Result<(), RunError> {
     let leaves = |link: &mut Link| player(link).is_some_and(|name| !plan.takes_part(name));
@@ -271,7 +316,7 @@ fn serve<R: Ring>(
     );
     let departing = departing.into_iter().map(|(_, link)| link).collect();
     let mut server = match set_up {
-        Ok(server) => server,
+        Ok(server) => server.observed_by(telemetry.observer()),
         Err(error) => {
             // The caller tells the others.
             let error = RunError::from(error);
@@ -282,7 +327,8 @@ fn serve<R: Ring>(
     net::close(departing, config.deadlines.message()).map_err(parting)?;
     tracing::info!("holds the masked inputs of the session");
     let settings = config.stock.clone().unwrap_or_default();
-    let mut stock = Bounded::new(settings, disk, plan.clone());
+    let available = telemetry.available().clone();
+    let mut stock = Bounded::new(settings, disk, plan.clone(), available);
     let evaluations = server.serve(&mut stock)?;
     tracing::info!(evaluations, "made all evaluations");
     let report = Report::of(other, producer, players);

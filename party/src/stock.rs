@@ -12,6 +12,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use spdz::correlated::{Bundle, bundle_bytes};
 use spdz::plan::Plan;
@@ -32,6 +33,8 @@ pub(crate) struct Bounded<R: Ring> {
     kept: VecDeque<Kept<R>>,
     in_memory: usize,
     disk: Option<Disk>,
+    /// How many are kept, for whoever watches.
+    available: Arc<AtomicU64>,
 }
 
 /// Where a bundle is.
@@ -42,9 +45,19 @@ enum Kept<R: Ring> {
 
 impl<R: Ring> Bounded<R> {
     /// An empty stock. With a `disk` it is to be that of `settings`.
-    pub(crate) fn new(settings: Stock, disk: Option<Disk>, plan: Arc<Plan>) -> Self {
+    /// How many evaluations it has is in `available`.
+    pub(crate) fn new(
+        settings: Stock,
+        disk: Option<Disk>,
+        plan: Arc<Plan>,
+        available: Arc<AtomicU64>,
+    ) -> Self {
         let each = bundle_bytes(&plan);
-        Self { plan, settings, each, kept: VecDeque::new(), in_memory: 0, disk }
+        Self { plan, settings, each, kept: VecDeque::new(), in_memory: 0, disk, available }
+    }
+
+    fn count(&self) {
+        self.available.store(self.kept.len() as u64, Ordering::Relaxed);
     }
 
     fn full(&self) -> StockError {
@@ -73,6 +86,7 @@ impl<R: Ring> role::Stock<R> for Bounded<R> {
         if fits || self.in_memory == 0 {
             self.in_memory += 1;
             self.kept.push_back(Kept::Memory(bundle));
+            self.count();
             return Ok(());
         }
         let inference = bundle.inference();
@@ -82,11 +96,14 @@ impl<R: Ring> role::Stock<R> for Bounded<R> {
         };
         let bytes = kept.ok_or_else(|| self.full())?;
         self.kept.push_back(Kept::Disk { inference, bytes });
+        self.count();
         Ok(())
     }
 
     fn take(&mut self) -> Result<Option<Bundle<R>>, StockError> {
-        match (self.kept.pop_front(), &mut self.disk) {
+        let first = self.kept.pop_front();
+        self.count();
+        match (first, &mut self.disk) {
             (Some(Kept::Memory(bundle)), _) => {
                 self.in_memory -= 1;
                 Ok(Some(bundle))
@@ -249,6 +266,7 @@ fn create(path: &Path) -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::termination::Reason;
     use spdz::channel::{MemoryChannel, Name, Role, memory_pair};
     use spdz::graph::{GraphBuilder, Tensors};
     use spdz::plan::{NumberFormat, Truncation};
@@ -326,7 +344,7 @@ mod tests {
 
     fn stock(settings: &Stock, plan: &Arc<Plan>) -> Bounded<Int64> {
         let disk = Disk::open(settings, SESSION).unwrap();
-        Bounded::new(settings.clone(), disk, plan.clone())
+        Bounded::new(settings.clone(), disk, plan.clone(), Arc::default())
     }
 
     fn files(folder: &Path) -> Vec<String> {
@@ -458,7 +476,7 @@ mod tests {
 
         let missing = Stock { folder: Some(folder.path().join("no")), ..settings };
         let error = Disk::open(&missing, SESSION).unwrap_err();
-        assert_eq!(error.exit_code(), 2);
+        assert_eq!(error.failure().reason, Reason::BadInput);
         assert!(error.to_string().contains("/no"), "{error}");
         assert!(Disk::open(&Stock::default(), SESSION).unwrap().is_none());
     }

@@ -6,16 +6,22 @@
 
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use spdz::channel::Role;
 
 use crate::result::RunResult;
+use crate::stop::Signal;
 
 /// Largest termination message, bytes: more than that a cluster cuts off.
 pub const MAX_TERMINATION_BYTES: usize = 4096;
+
+/// The environment variable that says where to leave the message, as `--termination-message`
+/// of `party` does.
+pub const TERMINATION_VARIABLE: &str = "PARTY_TERMINATION_MESSAGE";
 
 /// How a run ended for one party. Nothing in it is secret.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -62,7 +68,7 @@ pub enum Reason {
     Disagreement,
     /// A peer never came, left, fell silent or gave up; a new run may succeed.
     PeerLost,
-    /// The process was told to stop.
+    /// The process was told to stop, by a signal.
     Terminated,
 }
 
@@ -75,7 +81,7 @@ impl Reason {
             Self::BadInput => 2,
             Self::Disagreement => 3,
             Self::PeerLost => 4,
-            Self::Terminated => 143,
+            Self::Terminated => Signal::Terminate.exit_code(),
         }
     }
 }
@@ -97,6 +103,14 @@ impl Termination {
         let exit_code = failure.reason.exit_code();
         let finished_at_ms = unix_ms();
         Self { role, exit_code, finished_at_ms, failure: Some(failure), result: None }
+    }
+
+    /// A run that was told to stop.
+    #[must_use]
+    pub fn stopped(role: Option<Role>, signal: Signal) -> Self {
+        let message = format!("told to stop by {signal}");
+        let failure = Failure { reason: Reason::Terminated, message, peer: None };
+        Self { exit_code: signal.exit_code(), ..Self::failure(role, failure) }
     }
 
     /// Reads a termination message.
@@ -127,13 +141,7 @@ impl Termination {
             let Some(text) = longest.filter(|text| text.len() > ELLIPSIS.len_utf8()) else {
                 return Ok(json);
             };
-            // A byte of text is at least one of JSON.
-            let mut kept = text.len().saturating_sub(excess + ELLIPSIS.len_utf8());
-            while !text.is_char_boundary(kept) {
-                kept -= 1;
-            }
-            text.truncate(kept);
-            text.push(ELLIPSIS);
+            shorten(text, excess);
         }
     }
 
@@ -145,6 +153,61 @@ impl Termination {
         let json = self.to_json()?;
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
         file.write_all(json.as_bytes())
+    }
+}
+
+/// Takes so many bytes of JSON off the end of a text, and puts an ellipsis there.
+fn shorten(text: &mut String, excess: usize) {
+    let in_json = |c: char| match c {
+        '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{c}' => 2,
+        '\0'..' ' => 6,
+        c => c.len_utf8(),
+    };
+    let mut freed = 0;
+    while freed < excess + ELLIPSIS.len_utf8()
+        && let Some(last) = text.pop()
+    {
+        freed += in_json(last);
+    }
+    text.push(ELLIPSIS);
+}
+
+/// The end of the process, which comes once, whichever thread is the first to see it.
+#[derive(Debug, Default)]
+pub(crate) struct Ending {
+    path: Option<PathBuf>,
+    role: OnceLock<Role>,
+    exit_code: Mutex<Option<u8>>,
+}
+
+impl Ending {
+    /// Leaves the termination message at `path`, if that is said.
+    pub(crate) fn new(path: Option<PathBuf>) -> Self {
+        Self { path, ..Self::default() }
+    }
+
+    /// The role is known from now on.
+    pub(crate) fn set_role(&self, role: Role) {
+        let _ = self.role.set(role);
+    }
+
+    /// The role, if it is known.
+    pub(crate) fn role(&self) -> Option<Role> {
+        self.role.get().copied()
+    }
+
+    /// Leaves the message, unless there was an end before. Returns the exit code of the first.
+    pub(crate) fn end(&self, termination: &Termination) -> u8 {
+        let mut exit_code = self.exit_code.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(first) = *exit_code {
+            return first;
+        }
+        if let Some(path) = &self.path
+            && let Err(error) = termination.write(path)
+        {
+            tracing::warn!("cannot write the termination message {}: {error}", path.display());
+        }
+        *exit_code.insert(termination.exit_code)
     }
 }
 
@@ -208,6 +271,22 @@ mod tests {
     }
 
     #[test]
+    fn the_first_end_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("termination-log");
+        let ending = Ending::new(Some(path.clone()));
+        ending.set_role(Role::Producer);
+        assert_eq!(ending.end(&Termination::stopped(ending.role(), Signal::Interrupt)), 130);
+        assert_eq!(ending.end(&Termination::success(Role::Producer, None)), 130);
+        let read = Termination::parse(&std::fs::read_to_string(path).unwrap()).unwrap();
+        assert_eq!((read.role, read.exit_code), (Some(Role::Producer), 130));
+        assert_eq!(read.failure.unwrap().message, "told to stop by SIGINT");
+        // A message that cannot be written changes nothing.
+        let nowhere = Ending::new(Some(folder.path().join("no/such/folder")));
+        assert_eq!(nowhere.end(&Termination::stopped(None, Signal::Terminate)), 143);
+    }
+
+    #[test]
     fn the_longest_text_is_cut_where_a_character_ends() {
         for (text, least) in [("é".repeat(5000), 3900), ("\u{1}\n\"".repeat(3000), 900)] {
             let message = failed(&text);
@@ -217,6 +296,8 @@ mod tests {
             let kept = &read.failure.as_ref().unwrap().message;
             let start = kept.strip_suffix(ELLIPSIS).unwrap();
             assert!(text.starts_with(start) && kept.len() >= least, "{}", kept.len());
+            // No more was cut than needed.
+            assert!(json.len() > MAX_TERMINATION_BYTES - 6, "{}", json.len());
         }
         let long = Termination::success(Role::CLIENT, Some(result(&"x".repeat(10_000))));
         let json = long.to_json().unwrap();

@@ -2,7 +2,15 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::path::Path;
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use party::config::Session;
+use party::identity;
+use party::termination::{Reason, Termination};
+use spdz::channel::Role;
+use spdz::prg::SessionId;
 
 fn party(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_party")).args(arguments).output().unwrap()
@@ -64,4 +72,90 @@ fn a_configuration_with_an_unknown_key_ends_with_code_2_and_names_it() {
     assert!(log.contains("unknown field `insecure`"), "{log}");
     assert_eq!(party(&["--config", "no/such/file"]).status.code(), Some(2));
     assert_eq!(party(&[]).status.code(), Some(2));
+}
+
+/// How the run ended, from the file that the party left.
+fn termination(path: &Path) -> Termination {
+    Termination::parse(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+#[test]
+fn a_configuration_that_cannot_be_read_is_in_the_termination_message() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("termination-log");
+    let left = path.to_str().unwrap();
+    let by_argument =
+        || party(&["--config", "no/such/file", "--termination-message", left]).status.code();
+    let by_environment = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_party"));
+        let command = command.args(["--config", "no/such/file"]);
+        command.env("PARTY_TERMINATION_MESSAGE", left).output().unwrap().status.code()
+    };
+    let ways: [&dyn Fn() -> Option<i32>; 2] = [&by_argument, &by_environment];
+    for run in ways {
+        assert_eq!(run(), Some(2));
+        let ended = termination(&path);
+        assert_eq!((ended.role, ended.exit_code, ended.result), (None, 2, None));
+        let failure = ended.failure.unwrap();
+        assert_eq!((failure.reason, failure.peer), (Reason::BadInput, None));
+        assert!(failure.message.contains("no/such/file"), "{failure:?}");
+        std::fs::remove_file(&path).unwrap();
+    }
+    // A message that cannot be left changes nothing else.
+    let nowhere = party(&["--config", "no/such/file", "--termination-message", "no/such/folder"]);
+    assert_eq!(nowhere.status.code(), Some(2));
+    assert!(String::from_utf8(nowhere.stderr).unwrap().contains("cannot write the termination"));
+}
+
+/// Starts a party, tells it to stop when it waits, and says how it ended.
+fn stop(config: &Path, wait: Duration) -> Termination {
+    let left = config.with_extension("end");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_party"));
+    let command = command.arg("--config").arg(config).arg("--termination-message").arg(&left);
+    let mut process = command.stderr(std::process::Stdio::null()).spawn().unwrap();
+    std::thread::sleep(wait);
+    let told = Instant::now();
+    let id = process.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+    assert_eq!(process.wait().unwrap().code(), Some(143));
+    assert!(told.elapsed() < Duration::from_millis(900), "{:?}", told.elapsed());
+    termination(&left)
+}
+
+#[test]
+fn a_party_that_waits_for_its_peers_can_be_stopped() {
+    let folder = tempfile::tempdir().unwrap();
+    let session = SessionId([7; 16]);
+    let issued = identity::issue(session, &[Role::Producer]).unwrap();
+    let place = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (_, party) = &issued.parties[0];
+    std::fs::write(place("ca.crt"), issued.authority.as_bytes()).unwrap();
+    std::fs::write(place("tls.crt"), party.certificate.as_bytes()).unwrap();
+    std::fs::write(place("tls.key"), party.key.as_bytes()).unwrap();
+    let text = format!(
+        "role: producer\nsession: {}\ncomputation: {{ network: A }}\n\
+         identity: {{ certificate: {}, key: {}, authority: {} }}\n\
+         peers: {{ server0: 'localhost:1', server1: 'localhost:1' }}\n",
+        String::from(Session(session)),
+        place("tls.crt"),
+        place("tls.key"),
+        place("ca.crt"),
+    );
+    std::fs::write(place("party.yaml"), text).unwrap();
+    let ended = stop(place("party.yaml").as_ref(), Duration::from_millis(500));
+    assert_eq!((ended.role, ended.exit_code), (Some(Role::Producer), 143));
+    let failure = ended.failure.unwrap();
+    assert_eq!(failure.reason, Reason::Terminated);
+    assert_eq!(failure.message, "told to stop by SIGTERM");
+}
+
+#[test]
+fn a_party_that_is_stuck_can_be_stopped() {
+    let folder = tempfile::tempdir().unwrap();
+    // Nobody ever writes to it, so whoever opens it waits for ever.
+    let pipe = folder.path().join("party.yaml");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let ended = stop(&pipe, Duration::from_millis(300));
+    assert_eq!((ended.role, ended.exit_code), (None, 143));
+    assert_eq!(ended.failure.unwrap().reason, Reason::Terminated);
 }

@@ -297,6 +297,9 @@ pub enum ChannelFault {
         /// What came.
         found: String,
     },
+    /// Nothing is sent or awaited any more: this party was told to stop.
+    #[error("told to stop")]
+    Stopped,
 }
 
 fn seconds(duration: &Duration) -> String {

@@ -20,6 +20,7 @@ use crate::ops::{
 use crate::plan::{MaskedId, Operation, Plan};
 use crate::prg::{Purpose, Seed};
 use crate::ring::{Ring, Side};
+use crate::role::Observer;
 use crate::share::Share;
 
 /// What one step of a plan consumes.
@@ -196,7 +197,7 @@ fn dealt(plan: &Plan, operation: &Operation) -> usize {
 
 /// The steps for which the producer shares something, with how many elements, and the
 /// server that receives its share instead of expanding it.
-fn deals(plan: &Plan) -> impl Iterator<Item = (usize, usize, Side)> + '_ {
+pub(crate) fn deals(plan: &Plan) -> impl Iterator<Item = (usize, usize, Side)> + '_ {
     plan.evaluation()
         .map(|(index, step)| (index, dealt(plan, &step.operation)))
         .filter(|(_, len)| *len > 0)
@@ -232,6 +233,7 @@ pub(crate) fn mask_seed(key: &Seed, plan: &Plan, inference: u64, step: usize) ->
 ///
 /// # Errors
 /// If the producer is gone, silent or sends something else.
+#[expect(clippy::too_many_arguments, reason = "a server's parts, some of them borrowed mutably")]
 pub(crate) fn prepare<R: Ring, C: Channel>(
     plan: &Plan,
     side: Side,
@@ -240,6 +242,7 @@ pub(crate) fn prepare<R: Ring, C: Channel>(
     session: &[Option<Masked<R>>],
     layers: &[LinearLayer<R>],
     producer: &mut C,
+    observer: &mut impl Observer,
 ) -> Result<Bundle<R>, ChannelError> {
     let mut steps: Vec<StepRandomness<R>> = Vec::with_capacity(plan.steps().len());
     steps.resize_with(plan.setup_steps(), || StepRandomness::Nothing);
@@ -296,6 +299,9 @@ pub(crate) fn prepare<R: Ring, C: Channel>(
             Operation::Mul { .. } => StepRandomness::Mul(MulTriple::new(dealt(share()?))),
             _ => StepRandomness::Nothing,
         };
+        if !matches!(randomness, StepRandomness::Nothing) {
+            observer.step(index);
+        }
         steps.push(randomness);
     }
     Ok(Bundle { inference, steps })
@@ -391,6 +397,7 @@ impl<R: Ring> Dealer<R> {
         plan: &Plan,
         inference: u64,
         servers: &mut [C; 2],
+        observer: &mut impl Observer,
     ) -> Result<(), ChannelError> {
         let mut masks = Masks { plan, inference, made: Vec::new(), dealer: self };
         masks.made.resize_with(plan.masked_count(), || None);
@@ -424,6 +431,7 @@ impl<R: Ring> Dealer<R> {
             let tag = Tag::new(Phase::Offline, inference, index as u32);
             servers[link].send(tag, difference(product, seed))?;
             masks.drop_unneeded(index);
+            observer.step(index);
         }
         Ok(())
     }

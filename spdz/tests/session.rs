@@ -7,12 +7,13 @@ mod common;
 
 use std::collections::HashMap;
 
-use common::{Outcome, Randomness, Settings, batches, brought, logits, noise, run, weights};
+use common::{Outcome, Randomness, Settings, Told, batches, brought, logits, noise, run, weights};
 use spdz::channel::{Name, Phase, Role, Tag};
 use spdz::graph::{GraphBuilder, Tensors};
 use spdz::network::{IMAGES, LOGITS, Layer, Network};
-use spdz::plan::{NumberFormat, Truncation};
+use spdz::plan::{NumberFormat, Operation, Plan, Truncation};
 use spdz::polynomial::Polynomial;
+use spdz::role;
 
 /// Small, and with every kind of layer and every operation of a plan.
 fn everything() -> Network {
@@ -371,5 +372,102 @@ fn values_outside_the_range_are_named_and_never_wrap() {
     for value in [2000.0, f32::NAN] {
         let message = refused(weights_of(1.0), vec![1.0, value]);
         assert!(message.contains("images, element 1") && message.contains("outside"), "{message}");
+    }
+}
+
+/// What the observer of a role should be told of one evaluation: the steps in which it has
+/// a part, offline and online, or nothing if it has none in that phase.
+fn parts(plan: &Plan, role: Role) -> [Option<Vec<usize>>; 2] {
+    let steps = plan.steps().iter().enumerate().skip(plan.setup_steps());
+    let steps = |wanted: &dyn Fn(&Operation) -> bool| -> Vec<usize> {
+        let steps = steps.clone().filter(|(_, step)| wanted(&step.operation));
+        steps.map(|(index, _)| index).collect()
+    };
+    let product = |operation: &Operation| {
+        use Operation::{Linear, Mul, Product, Square};
+        matches!(operation, Linear { .. } | Product { .. } | Square { .. } | Mul { .. })
+    };
+    let masks = |operation: &Operation| {
+        use Operation::{Divide, Input, Open};
+        matches!(operation, Input { .. } | Open { .. } | Divide { .. })
+    };
+    let dealt = |operation: &Operation| {
+        let quotient = matches!(operation, Operation::Divide { .. });
+        product(operation) || quotient && plan.format().quotient_parts() > 0
+    };
+    match role {
+        Role::Producer => [Some(steps(&dealt)), None],
+        Role::Server0 | Role::Server1 => [
+            Some(steps(&|operation| product(operation) || masks(operation))),
+            Some(steps(&|_| true)),
+        ],
+        Role::Player(name) if plan.takes_part(name) => [
+            Some(Vec::new()),
+            Some(steps(&|operation| match operation {
+                Operation::Input { input, .. } => plan.inputs()[*input].player == name,
+                Operation::Output { output, .. } => plan.outputs()[*output].player == name,
+                _ => false,
+            })),
+        ],
+        Role::Player(_) => [None, None],
+    }
+}
+
+#[test]
+fn observers_are_told_of_every_part_that_their_role_has() {
+    let network = everything();
+    let network_brought =
+        batches(&network, &everything_weights(&network, 3), 1, &[inputs(128, 1), inputs(128, 2)]);
+    // Alice commands, carol follows, and bob leaves.
+    let g = GraphBuilder::new(["alice", "bob", "carol"]);
+    let x = g.private_input("alice", [2]);
+    let z = g.square(g.add(x, g.private_variable("bob", "b", [2])));
+    g.private_output("alice", z);
+    g.private_output("carol", g.mul(z, x));
+    let graph = g.build().unwrap();
+    let x = &graph.inputs_of("alice".parse().unwrap())[0].name;
+    let tensors = |value: f64| {
+        let alice = ("alice", x.as_str(), vec![2], vec![value; 2]);
+        brought([alice, ("bob", "b", vec![2], vec![0.5; 2])])
+    };
+    // The second result is more than the format holds, for carol alone.
+    let graph_brought = [tensors(1.0), tensors(30.0)];
+    let network = network.graph(1).unwrap();
+    for (graph, evaluations) in [(&network, &network_brought[..]), (&graph, &graph_brought)] {
+        for (format, truncation) in EVERY {
+            for ahead in [false, true] {
+                let settings = Settings { ahead, ..Settings::new(format, truncation, 7) };
+                let plan = Plan::compile(graph, format, truncation).unwrap();
+                let outcome = run(graph, settings, evaluations);
+                for role in plan.roles() {
+                    let [offline, online] = parts(&plan, role);
+                    let phase = |phase, steps: &Option<Vec<usize>>, number: u64| -> Vec<Told> {
+                        let Some(steps) = steps else { return Vec::new() };
+                        let fine = match role {
+                            Role::Player(name) if phase == Phase::Online => {
+                                outcome.learnt[number as usize][&name].is_ok()
+                            }
+                            _ => true,
+                        };
+                        let end =
+                            if fine { role::Outcome::Done } else { role::Outcome::OutOfRange };
+                        let mut told = vec![Told::Begin(phase, number)];
+                        told.extend(steps.iter().map(|step| Told::Step(*step)));
+                        told.push(Told::End(end));
+                        told
+                    };
+                    let offline = |number| phase(Phase::Offline, &offline, number);
+                    let online = |number| phase(Phase::Online, &online, number);
+                    let expected = if ahead {
+                        [offline(0), offline(1), online(0), online(1)]
+                    } else {
+                        [offline(0), online(0), offline(1), online(1)]
+                    };
+                    assert_eq!(outcome.told[&role], expected.concat(), "{role} {settings:?}");
+                }
+                let carol = outcome.learnt[1].get(&"carol".parse().unwrap());
+                assert!(carol.is_none_or(Result::is_err), "{carol:?}");
+            }
+        }
     }
 }

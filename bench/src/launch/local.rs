@@ -22,6 +22,7 @@ use party::config::{
 };
 use party::identity::{self, IdentityError};
 use party::run::Progress;
+use party::termination::{TERMINATION_VARIABLE, Termination};
 use spdz::channel::{Name, Role};
 use spdz::prg::{NoRandomness, SessionId};
 
@@ -89,7 +90,7 @@ pub struct Failure {
     pub role: Role,
     /// Its exit code; none if a signal ended it.
     pub code: Option<i32>,
-    /// The last error in its log.
+    /// Why, in its own words.
     pub message: String,
 }
 
@@ -273,16 +274,18 @@ pub(crate) fn start_with(
             return Err(LaunchError::Size { found: text.len() });
         }
         write(&path, text.as_bytes())?;
-        let log = log_path(folder, role);
-        let log = File::create(&log).map_err(|source| LaunchError::Io {
-            action: "write",
-            path: log,
-            source,
-        })?;
+        let create = |path: PathBuf| {
+            File::create(&path).map_err(|source| LaunchError::Io { action: "write", path, source })
+        };
+        let log = create(log_path(folder, role))?;
+        let ending = termination_path(folder, role);
+        // What an earlier run left is not this one's.
+        create(ending.clone())?;
         let mut child = Command::new(program)
             .args(arguments)
             .arg("--config")
             .arg(&path)
+            .env(TERMINATION_VARIABLE, &ending)
             .stdin(Stdio::null())
             // The player that commands tells how far it is; the others say nothing.
             .stdout(match role {
@@ -307,6 +310,12 @@ pub(crate) fn start_with(
         running.parties.push((role, child));
     }
     Ok(running)
+}
+
+/// Where a party leaves how its run ended.
+#[must_use]
+pub fn termination_path(folder: &Path, role: Role) -> PathBuf {
+    folder.join(format!("{role}.end.json"))
 }
 
 fn log_path(folder: &Path, role: Role) -> PathBuf {
@@ -389,16 +398,13 @@ impl Running {
 }
 
 fn failure(folder: &Path, role: Role, status: ExitStatus) -> Failure {
-    let log = fs::read_to_string(log_path(folder, role)).unwrap_or_default();
-    let message = log
-        .lines()
-        .rev()
-        .find_map(|line| {
-            let entry: serde_json::Value = serde_json::from_str(line).ok()?;
-            let error = entry.get("level")? == "ERROR";
-            error.then(|| entry.get("message").and_then(|m| m.as_str()).map(str::to_owned))?
-        })
-        .or_else(|| log.lines().last().map(str::to_owned))
+    let read = |path: PathBuf| fs::read_to_string(path).unwrap_or_default();
+    let ended = Termination::parse(&read(termination_path(folder, role))).ok();
+    let message = ended
+        .and_then(|termination| termination.failure)
+        .map(|failure| failure.message)
+        // A process that was killed left none.
+        .or_else(|| read(log_path(folder, role)).lines().last().map(str::to_owned))
         .unwrap_or_else(|| "it said nothing".into());
     Failure { role, code: status.code(), message }
 }

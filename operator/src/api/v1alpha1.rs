@@ -77,7 +77,7 @@ pub struct SecureInferenceSpec {
     /// wrong with a small probability) or `Interactive` (one round; never wrong). Without it
     /// what the paper does: `Local` for `Int64`, `Interactive` for `Int100`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<TruncationSchema>")]
+    #[schemars(with = "TruncationSchema")]
     pub truncation: Option<Truncation>,
     /// How much is inferred and measured.
     #[serde(default)]
@@ -733,8 +733,14 @@ fn adapt(schema: &mut JSONSchemaProps, with_rules: bool) {
     if !with_rules {
         schema.x_kubernetes_validations = None;
     }
+    // What may be left out need not be null; `kubectl explain` shows no type for what may.
+    schema.nullable = None;
     // API servers know the signed formats only; the range says the rest.
     schema.format.take_if(|format| format.starts_with("uint"));
+    // An optional value is nullable already; API servers of old take no null among an enum's.
+    if let Some(values) = &mut schema.enum_ {
+        values.retain(|value| !value.0.is_null());
+    }
     schema
         .properties
         .iter_mut()

@@ -12,6 +12,8 @@
 
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -27,6 +29,7 @@ use tonic::{Code, Status, Streaming};
 
 use crate::config::{ConfigError, MAX_CHUNK_BYTES, PartyConfig, Transport};
 use crate::identity::{Credentials, IdentityError};
+use crate::stop::Stop;
 
 mod accept;
 mod dial;
@@ -114,6 +117,9 @@ pub enum ConnectError {
         /// What went wrong.
         fault: ChannelFault,
     },
+    /// This party was told to stop before all peers were there.
+    #[error("told to stop while connecting to the peers")]
+    Stopped,
 }
 
 /// How long to listen for a peer's own account of a failure, after the deadline
@@ -133,6 +139,32 @@ pub struct Traffic {
     pub received_bytes: [u64; Phase::ALL.len()],
     /// Whole messages received.
     pub received_messages: [u64; Phase::ALL.len()],
+}
+
+/// [`Traffic`] as it is counted: by the link's thread alone, while others look.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    sent_bytes: [AtomicU64; Phase::ALL.len()],
+    received_bytes: [AtomicU64; Phase::ALL.len()],
+    received_messages: [AtomicU64; Phase::ALL.len()],
+}
+
+impl Counters {
+    pub(crate) fn read(&self) -> Traffic {
+        let read = |counters: &[AtomicU64; Phase::ALL.len()]| {
+            counters.each_ref().map(|counter| counter.load(Ordering::Relaxed))
+        };
+        Traffic {
+            sent_bytes: read(&self.sent_bytes),
+            received_bytes: read(&self.received_bytes),
+            received_messages: read(&self.received_messages),
+        }
+    }
+}
+
+/// Counts what only this thread counts.
+fn count(counter: &AtomicU64, more: u64) {
+    counter.store(counter.load(Ordering::Relaxed) + more, Ordering::Relaxed);
 }
 
 /// What this party says of itself and expects of its peers.
@@ -252,9 +284,10 @@ pub struct Link {
     received: u64,
     transport: Transport,
     deadline: Duration,
-    traffic: Traffic,
+    counters: Arc<Counters>,
     /// The peer has ended its side in good order.
     ended: bool,
+    stop: Stop,
 }
 
 impl Link {
@@ -266,8 +299,13 @@ impl Link {
 
     /// What went over it so far.
     #[must_use]
-    pub fn traffic(&self) -> &Traffic {
-        &self.traffic
+    pub fn traffic(&self) -> Traffic {
+        self.counters.read()
+    }
+
+    /// What goes over it, as it goes.
+    pub(crate) fn counters(&self) -> Arc<Counters> {
+        self.counters.clone()
     }
 
     /// Tells the peer that this party gives up, and why; `reason` must be nothing private.
@@ -290,11 +328,23 @@ impl Link {
         self.outgoing = None;
         let runtime = self.runtime.clone();
         self.deadline = patience;
+        // The end is what a party does when it is told to stop.
+        self.stop = Stop::default();
         match runtime.block_on(self.next(Instant::now() + patience)) {
             Err(ChannelFault::Lost { .. }) if self.ended => Ok(()),
             Err(fault) => Err(fault),
             Ok(_) => Err(self.envelope("another message")),
         }
+    }
+
+    /// Takes and forgets what is still on its way from the peer, until the peer has ended
+    /// its side: to leave before would tear down the connection, and with it what this
+    /// party sent last.
+    fn drain(mut self, until: Instant) {
+        let runtime = self.runtime.clone();
+        self.stop = Stop::default();
+        let more = |content| matches!(content, Ok(_) | Err(ChannelFault::Aborted { .. }));
+        while Instant::now() < until && more(runtime.block_on(self.next(until))) {}
     }
 
     fn lost(&self, reason: impl Into<String>) -> ChannelFault {
@@ -304,6 +354,9 @@ impl Link {
     /// The next frame's content, at the latest at `until`.
     async fn next(&mut self, until: Instant) -> Result<Content, ChannelFault> {
         let spin_until = Instant::now() + Duration::from_micros(self.transport.spin_micros);
+        if self.stop.signal().is_some() {
+            return Err(ChannelFault::Stopped);
+        }
         let frame = loop {
             let incoming = &mut self.incoming;
             let now = std::future::poll_fn(|context| {
@@ -315,12 +368,16 @@ impl Link {
             if Instant::now() >= spin_until {
                 let waiting =
                     std::future::poll_fn(|context| Pin::new(&mut *incoming).poll_next(context));
-                match tokio::time::timeout_at(until.into(), waiting).await {
-                    Ok(frame) => break frame,
-                    Err(_) => {
-                        let waited = self.deadline;
-                        return Err(ChannelFault::Deadline { peer: self.peer, waited });
-                    }
+                tokio::select! {
+                    biased;
+                    frame = tokio::time::timeout_at(until.into(), waiting) => match frame {
+                        Ok(frame) => break frame,
+                        Err(_) => {
+                            let waited = self.deadline;
+                            return Err(ChannelFault::Deadline { peer: self.peer, waited });
+                        }
+                    },
+                    () = self.stop.told() => return Err(ChannelFault::Stopped),
                 }
             }
             // Let other parties on this machine work, then look at the sockets again.
@@ -365,7 +422,7 @@ impl Link {
             return Err(self.envelope("a second introduction"));
         };
         let phase = admit(self.peer, self.session, self.received, &chunk, tag, length)?;
-        self.traffic.received_bytes[phase as usize] += message_bytes(&chunk);
+        count(&self.counters.received_bytes[phase as usize], message_bytes(&chunk));
         Ok(chunk.data)
     }
 
@@ -373,7 +430,15 @@ impl Link {
         let Some(outgoing) = &self.outgoing else {
             return Err(self.lost("the connection is closed"));
         };
-        match outgoing.send(frame, until).await {
+        if self.stop.signal().is_some() {
+            return Err(ChannelFault::Stopped);
+        }
+        let sent = tokio::select! {
+            biased;
+            sent = outgoing.send(frame, until) => sent,
+            () = self.stop.told() => return Err(ChannelFault::Stopped),
+        };
+        match sent {
             Ok(()) => Ok(()),
             Err(Unsent::Late) => {
                 let waited = self.deadline;
@@ -416,7 +481,7 @@ impl Link {
             }
         };
         self.received += 1;
-        self.traffic.received_messages[tag.phase as usize] += 1;
+        count(&self.counters.received_messages[tag.phase as usize], 1);
         Ok(message)
     }
 }
@@ -439,7 +504,7 @@ impl Channel for Link {
                 length,
                 data,
             };
-            self.traffic.sent_bytes[tag.phase as usize] += message_bytes(&chunk);
+            count(&self.counters.sent_bytes[tag.phase as usize], message_bytes(&chunk));
             let frame = Frame { content: Some(Content::Chunk(chunk)) };
             let runtime = self.runtime.clone();
             runtime
@@ -508,9 +573,10 @@ fn admit(
 /// Connects to all peers that the role has, and makes sure that all mean the same run.
 ///
 /// # Errors
-/// If a peer does not come in time, is not who it should be, or means another run.
-pub fn connect(config: &PartyConfig, plan: &Plan) -> Result<Vec<Link>, ConnectError> {
-    connect_where(config, plan, |_| true)
+/// If a peer does not come in time, is not who it should be, or means another run; if `stop`
+/// tells this party to, which then goes for the connections too.
+pub fn connect(config: &PartyConfig, plan: &Plan, stop: &Stop) -> Result<Vec<Link>, ConnectError> {
+    connect_where(config, plan, stop, |_| true)
 }
 
 /// Connects to `peer` alone, as [`connect`] does: for what concerns a pair of parties,
@@ -519,7 +585,7 @@ pub fn connect(config: &PartyConfig, plan: &Plan) -> Result<Vec<Link>, ConnectEr
 /// # Errors
 /// As [`connect`]; if the role and `peer` do not talk to each other.
 pub fn connect_to(config: &PartyConfig, plan: &Plan, peer: Role) -> Result<Link, ConnectError> {
-    let found = connect_where(config, plan, |role| role == peer)?.pop();
+    let found = connect_where(config, plan, &Stop::default(), |role| role == peer)?.pop();
     found.ok_or_else(|| {
         let problem = format!("does not let it talk to {peer}");
         ConfigError::Section { role: config.role, problem }.into()
@@ -529,6 +595,7 @@ pub fn connect_to(config: &PartyConfig, plan: &Plan, peer: Role) -> Result<Link,
 fn connect_where(
     config: &PartyConfig,
     plan: &Plan,
+    stop: &Stop,
     wanted: impl Fn(Role) -> bool,
 ) -> Result<Vec<Link>, ConnectError> {
     let credentials = Credentials::load(&config.identity, config.role, config.session.0)?;
@@ -541,7 +608,7 @@ fn connect_where(
     let queue = queue_frames(plan, config.transport.chunk_bytes);
     let mut expected = PartyConfig::accepts(config.role, plan);
     expected.retain(|peer| wanted(*peer));
-    let mut arrivals = runtime.block_on(async {
+    let connecting = async {
         let mut acceptor = accept::listen(config, expected, &credentials, queue).await?;
         let mut arrivals = Vec::new();
         for &peer in PartyConfig::dials(config.role).iter().filter(|peer| wanted(**peer)) {
@@ -551,6 +618,12 @@ fn connect_where(
             acceptor.wait(until, config.deadlines.connect(), &mut arrivals).await?;
         }
         Ok::<_, ConnectError>(arrivals)
+    };
+    let mut arrivals = runtime.block_on(async {
+        tokio::select! {
+            arrivals = connecting => arrivals,
+            () = stop.told() => Err(ConnectError::Stopped),
+        }
     })?;
     let runtime = Rc::new(runtime);
     let mut links: Vec<Link> = arrivals
@@ -565,8 +638,9 @@ fn connect_where(
             received: 0,
             transport: config.transport,
             deadline: config.deadlines.message(),
-            traffic: Traffic::default(),
+            counters: Arc::default(),
             ended: false,
+            stop: stop.clone(),
         })
         .collect();
     if let Err(error) = introduce(&mut links, &introduction, until) {
@@ -633,8 +707,9 @@ pub fn give_up(mut links: Vec<Link>, reason: &str, disagreement: bool) {
     for link in &mut links {
         link.abort(reason, disagreement);
     }
-    // How the peers take it makes no difference any more.
-    let _ = close(links, Duration::from_millis(500));
+    end(&mut links);
+    let until = Instant::now() + Duration::from_millis(500);
+    links.into_iter().for_each(|link| link.drain(until));
 }
 
 /// Closes all connections in good order; waits at most `patience` for the peers.
@@ -642,15 +717,20 @@ pub fn give_up(mut links: Vec<Link>, reason: &str, disagreement: bool) {
 /// # Errors
 /// The first peer's that did not close in good order.
 pub fn close(mut links: Vec<Link>, patience: Duration) -> Result<(), ChannelFault> {
-    // All our ends first: a peer may be waiting for another of us.
-    for link in &mut links {
-        link.outgoing = None;
-    }
+    end(&mut links);
     let until = Instant::now() + patience;
     links
         .into_iter()
         .map(|link| link.close(until.saturating_duration_since(Instant::now())))
         .fold(Ok(()), Result::and)
+}
+
+/// Ends this side of all connections, before the end of any peer's is waited for: a peer
+/// may be waiting for another of us.
+fn end(links: &mut [Link]) {
+    for link in links {
+        link.outgoing = None;
+    }
 }
 
 /// A peer that has connected and proved its role.

@@ -748,6 +748,12 @@ impl Plan {
         }
     }
 
+    /// Whether the producer deals something for a step, by its number.
+    #[must_use]
+    pub fn deals(&self, step: usize) -> bool {
+        crate::correlated::deals(self).any(|(dealt, ..)| dealt == step)
+    }
+
     /// The fingerprint of everything that the parties must agree on.
     #[must_use]
     pub fn digest(&self) -> Digest {

@@ -28,10 +28,12 @@ use crate::graph::EvaluateError;
 use crate::plan::Plan;
 use crate::prg::{SEED_BYTES, Seed};
 
+mod observer;
 mod player;
 mod producer;
 mod server;
 
+pub use observer::{Observer, Outcome};
 pub use player::{Player, Ready};
 pub use producer::Producer;
 pub use server::{Memory, Server, ServerLinks, Stock, StockError};

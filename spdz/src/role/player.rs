@@ -6,7 +6,10 @@ use std::sync::Arc;
 
 use zeroize::Zeroize;
 
-use super::{Command, Commands, Error, SESSION_SEEDS, at, recv_seeds, seeds_tag, session_input};
+use super::{
+    Command, Commands, Error, Observer, Outcome, SESSION_SEEDS, at, recv_seeds, seeds_tag,
+    session_input,
+};
 use crate::channel::{Channel, Name, Phase, Role, Tag};
 use crate::graph::{Clear, Lifetime, Tensors};
 use crate::masked;
@@ -15,15 +18,16 @@ use crate::prg::Seed;
 use crate::ring::Ring;
 use crate::share::Share;
 
-/// A player's side of a session.
+/// A player's side of a session, watched by an [`Observer`].
 #[derive(Debug)]
-pub struct Player<R, C> {
+pub struct Player<R, C, O = ()> {
     plan: Arc<Plan>,
     name: Name,
     servers: [C; 2],
     commands: Commands,
     prepared: u64,
     ring: PhantomData<R>,
+    observer: O,
 }
 
 /// Both servers are ready for one evaluation. Consumed by it, so that no mask
@@ -73,9 +77,20 @@ impl<R: Ring, C: Channel> Player<R, C> {
             commands: Commands::default(),
             prepared: 0,
             ring: PhantomData,
+            observer: (),
         })
     }
 
+    /// The same, with an observer that is told of the steps in which the player brings and
+    /// learns something.
+    #[must_use]
+    pub fn observed_by<O: Observer>(self, observer: O) -> Player<R, C, O> {
+        let Self { plan, name, servers, commands, prepared, ring, observer: () } = self;
+        Player { plan, name, servers, commands, prepared, ring, observer }
+    }
+}
+
+impl<R: Ring, C: Channel, O: Observer> Player<R, C, O> {
     /// Has the randomness of one more evaluation made, and waits until both servers
     /// hold it: the offline phase. The driver's privilege; what is prepared first is
     /// evaluated first.
@@ -83,6 +98,7 @@ impl<R: Ring, C: Channel> Player<R, C> {
     /// # Errors
     /// If a server is gone, silent or sends something else.
     pub fn prepare(&mut self) -> Result<Ready, Error> {
+        self.observer.begin(Phase::Offline, self.prepared);
         self.command(Command::Prepare)?;
         self.receive_seeds()
     }
@@ -98,6 +114,7 @@ impl<R: Ring, C: Channel> Player<R, C> {
             recv_seeds(server0, tag, count).map_err(at(plan))?,
             recv_seeds(server1, tag, count).map_err(at(plan))?,
         ];
+        self.observer.end(Outcome::Done);
         Ok(Ready { inference, seeds })
     }
 
@@ -111,6 +128,7 @@ impl<R: Ring, C: Channel> Player<R, C> {
     /// [`Error::OutputRange`] the session is in order and may go on.
     pub fn evaluate(&mut self, ready: Ready, inputs: &Tensors) -> Result<Tensors, Error> {
         let plan = self.plan.clone();
+        self.observer.begin(Phase::Online, ready.inference);
         let encoded = encode::<R>(&plan, self.name, Lifetime::Evaluation, inputs)?;
         self.command(Command::Evaluate)?;
         self.exchange(&plan, ready, encoded, inputs)
@@ -140,6 +158,7 @@ impl<R: Ring, C: Channel> Player<R, C> {
             for server in &mut self.servers {
                 server.send(tag(spec.step), message.clone()).map_err(at(plan))?;
             }
+            self.observer.step(spec.step);
         }
         // All of them arrive, whatever is wrong with one: the session may go on.
         let mut received = Vec::new();
@@ -151,7 +170,23 @@ impl<R: Ring, C: Channel> Player<R, C> {
                 sum.add_assign(&Share::from_bytes(&bytes, spec.len));
             }
             received.push((spec, sum));
+            self.observer.step(spec.step);
         }
+        let outputs = self.learn(plan, received, inputs);
+        self.observer.end(match &outputs {
+            Err(Error::OutputRange { .. }) => Outcome::OutOfRange,
+            _ => Outcome::Done,
+        });
+        outputs
+    }
+
+    /// What the player computes from its revealed tensors.
+    fn learn(
+        &self,
+        plan: &Plan,
+        received: Vec<(&OutputSpec, Share<R>)>,
+        inputs: &Tensors,
+    ) -> Result<Tensors, Error> {
         let mut revealed = BTreeMap::new();
         for (spec, sum) in received {
             revealed.insert(spec.node, decode::<R>(plan, spec, &sum)?);
@@ -176,11 +211,15 @@ impl<R: Ring, C: Channel> Player<R, C> {
             let [server0, _] = &mut self.servers;
             match self.commands.recv(Role::Server0, server0, &self.plan)? {
                 Command::Finish => return Ok(done),
-                Command::Prepare => ready.push_back(self.receive_seeds()?),
+                Command::Prepare => {
+                    self.observer.begin(Phase::Offline, self.prepared);
+                    ready.push_back(self.receive_seeds()?);
+                }
                 Command::Evaluate => {
                     let Some(ready) = ready.pop_front() else {
                         return Err(unprepared(Role::Server0).into());
                     };
+                    self.observer.begin(Phase::Online, ready.inference);
                     let brought = inputs(done)?;
                     let plan = self.plan.clone();
                     let encoded = encode::<R>(&plan, self.name, Lifetime::Evaluation, &brought)?;

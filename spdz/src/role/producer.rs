@@ -2,20 +2,21 @@
 
 use std::sync::Arc;
 
-use super::{Command, Commands, Error, PRODUCER_KEY, at, send_seed};
+use super::{Command, Commands, Error, Observer, Outcome, PRODUCER_KEY, at, send_seed};
 use crate::buffer;
-use crate::channel::{Channel, Role};
+use crate::channel::{Channel, Phase, Role};
 use crate::correlated::Dealer;
 use crate::plan::Plan;
 use crate::prg::{Purpose, Seed, SessionId};
 use crate::ring::Ring;
 
-/// The producer's side of a session.
+/// The producer's side of a session, watched by an [`Observer`].
 #[derive(Debug)]
-pub struct Producer<R: Ring, C> {
+pub struct Producer<R: Ring, C, O = ()> {
     plan: Arc<Plan>,
     servers: [C; 2],
     dealer: Dealer<R>,
+    observer: O,
 }
 
 impl<R: Ring, C: Channel> Producer<R, C> {
@@ -38,9 +39,18 @@ impl<R: Ring, C: Channel> Producer<R, C> {
         }
         let dealer = Dealer::new(&plan, keys);
         buffer::release();
-        Ok(Self { plan, servers, dealer })
+        Ok(Self { plan, servers, dealer, observer: () })
     }
 
+    /// The same, with an observer that is told of the steps for which something is dealt.
+    #[must_use]
+    pub fn observed_by<O: Observer>(self, observer: O) -> Producer<R, C, O> {
+        let Self { plan, servers, dealer, observer: () } = self;
+        Producer { plan, servers, dealer, observer }
+    }
+}
+
+impl<R: Ring, C: Channel, O: Observer> Producer<R, C, O> {
     /// Makes randomness at server 0's command until the session is over.
     /// Returns the number of evaluations it was made for.
     ///
@@ -54,7 +64,10 @@ impl<R: Ring, C: Channel> Producer<R, C> {
             match commands.recv(Role::Server0, server0, plan)? {
                 Command::Finish => return Ok(inference),
                 Command::Prepare => {
-                    self.dealer.produce(plan, inference, &mut self.servers).map_err(at(plan))?;
+                    let Self { dealer, servers, observer, .. } = self;
+                    observer.begin(Phase::Offline, inference);
+                    dealer.produce(plan, inference, servers, observer).map_err(at(plan))?;
+                    observer.end(Outcome::Done);
                 }
                 Command::Evaluate => {
                     return Err(Error::Command {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::player::unprepared;
 use super::{
-    Command, Commands, Error, PRODUCER_KEY, SERVER_KEY, SESSION_SEEDS, at, recv_seed, seeds_tag,
-    send_seed, send_seeds, session_input,
+    Command, Commands, Error, Observer, Outcome, PRODUCER_KEY, SERVER_KEY, SESSION_SEEDS, at,
+    recv_seed, seeds_tag, send_seed, send_seeds, session_input,
 };
 use crate::buffer;
 use crate::channel::{Channel, Name, Phase, Role, Tag};
@@ -71,8 +71,8 @@ impl<R: Ring> Stock<R> for Memory<R> {
     }
 }
 
-/// A server's side of a session.
-pub struct Server<R: Ring, C> {
+/// A server's side of a session, watched by an [`Observer`].
+pub struct Server<R: Ring, C, O = ()> {
     plan: Arc<Plan>,
     side: Side,
     links: ServerLinks<C>,
@@ -81,6 +81,7 @@ pub struct Server<R: Ring, C> {
     publics: Publics<R>,
     session: Tensors<R>,
     layers: Vec<LinearLayer<R>>,
+    observer: O,
 }
 
 impl<R: Ring, C: Channel> Server<R, C> {
@@ -159,9 +160,20 @@ impl<R: Ring, C: Channel> Server<R, C> {
         }
         let session = values.into_session();
         buffer::release();
-        Ok(Self { plan, side, links, producer_key, server_key, publics, session, layers })
+        let observer = ();
+        Ok(Self { plan, side, links, producer_key, server_key, publics, session, layers, observer })
     }
 
+    /// The same, with an observer that is told of all steps of an evaluation in both phases.
+    #[must_use]
+    pub fn observed_by<O: Observer>(self, observer: O) -> Server<R, C, O> {
+        let Self { plan, side, links, producer_key, server_key, .. } = self;
+        let Self { publics, session, layers, .. } = self;
+        Server { plan, side, links, producer_key, server_key, publics, session, layers, observer }
+    }
+}
+
+impl<R: Ring, C: Channel, O: Observer> Server<R, C, O> {
     /// Prepares and runs evaluations at the driver's command until the session is over.
     /// Returns their number.
     ///
@@ -192,14 +204,18 @@ impl<R: Ring, C: Channel> Server<R, C> {
             match command {
                 Command::Finish => return Ok(done),
                 Command::Prepare => {
+                    self.observer.begin(Phase::Offline, prepared);
                     let bundle = self.prepare(prepared)?;
-                    prepared += 1;
                     stock.put(bundle)?;
-                    self.tell_ready(prepared - 1)?;
+                    self.tell_ready(prepared)?;
+                    self.observer.end(Outcome::Done);
+                    prepared += 1;
                 }
                 Command::Evaluate => {
+                    self.observer.begin(Phase::Online, done);
                     let bundle = stock.take()?.ok_or_else(|| unprepared(Role::Player(driver)))?;
                     self.evaluate(bundle)?;
+                    self.observer.end(Outcome::Done);
                     done += 1;
                 }
             }
@@ -216,6 +232,7 @@ impl<R: Ring, C: Channel> Server<R, C> {
             &self.session.masked,
             &self.layers,
             &mut self.links.producer,
+            &mut self.observer,
         )
         .map_err(at(&self.plan))
     }
@@ -298,6 +315,7 @@ impl<R: Ring, C: Channel> Server<R, C> {
                 _ => unreachable!("a bundle is made step by step from the same plan"),
             }
             values.drop_unneeded();
+            self.observer.step(index);
         }
         Ok(())
     }

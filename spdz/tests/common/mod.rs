@@ -8,14 +8,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use spdz::channel::{Channel, ChannelError, MemoryChannel, Name, Role, Tag, memory_pair};
+use spdz::channel::{Channel, ChannelError, MemoryChannel, Name, Phase, Role, Tag, memory_pair};
 use spdz::correlated::{Bundle, bundle_bytes};
 use spdz::graph::{Clear, Graph, Tensors};
 use spdz::network::{IMAGES, LOGITS, Network};
 use spdz::plan::{NumberFormat, Plan, Truncation};
 use spdz::prg::{Seed, SessionId};
 use spdz::ring::{Int64, Int100, Ring, Side};
-use spdz::role::{Error, Memory, Player, Producer, Server, ServerLinks, Stock, StockError};
+use spdz::role::{
+    self, Error, Memory, Observer, Player, Producer, Server, ServerLinks, Stock, StockError,
+};
 
 /// A message and who sent it to whom.
 pub type Message = (Role, Role, Tag, Bytes);
@@ -40,7 +42,7 @@ impl Channel for Recorder {
 }
 
 /// The randomness of a session, fixed by two numbers.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Randomness {
     /// What the producer starts from.
     pub producer: u8,
@@ -64,6 +66,34 @@ pub struct Outcome {
     pub learnt: Vec<BTreeMap<Name, Learnt>>,
     /// Everything that was sent.
     pub messages: Vec<Message>,
+    /// What the observer of each role was told.
+    pub told: BTreeMap<Role, Vec<Told>>,
+}
+
+/// What an observer is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    Begin(Phase, u64),
+    Step(usize),
+    End(role::Outcome),
+}
+
+/// Notes what it is told.
+#[derive(Default)]
+struct Notes(Vec<Told>);
+
+impl Observer for Notes {
+    fn begin(&mut self, phase: Phase, inference: u64) {
+        self.0.push(Told::Begin(phase, inference));
+    }
+
+    fn step(&mut self, step: usize) {
+        self.0.push(Told::Step(step));
+    }
+
+    fn end(&mut self, outcome: role::Outcome) {
+        self.0.push(Told::End(outcome));
+    }
 }
 
 impl Outcome {
@@ -90,7 +120,7 @@ pub fn brought<'a>(
 }
 
 /// A session's settings.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Settings {
     pub format: NumberFormat,
     pub truncation: Truncation,
@@ -177,6 +207,11 @@ fn run_plan<R: Ring>(plan: Plan, settings: Settings, evaluations: &[Brought]) ->
         learnt.lock().unwrap()[evaluation as usize].insert(player, outcome);
     };
     let nothing = Tensors::new();
+    let told = Mutex::default();
+    let note = |role, notes: Notes| {
+        let told: &Mutex<BTreeMap<Role, Vec<Told>>> = &told;
+        told.lock().unwrap().insert(role, notes.0);
+    };
 
     std::thread::scope(|scope| {
         let [players0, players1] = staying;
@@ -184,12 +219,13 @@ fn run_plan<R: Ring>(plan: Plan, settings: Settings, evaluations: &[Brought]) ->
         let links0 = ServerLinks { other: s0_s1, producer: s0_p, players: players0 };
         let links1 = ServerLinks { other: s1_s0, producer: s1_p, players: players1 };
         let serve = |side, seed: u8, links, mut leaving: Vec<(Name, Recorder)>| {
-            let (plan, stocked) = (plan.clone(), plan.clone());
+            let (plan, stocked, note) = (plan.clone(), plan.clone(), &note);
             scope.spawn(move || {
                 let fresh = Seed::from_bytes([seed; 32]);
                 let set_up =
                     Server::<R, _>::set_up(plan, session, side, fresh, links, &mut leaving);
-                let mut server = set_up.unwrap();
+                let mut notes = Notes::default();
+                let mut server = set_up.unwrap().observed_by(&mut notes);
                 let served = if settings.ahead {
                     let (key, kept) = (Seed::from_bytes([seed; 32]), Default::default());
                     let plan = stocked;
@@ -198,21 +234,24 @@ fn run_plan<R: Ring>(plan: Plan, settings: Settings, evaluations: &[Brought]) ->
                     server.serve(&mut Memory::default())
                 };
                 assert_eq!(served.unwrap(), count);
+                note(if side == Side::Zero { Server0 } else { Server1 }, notes);
             });
         };
         serve(Side::Zero, settings.randomness.servers, links0, std::mem::take(&mut leaving0));
         serve(Side::One, 0, links1, std::mem::take(&mut leaving1));
         scope.spawn({
-            let plan = plan.clone();
+            let (plan, note) = (plan.clone(), &note);
             move || {
                 let root = Seed::from_bytes([settings.randomness.producer; 32]);
                 let servers = [p_s0, p_s1];
                 let set_up = Producer::<R, _>::set_up(plan, session, &root, servers);
-                assert_eq!(set_up.unwrap().serve().unwrap(), count);
+                let mut notes = Notes::default();
+                assert_eq!(set_up.unwrap().observed_by(&mut notes).serve().unwrap(), count);
+                note(P, notes);
             }
         });
         for (player, links) in at_players {
-            let (plan, keep, nothing) = (plan.clone(), &keep, &nothing);
+            let (plan, keep, note, nothing) = (plan.clone(), &keep, &note, &nothing);
             let inputs = move |evaluation: u64| {
                 evaluations.get(evaluation as usize).and_then(|b| b.get(&player)).unwrap_or(nothing)
             };
@@ -220,7 +259,8 @@ fn run_plan<R: Ring>(plan: Plan, settings: Settings, evaluations: &[Brought]) ->
                 let driver = plan.driver() == player;
                 let takes_part = plan.takes_part(player);
                 let set_up = Player::<R, _>::set_up(plan, player, inputs(0), links);
-                let mut this = set_up.unwrap();
+                let mut notes = Notes::default();
+                let mut this = set_up.unwrap().observed_by(&mut notes);
                 if !driver {
                     if takes_part {
                         this.follow::<Error>(
@@ -232,6 +272,7 @@ fn run_plan<R: Ring>(plan: Plan, settings: Settings, evaluations: &[Brought]) ->
                         )
                         .unwrap();
                     }
+                    note(Role::Player(player), notes);
                     return;
                 }
                 let mut ready: Vec<_> = Vec::new();
@@ -244,11 +285,13 @@ fn run_plan<R: Ring>(plan: Plan, settings: Settings, evaluations: &[Brought]) ->
                     keep(evaluation, player, this.evaluate(ready, inputs(evaluation)));
                 }
                 assert_eq!(this.finish().unwrap(), count);
+                note(Role::Player(player), notes);
             });
         }
     });
     let messages = std::mem::take(&mut *log.lock().unwrap());
-    Outcome { learnt: learnt.into_inner().unwrap(), messages }
+    let (learnt, told) = (learnt.into_inner().unwrap(), told.into_inner().unwrap());
+    Outcome { learnt, messages, told }
 }
 
 /// Why a player refuses to share what it brings, before it says anything; `None` if it
