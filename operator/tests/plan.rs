@@ -248,7 +248,7 @@ fn the_lost_are_named_and_not_those_that_miss_them() {
     *words = earlier.to_json().unwrap();
     world.reconcile();
     assert_eq!(world.status().failed_attempts, None, "the cause may still show up");
-    world.happen(Event::Wait(3000));
+    world.happen(Event::Wait(15_000));
     world.reconcile();
     let failure = world.status().failure.unwrap();
     assert_eq!((failure.role.as_deref(), &*failure.reason), (Some("server0"), "PeerLost"));
