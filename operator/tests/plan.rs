@@ -1,6 +1,8 @@
 //! The plan against a model of a cluster: whatever happens, in whatever order, and wherever
 //! the operator is interrupted.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+
 mod model;
 
 use model::cluster::{Event, Fault, Loss, ROLES};
