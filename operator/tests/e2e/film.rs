@@ -45,12 +45,7 @@ impl<K: Resource + Clone> Reel<K> {
             true => drop(self.present.remove(&name)),
             false => drop(self.present.insert(name, object.clone())),
         }
-        self.frames.push(Frame {
-            at: Instant::now(),
-            wall: SystemTime::now(),
-            object,
-            gone,
-        });
+        self.frames.push(Frame { at: Instant::now(), wall: SystemTime::now(), object, gone });
     }
 
     fn take(&mut self, event: Event<K>, listed: &mut Vec<String>) {

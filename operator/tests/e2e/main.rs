@@ -52,7 +52,8 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let contains = |case: &&Case| {
-        arguments.filters.is_empty() || arguments.filters.iter().any(|word| case.name.contains(word))
+        arguments.filters.is_empty()
+            || arguments.filters.iter().any(|word| case.name.contains(word))
     };
     let chosen: Vec<&Case> = CASES.iter().filter(contains).collect();
     if arguments.list {

@@ -19,7 +19,8 @@ use crate::process::repository;
 /// Where it runs, and its name, as manifests/operator has them.
 const NAMESPACE: &str = "secure-inference-system";
 const NAME: &str = "secure-inference-operator";
-const SELECTOR: &str = "app.kubernetes.io/name=secure-inference,app.kubernetes.io/component=operator";
+const SELECTOR: &str =
+    "app.kubernetes.io/name=secure-inference,app.kubernetes.io/component=operator";
 
 /// Marks an operator that these tests have installed, and may remove.
 pub(crate) const MARK: &str = "secureinference.dev/end-to-end-tests";
@@ -94,9 +95,9 @@ impl Scrape {
     /// How much it had written to the API server, the Lease that makes it the leader excepted.
     pub(crate) fn writes(&self) -> u64 {
         let requests = self.requests();
-        let writes = requests
-            .iter()
-            .filter(|((verb, resource), _)| WRITES.contains(&verb.as_str()) && resource != "leases");
+        let writes = requests.iter().filter(|((verb, resource), _)| {
+            WRITES.contains(&verb.as_str()) && resource != "leases"
+        });
         writes.map(|(_, count)| count).sum()
     }
 }
@@ -223,7 +224,10 @@ impl Operator {
                 }
             }
             if began.elapsed() > within {
-                bail!("expected a replica of the operator that leads within {within:?}\n{}", self.diagnosis().await);
+                bail!(
+                    "expected a replica of the operator that leads within {within:?}\n{}",
+                    self.diagnosis().await
+                );
             }
             tokio::time::sleep(GLANCE).await;
         }
@@ -306,7 +310,10 @@ impl Operator {
                 return Ok(());
             }
             if began.elapsed() > within {
-                bail!("expected {replicas} ready replicas of the operator within {within:?}, found {ready}\n{}", self.diagnosis().await);
+                bail!(
+                    "expected {replicas} ready replicas of the operator within {within:?}, found {ready}\n{}",
+                    self.diagnosis().await
+                );
             }
             tokio::time::sleep(GLANCE).await;
         }
@@ -323,8 +330,7 @@ impl Operator {
             let name = pod.name_any();
             let _ = writeln!(text, "operator {}", crate::room::one_line(&pod));
             for previous in [true, false] {
-                let params =
-                    LogParams { tail_lines: Some(40), previous, ..LogParams::default() };
+                let params = LogParams { tail_lines: Some(40), previous, ..LogParams::default() };
                 if let Ok(log) = self.pods.logs(&name, &params).await {
                     let of = if previous { " (its process before)" } else { "" };
                     let _ = writeln!(text, "last lines of {name}{of}:\n{}", log.trim_end());

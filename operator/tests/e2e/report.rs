@@ -65,6 +65,9 @@ impl Report {
 /// Tells that there is no cluster to test on.
 pub(crate) fn skipped_all(reasons: &str) {
     let line = "=".repeat(80);
-    println!("{line}\nEND-TO-END TESTS SKIPPED: no cluster to run them on.\n{}", reasons.trim_end());
+    println!(
+        "{line}\nEND-TO-END TESTS SKIPPED: no cluster to run them on.\n{}",
+        reasons.trim_end()
+    );
     println!("Name a cluster with KUBECONFIG, and an image that it has with E2E_IMAGE.\n{line}");
 }

@@ -325,7 +325,8 @@ pub(crate) fn check_complete(status: &SecureInferenceStatus) -> anyhow::Result<(
     let roles: BTreeSet<&str> = status.parties.iter().map(|party| party.role.as_str()).collect();
     ensure!(roles.len() == status.parties.len(), "a role is there twice: {:?}", status.parties);
     // A server need not be seen to have ended, once the client has.
-    let failed = |phase| matches!(phase, PartyPhase::Pending | PartyPhase::Failed | PartyPhase::Lost);
+    let failed =
+        |phase| matches!(phase, PartyPhase::Pending | PartyPhase::Failed | PartyPhase::Lost);
     for party in &status.parties {
         let (role, phase) = (&party.role, party.phase);
         ensure!(party.restarts == 0, "{role} was restarted");

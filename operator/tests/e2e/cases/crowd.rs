@@ -42,7 +42,11 @@ pub(super) async fn all_finish(room: &Room) -> anyhow::Result<Figures> {
     let took = began.elapsed().as_secs_f64();
     for status in &statuses {
         check_complete(status)?;
-        ensure!(status.failed_attempts.is_none(), "expected no attempt to fail: {:?}", status.failure);
+        ensure!(
+            status.failed_attempts.is_none(),
+            "expected no attempt to fail: {:?}",
+            status.failure
+        );
     }
     check_history(room)?;
     let gave_way = statuses.iter().filter(|status| status.start_seconds_used.is_some()).count();
@@ -88,7 +92,10 @@ async fn request(room: &Room) -> anyhow::Result<u64> {
     let fits = (1..=most).rev().find(|request| pods(*request) >= PLACES * parties + 2);
     let request = fits.context("expected room for two runs")?;
     let room = pods(request);
-    ensure!(room < (PLACES + 1) * parties, "expected room for {PLACES} runs, there is room for {room} pods");
+    ensure!(
+        room < (PLACES + 1) * parties,
+        "expected room for {PLACES} runs, there is room for {room} pods"
+    );
     Ok(request)
 }
 

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use k8s_openapi::ByteString;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, LogParams, ObjectMeta, PostParams};
 use operator::api::v1alpha1::{

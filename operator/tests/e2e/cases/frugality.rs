@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use futures::{StreamExt, TryStreamExt};
 use kube::Api;
-use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{
+    ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams,
+};
 use operator::api::v1alpha1::SecureInference;
 use serde_json::json;
 
@@ -49,7 +51,9 @@ pub(super) async fn writes(room: &Room) -> anyhow::Result<Figures> {
             let key = (verb, resource);
             let count = count - before.requests().get(&key).copied().unwrap_or(0);
             let (verb, resource) = key;
-            (count > 0 && !matches!(verb.as_str(), "get" | "list" | "watch") && resource != "leases")
+            (count > 0
+                && !matches!(verb.as_str(), "get" | "list" | "watch")
+                && resource != "leases")
                 .then(|| format!("{verb} {resource} {count}"))
         })
         .collect();
@@ -101,7 +105,9 @@ pub(super) async fn finished(room: &Room) -> anyhow::Result<Figures> {
     )];
     let (memory, idle) = match &room.cluster().machine {
         None => {
-            figures.push("MEMORY AND PROCESSOR TIME NOT MEASURED: the node is not this machine".into());
+            figures.push(
+                "MEMORY AND PROCESSOR TIME NOT MEASURED: the node is not this machine".into(),
+            );
             (0, 0.0)
         }
         Some(machine) => {
@@ -113,7 +119,10 @@ pub(super) async fn finished(room: &Room) -> anyhow::Result<Figures> {
             let memory = resident(pid)?;
             figures.push(format!(
                 "{:.1} MB resident (target {} MB), {:.2} % of a core when idle (target {} %)",
-                memory as f64 / 1000.0, MEMORY / 1000, 100.0 * idle, 100.0 * IDLE
+                memory as f64 / 1000.0,
+                MEMORY / 1000,
+                100.0 * idle,
+                100.0 * IDLE
             ));
             (memory, idle)
         }

@@ -32,14 +32,13 @@ type Invalid = (String, Value, By, &'static str);
 
 fn invalid() -> Vec<Invalid> {
     let network = |spec: Value| {
-        let mut whole = json!({ "model": { "builtin": "A" }, "workload": { "accuracySamples": 0 } });
+        let mut whole =
+            json!({ "model": { "builtin": "A" }, "workload": { "accuracySamples": 0 } });
         merge(&mut whole, spec);
         whole
     };
     let claim = json!({ "persistentVolumeClaim": { "claimName": "weights" } });
-    let volume = |path: &str, source: Value| {
-        json!({ "model": { "volume": { "network": "A", "path": path, "source": source } } })
-    };
+    let volume = |path: &str, source: Value| json!({ "model": { "volume": { "network": "A", "path": path, "source": source } } });
     let graph = |players: Value| {
         let definition = "name: g\nplayers: [alice]\nnodes:\n\
             - {label: a, operation: {op: input, player: alice, name: x, shape: [1], lifetime: evaluation}}\n\
@@ -55,18 +54,65 @@ fn invalid() -> Vec<Invalid> {
         named("network", json!({ "model": { "builtin": "D" } }), By::Server, "builtin"),
         named("format", network(json!({ "numberFormat": "Int32" })), By::Server, "numberFormat"),
         named("batch", network(json!({ "workload": { "batchSize": 0 } })), By::Server, "batchSize"),
-        named("repetitions", network(json!({ "workload": { "repetitions": "many" } })), By::Server, "repetitions"),
-        named("deadline", network(json!({ "startDeadlineSeconds": 0 })), By::Server, "startDeadlineSeconds"),
-        named("ratio", network(json!({ "telemetry": { "otlpEndpoint": "http://t:4317", "samplingRatio": 1.5 } })), By::Server, "samplingRatio"),
-        named("spread", network(json!({ "placement": { "spread": "Always" } })), By::Server, "spread"),
+        named(
+            "repetitions",
+            network(json!({ "workload": { "repetitions": "many" } })),
+            By::Server,
+            "repetitions",
+        ),
+        named(
+            "deadline",
+            network(json!({ "startDeadlineSeconds": 0 })),
+            By::Server,
+            "startDeadlineSeconds",
+        ),
+        named(
+            "ratio",
+            network(
+                json!({ "telemetry": { "otlpEndpoint": "http://t:4317", "samplingRatio": 1.5 } }),
+            ),
+            By::Server,
+            "samplingRatio",
+        ),
+        named(
+            "spread",
+            network(json!({ "placement": { "spread": "Always" } })),
+            By::Server,
+            "spread",
+        ),
         named("two-models", two, By::Rules, "exactly one of builtin, volume and graph"),
         ("n".repeat(49), network(json!({})), By::Rules, "metadata.name"),
         named("1st", network(json!({})), By::Rules, "metadata.name"),
-        named("path", volume("../w.safetensors", claim.clone()), By::Operator, "spec.model.volume.path"),
-        named("source", volume("w.safetensors", json!({ "floppy": {} })), By::Operator, "spec.model.volume.source"),
-        named("player", graph(json!({ "mallory": {} })), By::Operator, "spec.model.graph.players.mallory"),
-        named("players-path", graph(json!({ "alice": { "source": claim, "inputs": "/etc/x" } })), By::Operator, "spec.model.graph.players.alice.inputs"),
-        named("graph", json!({ "model": { "graph": { "definition": "nodes: 7" } } }), By::Operator, "spec.model.graph.definition"),
+        named(
+            "path",
+            volume("../w.safetensors", claim.clone()),
+            By::Operator,
+            "spec.model.volume.path",
+        ),
+        named(
+            "source",
+            volume("w.safetensors", json!({ "floppy": {} })),
+            By::Operator,
+            "spec.model.volume.source",
+        ),
+        named(
+            "player",
+            graph(json!({ "mallory": {} })),
+            By::Operator,
+            "spec.model.graph.players.mallory",
+        ),
+        named(
+            "players-path",
+            graph(json!({ "alice": { "source": claim, "inputs": "/etc/x" } })),
+            By::Operator,
+            "spec.model.graph.players.alice.inputs",
+        ),
+        named(
+            "graph",
+            json!({ "model": { "graph": { "definition": "nodes: 7" } } }),
+            By::Operator,
+            "spec.model.graph.definition",
+        ),
     ]
 }
 
@@ -100,13 +146,15 @@ pub(super) async fn specs(room: &Room) -> anyhow::Result<Figures> {
                 let status = room.status(name, what, PATIENCE, |status| {
                     conditions::find(status, ACCEPTED).map(|_| status.clone())
                 });
-                check_refused(&status.await?, "InvalidSpec", says).with_context(|| format!("in {name}"))?;
+                check_refused(&status.await?, "InvalidSpec", says)
+                    .with_context(|| format!("in {name}"))?;
             }
             (Ok(_), true) => bail!("expected the API server to refuse {name}: {spec}"),
             (Err(error), _) => return Err(error).with_context(|| format!("cannot create {name}")),
         }
     }
-    let made: Vec<_> = room.pods.frames().into_iter().map(|frame| frame.object.metadata.name).collect();
+    let made: Vec<_> =
+        room.pods.frames().into_iter().map(|frame| frame.object.metadata.name).collect();
     ensure!(made.is_empty(), "expected no pods of invalid resources, found {made:?}");
     ensure!(secrets.frames().is_empty(), "expected no Secrets of invalid resources");
     changed(room).await?;

@@ -54,14 +54,19 @@ async fn killed(
     room.create("run", brief(LASTING)).await?;
     room.ready("run", 1).await?;
     end(&room.pod(role)?).await?;
-    let failure = room.status("run", "failed once", PATIENCE, |status| status.failure.clone()).await?;
+    let failure =
+        room.status("run", "failed once", PATIENCE, |status| status.failure.clone()).await?;
     ensure!(
         failure.role.as_deref() == Some(role) && failure.attempt == 1,
         "expected {role} to have failed in attempt 1, found {failure:?}"
     );
     let status = room.complete("run", 2 * PATIENCE).await?;
     check_complete(&status)?;
-    ensure!(status.attempt == Some(2), "expected attempt 2 to be complete, found {:?}", status.attempt);
+    ensure!(
+        status.attempt == Some(2),
+        "expected attempt 2 to be complete, found {:?}",
+        status.attempt
+    );
     let failures = status.failed_attempts;
     ensure!(failures == Some(1), "expected 1 failed attempt, found {failures:?}");
     check_attempts_share_nothing(&secrets)?;
@@ -95,7 +100,10 @@ fn check_attempts_share_nothing(secrets: &Film<Secret>) -> anyhow::Result<()> {
         ("session", sessions.values().map(BTreeSet::len).collect::<Vec<_>>()),
         ("authority", authorities.values().map(BTreeSet::len).collect()),
     ] {
-        ensure!(of_attempts == [1, 1], "expected one {what} in each attempt, found {of_attempts:?}");
+        ensure!(
+            of_attempts == [1, 1],
+            "expected one {what} in each attempt, found {of_attempts:?}"
+        );
     }
     let distinct = |count: usize, what: &str| {
         ensure!(count == 2, "both attempts have the same {what}");

@@ -23,7 +23,7 @@ const NOT_PULLED: [&str; 2] = ["ErrImagePull", "ImagePullBackOff"];
 pub(super) async fn image(room: &Room) -> anyhow::Result<Figures> {
     let spec = SecureInferenceSpec {
         parties: Parties { image: Some(NO_IMAGE.into()), ..Parties::default() },
-        start_deadline_seconds: 10,
+        start_deadline_seconds: 25,
         ..brief(1)
     };
     let run = room.create("run", spec).await?;
@@ -37,7 +37,9 @@ pub(super) async fn image(room: &Room) -> anyhow::Result<Figures> {
     let failed = condition(&status, FAILED)?;
     ensure!(
         failed.reason == "StartDeadlineExceeded",
-        "expected reason StartDeadlineExceeded, found {}: {}", failed.reason, failed.message
+        "expected reason StartDeadlineExceeded, found {}: {}",
+        failed.reason,
+        failed.message
     );
     let failure = status.failure.as_ref().context("expected a failure in the status")?;
     let role = failure.role.as_deref().context("expected a role in the failure")?;
@@ -47,7 +49,9 @@ pub(super) async fn image(room: &Room) -> anyhow::Result<Figures> {
     );
     ensure!(
         failed.message.contains(role) && failed.message.contains(&failure.reason),
-        "expected {role} and {} in: {}", failure.reason, failed.message
+        "expected {role} and {} in: {}",
+        failure.reason,
+        failed.message
     );
     ensure!(status.attempt == Some(1), "expected 1 attempt, found {:?}", status.attempt);
     // Its pods would wait for ever.
@@ -110,13 +114,16 @@ pub(super) async fn made_suspended(room: &Room) -> anyhow::Result<Figures> {
 
 pub(super) async fn ttl(room: &Room) -> anyhow::Result<Figures> {
     let ttl = TtlAfterFinished { succeeded: Some(2), failed: None };
-    let run = room.create("run", SecureInferenceSpec { ttl_after_finished: Some(ttl), ..brief(10) }).await?;
+    let run = room
+        .create("run", SecureInferenceSpec { ttl_after_finished: Some(ttl), ..brief(10) })
+        .await?;
     room.complete("run", PATIENCE).await?;
     let complete = Instant::now();
-    room.runs.until("run to be deleted", Duration::from_secs(30), |runs| {
-        (!runs.contains_key("run")).then_some(())
-    })
-    .await?;
+    room.runs
+        .until("run to be deleted", Duration::from_secs(30), |runs| {
+            (!runs.contains_key("run")).then_some(())
+        })
+        .await?;
     let took = complete.elapsed();
     // The status counts exactly, the watch sees it a moment later.
     let range = Duration::from_millis(1500)..Duration::from_secs(7);

@@ -32,7 +32,9 @@ const NAME: &str = "network-c-int64";
 pub(super) async fn completes(room: &Room) -> anyhow::Result<Figures> {
     let file = repository().join("manifests/samples").join(SAMPLE);
     let file = file.to_str().context("the path is not UTF-8")?;
-    room.cluster().kubectl(&["apply", "--validate=strict", "-n", &room.namespace, "-f", file]).await?;
+    room.cluster()
+        .kubectl(&["apply", "--validate=strict", "-n", &room.namespace, "-f", file])
+        .await?;
     let status = room.complete(NAME, 2 * PATIENCE).await?;
     check_complete(&status)?;
 
@@ -58,7 +60,8 @@ pub(super) async fn completes(room: &Room) -> anyhow::Result<Figures> {
     let runs = room.runs.frames();
     let run = runs.first().context("nothing was seen of the resource")?;
     let pods = room.pods.frames();
-    let started = ROLES.iter().map(|role| when(&pods, role, has_started)).collect::<Option<Vec<_>>>();
+    let started =
+        ROLES.iter().map(|role| when(&pods, role, has_started)).collect::<Option<Vec<_>>>();
     let started = started.context("not all parties were seen running")?;
     let started = started.iter().map(|frame| frame.at).max().unwrap_or(run.at) - run.at;
     let written = status.parties.iter().filter_map(|party| party.started_at.clone());
@@ -68,7 +71,8 @@ pub(super) async fn completes(room: &Room) -> anyhow::Result<Figures> {
 
     let ended = when(&pods, "client", |pod| last_words(pod).is_some());
     let ended = ended.context("the client's end was not seen")?;
-    let words = last_words(&ended.object).context("expected a termination message of the client")?;
+    let words =
+        last_words(&ended.object).context("expected a termination message of the client")?;
     let complete = runs.iter().find(|frame| is_complete(&frame.object));
     let complete = complete.context("it was not seen complete")?;
     let exit = UNIX_EPOCH + Duration::from_millis(words.finished_at_ms);
@@ -83,7 +87,9 @@ pub(super) async fn completes(room: &Room) -> anyhow::Result<Figures> {
         format!(
             "Complete {:.2} s after the client's exit (target {COMPLETED:?}): \
              {:.2} s until the node told, {:.2} s until the operator did",
-            completed.as_secs_f64(), node.as_secs_f64(), operator.as_secs_f64()
+            completed.as_secs_f64(),
+            node.as_secs_f64(),
+            operator.as_secs_f64()
         ),
         format!(
             "combined {:.2} ms, online {:.2} ms, accuracy {:.4}, agreement {agreement:.4}, KL {divergence:.1e}",
@@ -105,7 +111,10 @@ async fn columns(room: &Room) -> anyhow::Result<()> {
     let table = room.cluster().kubectl(&["get", "si", "-n", &room.namespace]).await?;
     let wide = room.cluster().kubectl(&["get", "si", "-n", &room.namespace, "-o", "wide"]).await?;
     for (table, columns) in [
-        (&table, &["NETWORK", "FORMAT", "BATCH", "PHASE", "COMBINED", "ONLINE", "ACCURACY", "AGE"][..]),
+        (
+            &table,
+            &["NETWORK", "FORMAT", "BATCH", "PHASE", "COMBINED", "ONLINE", "ACCURACY", "AGE"][..],
+        ),
         (&wide, &["ATTEMPT", "REASON"][..]),
     ] {
         for column in columns {
@@ -137,9 +146,11 @@ fn when<'a>(
 
 fn has_started(pod: &Pod) -> bool {
     let containers = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
-    containers.into_iter().flatten().filter_map(|container| container.state.as_ref()).any(|state| {
-        state.running.is_some() || state.terminated.is_some()
-    })
+    containers
+        .into_iter()
+        .flatten()
+        .filter_map(|container| container.state.as_ref())
+        .any(|state| state.running.is_some() || state.terminated.is_some())
 }
 
 fn last_words(pod: &Pod) -> Option<Termination> {

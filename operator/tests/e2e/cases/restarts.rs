@@ -62,7 +62,10 @@ pub(super) async fn operator_killed(room: &Room) -> anyhow::Result<Figures> {
     for status in &statuses {
         check_complete(status)?;
         let attempt = status.attempt;
-        ensure!(attempt == Some(1), "expected attempt 1 to be complete, found {attempt:?} (seed {seed})");
+        ensure!(
+            attempt == Some(1),
+            "expected attempt 1 to be complete, found {attempt:?} (seed {seed})"
+        );
     }
     check_history(room).with_context(|| format!("seed {seed}"))?;
     Ok(vec![format!("{kills} kills, all {RUNS} runs complete after {took:.0} s; seed {seed}")])
@@ -71,7 +74,7 @@ pub(super) async fn operator_killed(room: &Room) -> anyhow::Result<Figures> {
 /// Kills the operator: its process, or its pod, by turns.
 async fn kill(room: &Room, leader: &Replica, number: u32) -> anyhow::Result<()> {
     match &room.cluster().machine {
-        Some(machine) if number % 2 == 0 => {
+        Some(machine) if number.is_multiple_of(2) => {
             room.operator().account().await?;
             machine.signal(&leader.container, "KILL").await
         }
@@ -98,7 +101,10 @@ pub(super) fn check_history(room: &Room) -> anyhow::Result<()> {
         ensure!(
             before.results == status.results && before.completion_time == status.completion_time,
             "{name} was complete twice: {:?} at {:?}, and {:?} at {:?}",
-            before.results, before.completion_time, status.results, status.completion_time
+            before.results,
+            before.completion_time,
+            status.results,
+            status.completion_time
         );
     }
     let mut there = BTreeMap::<(String, String), BTreeSet<String>>::new();
@@ -130,7 +136,11 @@ pub(super) async fn apiserver(room: &Room) -> anyhow::Result<Figures> {
     let status = room.complete("run", 2 * PATIENCE).await?;
     check_complete(&status)?;
     check_history(room)?;
-    ensure!(status.attempt == Some(1), "expected attempt 1 to be complete, found {:?}", status.attempt);
+    ensure!(
+        status.attempt == Some(1),
+        "expected attempt 1 to be complete, found {:?}",
+        status.attempt
+    );
     works(room, "next").await?;
     room.operator().leader(AGAIN).await?;
     Ok(vec![format!("the API server was away for {away:.1} s")])

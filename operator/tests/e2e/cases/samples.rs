@@ -55,7 +55,9 @@ async fn sample(room: &Room, file: &Path) -> anyhow::Result<Figures> {
     // secureinference.secureinference.dev/own-graph created
     let names: Vec<&str> = applied
         .lines()
-        .filter_map(|line| line.strip_prefix("secureinference.secureinference.dev/")?.split(' ').next())
+        .filter_map(|line| {
+            line.strip_prefix("secureinference.secureinference.dev/")?.split(' ').next()
+        })
         .collect();
     ensure!(!names.is_empty(), "expected a resource in {path}, kubectl said:\n{applied}");
     let mut figures = Figures::new();
@@ -64,7 +66,10 @@ async fn sample(room: &Room, file: &Path) -> anyhow::Result<Figures> {
         check_complete(&status).with_context(|| format!("in {name}"))?;
         if let Some(summary) = status.summary {
             let accuracy = summary.accuracy.unwrap_or_default();
-            figures.push(format!("{name}: {}, online {} {accuracy}", summary.combined, summary.online));
+            figures.push(format!(
+                "{name}: {}, online {} {accuracy}",
+                summary.combined, summary.online
+            ));
         }
     }
     Ok(figures)
@@ -73,9 +78,12 @@ async fn sample(room: &Room, file: &Path) -> anyhow::Result<Figures> {
 /// Gives a node the labels that pinned-nodes.yaml asks for, or takes them away.
 async fn pin(room: &Room, on: bool) -> anyhow::Result<()> {
     let nodes: Api<Node> = Api::all(room.cluster().client.clone());
-    let node = nodes.list(&ListParams::default()).await?.items.into_iter().find(|node| {
-        !node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or(false)
-    });
+    let node = nodes
+        .list(&ListParams::default())
+        .await?
+        .items
+        .into_iter()
+        .find(|node| !node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or(false));
     let node = node.context("expected a node that pods may go to")?;
     let value = if on { json!("true") } else { json!(null) };
     let labels: serde_json::Map<_, _> =

@@ -13,7 +13,14 @@ use crate::room::{ROLES, Room, brief};
 
 /// Kinds of volumes that the restricted profile lets a pod have.
 const VOLUMES: [&str; 8] = [
-    "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret",
+    "configMap",
+    "csi",
+    "downwardAPI",
+    "emptyDir",
+    "ephemeral",
+    "persistentVolumeClaim",
+    "projected",
+    "secret",
 ];
 
 /// The Pod Security Standard `restricted`, as it reads for pods of Linux.
@@ -52,8 +59,12 @@ fn check_restricted(pod: &Pod) -> anyhow::Result<()> {
     ensure!(security.run_as_user.is_none_or(|user| user > 0), "expected a user other than root");
     ensure!(security.sysctls.is_none(), "expected no sysctls");
     let profile = security.seccomp_profile.map(|profile| profile.type_);
-    ensure!(profile.as_deref() == Some("RuntimeDefault"), "expected RuntimeDefault, found {profile:?}");
-    let others = spec.init_containers.iter().flatten().count() + spec.ephemeral_containers.iter().flatten().count();
+    ensure!(
+        profile.as_deref() == Some("RuntimeDefault"),
+        "expected RuntimeDefault, found {profile:?}"
+    );
+    let others = spec.init_containers.iter().flatten().count()
+        + spec.ephemeral_containers.iter().flatten().count();
     ensure!(others == 0 && spec.containers.len() == 1, "expected one container");
     for container in &spec.containers {
         let security = container.security_context.clone().unwrap_or_default();
@@ -61,11 +72,20 @@ fn check_restricted(pod: &Pod) -> anyhow::Result<()> {
         ensure!(security.privileged != Some(true), "expected no privileges");
         ensure!(security.allow_privilege_escalation == Some(false), "expected no escalation");
         ensure!(security.read_only_root_filesystem == Some(true), "expected a read-only root");
-        ensure!(security.run_as_user.is_none() && security.run_as_non_root != Some(false), "runs as another");
+        ensure!(
+            security.run_as_user.is_none() && security.run_as_non_root != Some(false),
+            "runs as another"
+        );
         ensure!(capabilities.drop == Some(vec!["ALL".into()]), "expected no capabilities");
-        ensure!(capabilities.add.unwrap_or_default().is_empty(), "expected no capabilities to be added");
+        ensure!(
+            capabilities.add.unwrap_or_default().is_empty(),
+            "expected no capabilities to be added"
+        );
         let ports = container.ports.iter().flatten();
-        ensure!(ports.into_iter().all(|port| port.host_port.is_none()), "expected no ports of the node");
+        ensure!(
+            ports.into_iter().all(|port| port.host_port.is_none()),
+            "expected no ports of the node"
+        );
     }
     Ok(())
 }
@@ -106,17 +126,23 @@ pub(super) async fn permissions(room: &Room) -> anyhow::Result<Figures> {
         permissions.into_iter().map(|(verb, resource)| format!("{verb} {resource}")).collect()
     };
     let never = show(allowed.difference(&asked).collect());
-    ensure!(never.is_empty(), "expected everything that is allowed to be used, never was: {never:?}");
+    ensure!(
+        never.is_empty(),
+        "expected everything that is allowed to be used, never was: {never:?}"
+    );
     let more = show(asked.difference(&allowed).collect());
-    ensure!(more.is_empty(), "expected nothing to be asked for that is not allowed, found: {more:?}");
+    ensure!(
+        more.is_empty(),
+        "expected nothing to be asked for that is not allowed, found: {more:?}"
+    );
     ensure!(forbidden.is_empty(), "expected nothing to be forbidden, the log says: {forbidden:#?}");
     Ok(vec![format!("{} permissions, all of them used", allowed.len())])
 }
 
 fn of_rule(rule: &PolicyRule) -> Vec<(String, String)> {
     let resources = rule.resources.clone().unwrap_or_default();
-    let pairs = resources.iter().flat_map(|resource| {
-        rule.verbs.iter().map(move |verb| (verb.clone(), resource.clone()))
-    });
+    let pairs = resources
+        .iter()
+        .flat_map(|resource| rule.verbs.iter().map(move |verb| (verb.clone(), resource.clone())));
     pairs.collect()
 }
