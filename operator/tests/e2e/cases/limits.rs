@@ -23,7 +23,7 @@ const NOT_PULLED: [&str; 2] = ["ErrImagePull", "ImagePullBackOff"];
 pub(super) async fn image(room: &Room) -> anyhow::Result<Figures> {
     let spec = SecureInferenceSpec {
         parties: Parties { image: Some(NO_IMAGE.into()), ..Parties::default() },
-        start_deadline_seconds: 10,
+        start_deadline_seconds: 25,
         ..brief(1)
     };
     let run = room.create("run", spec).await?;

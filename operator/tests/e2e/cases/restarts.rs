@@ -74,7 +74,7 @@ pub(super) async fn operator_killed(room: &Room) -> anyhow::Result<Figures> {
 /// Kills the operator: its process, or its pod, by turns.
 async fn kill(room: &Room, leader: &Replica, number: u32) -> anyhow::Result<()> {
     match &room.cluster().machine {
-        Some(machine) if number % 2 == 0 => {
+        Some(machine) if number.is_multiple_of(2) => {
             room.operator().account().await?;
             machine.signal(&leader.container, "KILL").await
         }
