@@ -461,3 +461,437 @@ fn check_numbers(spec: &SecureInferenceSpec) -> Result<(), Invalid> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use serde_json::{Value, json};
+    use spdz::graph::GraphBuilder;
+    use spdz::plan::NumberFormat;
+
+    use super::*;
+    use crate::api::v1alpha1::{
+        GraphModel, Model, ModelVolume, Parties, Player, TtlAfterFinished, VolumeSource,
+    };
+
+    /// The smallest of the networks.
+    pub(crate) fn network() -> SecureInferenceSpec {
+        let model = Model { builtin: Some(Network::A), ..Model::default() };
+        SecureInferenceSpec { model, ..SecureInferenceSpec::default() }
+    }
+
+    /// A network whose weights are on a volume.
+    pub(crate) fn weights(path: &str, source: Value) -> SecureInferenceSpec {
+        let source = volume(source);
+        let weights = ModelVolume { network: Network::A, path: path.into(), source };
+        let model = Model { volume: Some(weights), ..Model::default() };
+        SecureInferenceSpec { model, ..SecureInferenceSpec::default() }
+    }
+
+    /// A graph: alice and bob add their numbers, and carol learns the sum.
+    pub(crate) fn sum() -> SecureInferenceSpec {
+        let graph = GraphBuilder::named("sum", ["alice", "bob", "carol"]);
+        let a = graph.share(graph.local_input("alice", "a", [2]));
+        let b = graph.share(graph.local_input("bob", "b", [2]));
+        graph.output("sum", graph.reveal("carol", graph.add(a, b)));
+        let definition = serde_yaml::to_string(&graph.build().unwrap()).unwrap();
+        let player = |name: &str, inputs: Option<&str>, outputs: Option<&str>| {
+            let source = Some(volume(json!({"persistentVolumeClaim": {"claimName": name}})));
+            let [inputs, outputs] = [inputs, outputs].map(|path| path.map(str::to_owned));
+            (name.to_owned(), Player { source, inputs, outputs, pod: None })
+        };
+        let players = [
+            player("alice", Some("in/a.safetensors"), None),
+            player("bob", Some("b.safetensors"), None),
+            player("carol", None, Some("sum.safetensors")),
+        ];
+        let graph = GraphModel { definition, players: players.into() };
+        let model = Model { graph: Some(graph), ..Model::default() };
+        SecureInferenceSpec { model, ..SecureInferenceSpec::default() }
+    }
+
+    fn volume(source: Value) -> VolumeSource {
+        VolumeSource(source.as_object().unwrap().clone())
+    }
+
+    fn named(name: &str, spec: SecureInferenceSpec) -> Result<Job, Invalid> {
+        let mut resource = SecureInference::new(name, spec);
+        resource.metadata.namespace = Some("lab".into());
+        resource.metadata.uid = Some("one".into());
+        Job::of(&resource)
+    }
+
+    pub(crate) fn job(spec: SecureInferenceSpec) -> Job {
+        named("run", spec).unwrap()
+    }
+
+    /// Why a spec is refused.
+    fn refusal(spec: SecureInferenceSpec) -> String {
+        named("run", spec).map(|_| ()).unwrap_err().to_string()
+    }
+
+    fn addresses(server0: &str, server1: &str) -> Addresses {
+        Addresses { server0: server0.into(), server1: server1.into() }
+    }
+
+    fn config(job: &Job, role: Role) -> PartyConfig {
+        job.config(role, Session(SessionId([7; 16])), &addresses("10.0.0.1", "10.0.0.2"))
+    }
+
+    #[test]
+    fn names_leave_room_for_attempt_and_role() {
+        let long = "a".repeat(MAX_NAME_BYTES);
+        for name in ["a", "network-c", "a1", &long] {
+            let job = named(name, network()).unwrap();
+            let service = job.object_name(999_999, Role::Server0);
+            assert!(service.len() <= 63, "{service} is no DNS label");
+        }
+        let longer = "a".repeat(MAX_NAME_BYTES + 1);
+        for name in ["", "A", "1a", "-a", "a-", "a.b", "a_b", "é", &longer] {
+            let message = named(name, network()).unwrap_err().to_string();
+            assert_eq!(
+                message,
+                format!(
+                    "metadata.name is {name:?}; it must be at most 48 lower-case letters, digits and inner \
+                     hyphens, and start with a letter: the parties' Services are named after it"
+                )
+            );
+        }
+    }
+
+    #[test]
+    fn numbers_are_in_their_ranges() {
+        type Set = fn(&mut SecureInferenceSpec, u32);
+        let ttl = |succeeded, failed| Some(TtlAfterFinished { succeeded, failed });
+        let rows: [(&str, Set, u32, u32); 8] = [
+            ("workload.batchSize", |spec, n| spec.workload.batch_size = n, 1, 1024),
+            ("workload.warmup", |spec, n| spec.workload.warmup = n, 0, 100_000),
+            ("workload.repetitions", |spec, n| spec.workload.repetitions = n, 1, 100_000),
+            (
+                "workload.accuracySamples",
+                |spec, n| spec.workload.accuracy_samples = Some(n),
+                0,
+                10_000,
+            ),
+            ("parties.threads", |spec, n| spec.parties.threads = Some(n), 1, 256),
+            ("startDeadlineSeconds", |spec, n| spec.start_deadline_seconds = n, 1, 86_400),
+            ("activeDeadlineSeconds", |spec, n| spec.active_deadline_seconds = n, 1, 604_800),
+            ("backoffLimit", |spec, n| spec.backoff_limit = n, 0, 100),
+        ];
+        let with = |set: &dyn Fn(&mut SecureInferenceSpec)| {
+            let mut spec = network();
+            set(&mut spec);
+            spec
+        };
+        for (setting, set, least, most) in rows {
+            for number in [least, most] {
+                // Checked as the party does, a batch of 1024 takes its time.
+                assert_eq!(check_numbers(&with(&|spec| set(spec, number))), Ok(()), "{setting}");
+            }
+            let below = least.checked_sub(1);
+            for number in below.into_iter().chain([most + 1, u32::MAX]) {
+                let message = refusal(with(&|spec| set(spec, number)));
+                assert_eq!(
+                    message,
+                    format!("spec.{setting} is {number}, expected {least} to {most}")
+                );
+            }
+        }
+        for (ttl, setting) in
+            [(ttl(Some(31_536_001), None), "succeeded"), (ttl(None, Some(31_536_001)), "failed")]
+        {
+            let message = refusal(with(&|spec| spec.ttl_after_finished = ttl));
+            assert_eq!(
+                message,
+                format!("spec.ttlAfterFinished.{setting} is 31536001, expected 0 to 31536000")
+            );
+        }
+        for (ratio, valid) in
+            [(0.0, true), (1.0, true), (-0.1, false), (1.1, false), (f64::NAN, false)]
+        {
+            let telemetry = crate::api::v1alpha1::Telemetry {
+                otlp_endpoint: "http://tempo:4317".into(),
+                sampling_ratio: ratio,
+            };
+            let found = check_numbers(&with(&|spec| spec.telemetry = Some(telemetry.clone())));
+            let refused = format!("spec.telemetry.samplingRatio is {ratio}, expected 0 to 1");
+            assert_eq!(found, if valid { Ok(()) } else { Err(Invalid(refused)) });
+        }
+    }
+
+    #[test]
+    fn exactly_one_model_is_given() {
+        let both = Model { builtin: Some(Network::B), ..sum().model };
+        for model in [Model::default(), both] {
+            let message = refusal(SecureInferenceSpec { model, ..network() });
+            assert_eq!(message, "spec.model needs exactly one of builtin, volume and graph");
+        }
+        for spec in [network(), weights("w", json!({"emptyDir": {}})), sum()] {
+            named("run", spec).unwrap();
+        }
+    }
+
+    #[test]
+    fn paths_stay_on_their_volume() {
+        let at = |path: &str| weights(path, json!({"emptyDir": {}}));
+        for path in ["w.safetensors", "./w", "a/b/w", "a/./w", "..w", "a..b/w"] {
+            named("run", at(path)).unwrap();
+        }
+        for path in ["", "/etc/shadow", "..", "../w", "a/../w", "a/..", "./../w"] {
+            let problem =
+                format!("is {path:?}; it must be relative to the top of the volume, without `..`");
+            assert_eq!(refusal(at(path)), format!("spec.model.volume.path {problem}"));
+            let mut spec = sum();
+            let players = &mut spec.model.graph.as_mut().unwrap().players;
+            players.get_mut("alice").unwrap().inputs = Some(path.into());
+            assert_eq!(refusal(spec), format!("spec.model.graph.players.alice.inputs {problem}"));
+            let mut spec = sum();
+            let players = &mut spec.model.graph.as_mut().unwrap().players;
+            players.get_mut("carol").unwrap().outputs = Some(path.into());
+            assert_eq!(refusal(spec), format!("spec.model.graph.players.carol.outputs {problem}"));
+        }
+    }
+
+    #[test]
+    fn a_volume_is_of_one_kind_that_kubernetes_has() {
+        for source in [
+            json!({"emptyDir": {}}),
+            json!({"configMap": {"name": "weights", "items": [{"key": "a", "path": "b"}]}}),
+            json!({"persistentVolumeClaim": {"claimName": "weights", "readOnly": true}}),
+            json!({"nfs": {"server": "files", "path": "/weights"}}),
+            json!({"csi": {"driver": "a.b", "volumeAttributes": {"c": "d"}}}),
+        ] {
+            let job = named("run", weights("w", source.clone())).unwrap();
+            let mounted = job.volume(Role::MODEL_OWNER).unwrap();
+            let mut expected = source;
+            expected["name"] = json!("data");
+            assert_eq!(serde_json::to_value(&mounted.volume).unwrap(), expected);
+            assert!(!mounted.writable);
+            assert!(job.volume(Role::CLIENT).is_none() && job.volume(Role::Server0).is_none());
+        }
+        let one = "needs exactly one kind of volume, such as persistentVolumeClaim, found:";
+        let unknown = "it has an unknown or empty field, or the kind is unknown";
+        for (source, problem) in [
+            (json!({}), format!("{one} none")),
+            (
+                json!({"emptyDir": {}, "configMap": {"name": "a"}}),
+                format!("{one} configMap, emptyDir"),
+            ),
+            (json!({"emptyDir": {}, "name": "a"}), format!("{one} emptyDir, name")),
+            (json!({"floppy": {}}), format!("is no volume of kind floppy: {unknown}")),
+            (json!({"emptyDir": null}), format!("is no volume of kind emptyDir: {unknown}")),
+            (
+                json!({"configMap": {"nam": "a"}}),
+                format!("is no volume of kind configMap: {unknown}"),
+            ),
+        ] {
+            let found = refusal(weights("w", source));
+            assert_eq!(found, format!("spec.model.volume.source {problem}"));
+        }
+        let found = refusal(weights("w", json!({"configMap": {"name": 7}})));
+        let start =
+            "spec.model.volume.source is no volume of kind configMap: invalid type: integer";
+        assert!(found.starts_with(start), "{found}");
+    }
+
+    #[test]
+    fn a_graph_is_one_that_its_players_can_run() {
+        type Change = fn(&mut SecureInferenceSpec);
+        fn graph(spec: &mut SecureInferenceSpec) -> &mut GraphModel {
+            spec.model.graph.as_mut().unwrap()
+        }
+        fn player<'a>(spec: &'a mut SecureInferenceSpec, name: &str) -> &'a mut Player {
+            graph(spec).players.get_mut(name).unwrap()
+        }
+        let rows: [(Change, &str); 9] = [
+            (
+                |spec| graph(spec).definition = "[".into(),
+                "spec.model.graph.definition is no graph: ",
+            ),
+            (
+                |spec| graph(spec).definition = "name: sum".into(),
+                "spec.model.graph.definition is no graph: missing field",
+            ),
+            (
+                |spec| graph(spec).definition.push_str(&" ".repeat(MAX_GRAPH_BYTES)),
+                "at most 524288 are accepted; let a player bring large tensors instead of making \
+                 them constants",
+            ),
+            (
+                |spec| spec.workload.batch_size = 2,
+                "spec.workload.batchSize is for networks; the shapes of a graph are its own, \
+                 leave it out",
+            ),
+            (
+                |spec| spec.workload.accuracy_samples = Some(1),
+                "spec.workload.accuracySamples is for networks; a graph of one's own has no test \
+                 set, leave it out",
+            ),
+            (
+                |spec| drop(graph(spec).players.insert("dave".into(), Player::default())),
+                "spec.model.graph.players.dave: graph sum has no player dave; its players are \
+                 alice, bob, carol",
+            ),
+            (
+                |spec| player(spec, "alice").source = None,
+                "spec.model.graph.players.alice has inputs, but no source: name the volume that \
+                 in/a.safetensors is on",
+            ),
+            (
+                |spec| drop(graph(spec).players.remove("alice")),
+                "the configuration of alice needs `player.inputs`, a safetensors file with",
+            ),
+            (
+                |spec| player(spec, "carol").inputs = Some("in".into()),
+                "the configuration of carol has `player.inputs`, but the graph has it bring \
+                 nothing",
+            ),
+        ];
+        for (change, problem) in rows {
+            let mut spec = sum();
+            change(&mut spec);
+            let found = refusal(spec);
+            assert!(found.contains(problem), "{found}\nexpected: {problem}");
+        }
+        // What is not asked for is fine.
+        let mut spec = sum();
+        spec.workload.accuracy_samples = Some(0);
+        player(&mut spec, "carol").outputs = None;
+        assert!(!named("run", spec).unwrap().volume("carol".parse().unwrap()).unwrap().writable);
+    }
+
+    #[test]
+    fn what_is_not_from_an_api_server_is_refused() {
+        let message = Job::of(&SecureInference::new("run", network())).unwrap_err().to_string();
+        assert_eq!(
+            message,
+            "the resource has no namespace or no uid: it is not from an API server"
+        );
+    }
+
+    #[test]
+    fn a_networks_parties_are_told_what_they_need() {
+        let mut spec = network();
+        spec.start_deadline_seconds = 42;
+        spec.parties.threads = Some(3);
+        let job = job(spec);
+        let roles = [Role::Server0, Role::Server1, Role::Producer, Role::MODEL_OWNER, Role::CLIENT];
+        assert_eq!((job.roles.as_slice(), job.driver), (&roles[..], Role::CLIENT));
+        assert_eq!((&*job.network, job.object_name(2, Role::CLIENT)), ("A", "run-2-client".into()));
+        for role in roles {
+            let config = config(&job, role);
+            config.check().unwrap();
+            assert_eq!(config.role, role);
+            let folder = Path::new("/etc/secure-inference");
+            assert_eq!(config.identity.certificate, folder.join("tls.crt"));
+            assert_eq!(config.identity.key, folder.join("tls.key"));
+            assert_eq!(config.identity.authority, folder.join("ca.crt"));
+            assert_eq!(config.deadlines.connect_seconds, 42.0);
+            let listens = config.listen.map(|address| address.to_string());
+            assert_eq!(listens.as_deref(), role.is_server().then_some("0.0.0.0:7000"));
+            let peers: Vec<(Role, &str)> =
+                config.peers.iter().map(|(peer, address)| (*peer, address.as_str())).collect();
+            let server0 = (Role::Server0, "10.0.0.1:7000");
+            let server1 = (Role::Server1, "10.0.0.2:7000");
+            assert_eq!(
+                peers,
+                match role {
+                    Role::Server0 => vec![],
+                    Role::Server1 => vec![server0],
+                    _ => vec![server0, server1],
+                }
+            );
+            let multiplies = !matches!(role, Role::Player(_));
+            assert_eq!(config.threads, multiplies.then_some(3));
+            let watched = config.telemetry.and_then(|telemetry| telemetry.listen);
+            assert_eq!(watched.unwrap().to_string(), "0.0.0.0:9400");
+            assert_eq!(config.workload.is_some(), role == Role::CLIENT);
+            let inputs = config.player.and_then(|player| player.inputs);
+            let model = Path::new("/usr/share/secure-inference/models/a.safetensors");
+            assert_eq!(inputs.as_deref(), (role == Role::MODEL_OWNER).then_some(model));
+        }
+    }
+
+    #[test]
+    fn the_client_of_a_network_measures_what_was_asked_for() {
+        let workload = |spec| config(&job(spec), Role::CLIENT).workload.unwrap();
+        let found = workload(network());
+        assert_eq!((found.warmup, found.repetitions, found.offline), (5, 100, OfflineMode::Inline));
+        let accuracy = found.accuracy.unwrap();
+        assert_eq!(accuracy.samples, 10_000);
+        let reference = "/usr/share/secure-inference/references/a.safetensors";
+        assert_eq!(accuracy.reference.as_deref(), Some(Path::new(reference)));
+
+        let mut spec = network();
+        spec.workload.accuracy_samples = Some(0);
+        spec.workload.offline = Offline::Ahead;
+        let found = workload(spec);
+        assert!(found.accuracy.is_none() && found.offline == OfflineMode::Ahead);
+
+        let own = weights("my/w.safetensors", json!({"emptyDir": {}}));
+        let accuracy = workload(own.clone()).accuracy.unwrap();
+        assert_eq!(accuracy.reference, None, "what the weights say is known to nobody here");
+        let owner = config(&job(own), Role::MODEL_OWNER).player.unwrap();
+        assert_eq!(owner.inputs.as_deref(), Some(Path::new("/data/my/w.safetensors")));
+    }
+
+    #[test]
+    fn the_players_of_a_graph_do_what_it_has_them_do() {
+        let mut spec = sum();
+        spec.workload.warmup = 2;
+        spec.workload.repetitions = 9;
+        spec.number_format = NumberFormat::Int100;
+        let job = job(spec);
+        let [alice, carol] = ["alice", "carol"].map(|name| name.parse::<Role>().unwrap());
+        assert_eq!((job.network.as_str(), job.roles.len(), job.driver), ("sum", 6, carol));
+        assert_eq!(job.accuracy_samples(), 0);
+        let path = |path: &str| Some(PathBuf::from(path));
+        let task = config(&job, alice).player.unwrap();
+        assert_eq!((task.inputs, task.outputs), (path("/data/in/a.safetensors"), None));
+        assert_eq!((task.warmup, task.evaluations, task.offline), (None, None, None));
+        let task = config(&job, carol).player.unwrap();
+        assert_eq!((task.inputs, task.outputs), (None, path("/data/sum.safetensors")));
+        assert_eq!((task.warmup, task.evaluations), (Some(2), Some(9)));
+        assert_eq!(task.offline, Some(OfflineMode::Inline));
+        assert!(job.volume(carol).unwrap().writable && !job.volume(alice).unwrap().writable);
+    }
+
+    #[test]
+    fn addresses_are_of_the_clusters_family() {
+        let job = job(network());
+        let session = Session(SessionId([7; 16]));
+        let config = job.config(Role::Server1, session, &addresses("fd00::1", "fd00::2"));
+        assert_eq!(config.peers[&Role::Server0], "[fd00::1]:7000");
+        assert_eq!(config.listen.unwrap().to_string(), "[::]:7000");
+        let watched = config.telemetry.and_then(|telemetry| telemetry.listen);
+        assert_eq!(watched.unwrap().to_string(), "[::]:9400");
+    }
+
+    #[test]
+    fn what_is_set_for_a_role_replaces_what_is_set_for_all() {
+        let on = |node: &str| Some([("node".to_owned(), node.to_owned())].into());
+        let settings =
+            |node: &str| PodSettings { node_selector: on(node), ..PodSettings::default() };
+        let parties = Parties {
+            node_selector: on("any"),
+            tolerations: Some(vec![Default::default()]),
+            server1: Some(settings("one")),
+            client: Some(settings("two")),
+            ..Parties::default()
+        };
+        let networks = job(SecureInferenceSpec { parties: parties.clone(), ..network() });
+        let found = networks.pod_settings(Role::Server1);
+        assert_eq!(
+            (found.node_selector, found.tolerations.map(|all| all.len())),
+            (on("one"), Some(1))
+        );
+        assert_eq!(networks.pod_settings(Role::Server0).node_selector, on("any"));
+        assert_eq!(networks.pod_settings(Role::CLIENT).node_selector, on("two"));
+
+        let mut spec = SecureInferenceSpec { parties, ..sum() };
+        let players = &mut spec.model.graph.as_mut().unwrap().players;
+        players.get_mut("bob").unwrap().pod = Some(settings("three"));
+        let graphs = job(spec);
+        assert_eq!(graphs.pod_settings("bob".parse().unwrap()).node_selector, on("three"));
+        assert_eq!(graphs.pod_settings("alice".parse().unwrap()).node_selector, on("any"));
+    }
+}

@@ -105,12 +105,10 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// `PROPTEST_CASES` asks for more.
 fn config() -> ProptestConfig {
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
-    ProptestConfig {
-        failure_persistence: None,
-        ..ProptestConfig::with_cases(cases.unwrap_or(1000))
-    }
+    ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases.unwrap_or(500)) }
 }
 
 proptest! {
@@ -250,7 +248,7 @@ fn the_lost_are_named_and_not_those_that_miss_them() {
     *words = earlier.to_json().unwrap();
     world.reconcile();
     assert_eq!(world.status().failed_attempts, None, "the cause may still show up");
-    world.happen(Event::Wait(15_000));
+    world.cluster.now = world.operator.again_at().expect("the end of the wait");
     world.reconcile();
     let failure = world.status().failure.unwrap();
     assert_eq!((failure.role.as_deref(), &*failure.reason), (Some("server0"), "PeerLost"));

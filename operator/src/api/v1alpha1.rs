@@ -658,7 +658,7 @@ impl VolumeSource {
     pub fn named(&self, name: &str) -> Result<Volume, String> {
         let kinds: Vec<&str> = self.0.keys().map(String::as_str).collect();
         let [kind] = kinds[..] else {
-            let kinds = kinds.join(", ");
+            let kinds = if kinds.is_empty() { "none".into() } else { kinds.join(", ") };
             return Err(format!(
                 "needs exactly one kind of volume, such as persistentVolumeClaim, found: {kinds}"
             ));

@@ -64,3 +64,83 @@ fn party_labels(attempt: u32, role: Role) -> BTreeMap<String, String> {
 fn map<const N: usize>(pairs: [(&str, &str); N]) -> BTreeMap<String, String> {
     pairs.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use party::config::Session;
+    use party::identity;
+    use spdz::prg::SessionId;
+
+    use super::*;
+    use crate::job::Addresses;
+    use crate::job::tests::{job, network, sum};
+
+    /// Everything that is made for the second attempt of a job.
+    fn all_metadata(job: &Job) -> Vec<(Option<Role>, ObjectMeta)> {
+        let session = Session(SessionId([7; 16]));
+        let addresses = Addresses { server0: "10.0.0.1".into(), server1: "10.0.0.2".into() };
+        let issued = identity::issue(session.0, &job.roles).unwrap();
+        let mut all = Vec::new();
+        for (role, identity) in &issued.parties {
+            let config = job.config(*role, session, &addresses);
+            let secret = secret::build(job, 2, &config, &issued.authority, identity).unwrap();
+            all.push((Some(*role), secret.metadata));
+            all.push((Some(*role), pod::build(job, 2, *role, session, "image").metadata));
+        }
+        for role in [Role::Server0, Role::Server1] {
+            all.push((Some(role), service::build(job, 2, role).metadata));
+        }
+        all.extend(network_policy::build(job).into_iter().map(|policy| (None, policy.metadata)));
+        all
+    }
+
+    #[test]
+    fn every_object_is_owned_and_labelled() {
+        for job in [job(network()), job(sum())] {
+            for (role, metadata) in all_metadata(&job) {
+                let name = metadata.name.as_deref().unwrap();
+                assert!(name.starts_with("run-") && name.len() <= 63, "{name}");
+                assert_eq!(metadata.namespace.as_deref(), Some("lab"));
+                let [owner] = &metadata.owner_references.as_ref().unwrap()[..] else {
+                    panic!("{name} has not one owner");
+                };
+                assert_eq!((&*owner.kind, &*owner.name), ("SecureInference", "run"));
+                assert_eq!(
+                    (&*owner.api_version, &*owner.uid),
+                    ("secureinference.dev/v1alpha1", "one")
+                );
+                assert_eq!(owner.controller, Some(true));
+                // To block its owner's deletion the operator would need another permission.
+                assert_eq!(owner.block_owner_deletion, None);
+                let labels = metadata.labels.as_ref().unwrap();
+                let mut expected = BTreeMap::from([
+                    ("app.kubernetes.io/name", "secure-inference"),
+                    ("app.kubernetes.io/component", "party"),
+                    ("app.kubernetes.io/managed-by", "secure-inference-operator"),
+                    ("secureinference.dev/job", "run"),
+                    ("secureinference.dev/job-uid", "one"),
+                ]);
+                if let Some(role) = &role {
+                    assert_eq!(name, format!("run-2-{role}"));
+                    expected.extend([(ATTEMPT, "2"), (ROLE, role.name())]);
+                }
+                let found: BTreeMap<&str, &str> =
+                    labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+                assert_eq!(found, expected, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_longest_names_fit() {
+        let mut longest = job(network());
+        longest.name = "a".repeat(crate::api::v1alpha1::MAX_NAME_BYTES);
+        for policy in network_policy::build(&longest) {
+            assert!(policy.metadata.name.unwrap().len() <= 63);
+        }
+        let service = service::build(&longest, 999_999, Role::Server1);
+        assert!(service.metadata.name.unwrap().len() <= 63);
+        // Labels have as much room.
+        assert!(longest.name.len() <= 63 && spdz::channel::MAX_NAME_BYTES <= 63);
+    }
+}

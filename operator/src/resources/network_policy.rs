@@ -129,7 +129,141 @@ fn collector_port(endpoint: &str) -> u16 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use party::config::Session;
+    use spdz::prg::SessionId;
+
     use super::*;
+    use crate::api::v1alpha1::{SecureInferenceSpec, Telemetry};
+    use crate::job::tests::{job, network, sum};
+    use crate::resources::pod;
+
+    type Labels = BTreeMap<String, String>;
+
+    fn labels(job: &Job, role: Role) -> Labels {
+        let pod = pod::build(job, 1, role, Session(SessionId([7; 16])), "image");
+        pod.metadata.labels.unwrap()
+    }
+
+    fn selects(selector: &LabelSelector, labels: &Labels) -> bool {
+        let matching = selector.match_labels.iter().flatten();
+        let mut expressions = selector.match_expressions.iter().flatten();
+        matching.into_iter().all(|(key, value)| labels.get(key) == Some(value))
+            && expressions.all(|expression| {
+                assert_eq!(expression.operator, "In");
+                let value = labels.get(&expression.key);
+                value.is_some_and(|value| expression.values.iter().flatten().any(|v| v == value))
+            })
+    }
+
+    /// Whether a rule is for a peer and a port; no peers, or no ports, means all.
+    fn admits(
+        peers: Option<&Vec<NetworkPolicyPeer>>,
+        ports: Option<&Vec<NetworkPolicyPort>>,
+        peer: &Labels,
+        (protocol, number): (&str, i32),
+    ) -> bool {
+        let is_peer = |found: &NetworkPolicyPeer| {
+            assert!(found.ip_block.is_none() && found.namespace_selector.is_none());
+            selects(found.pod_selector.as_ref().unwrap(), peer)
+        };
+        let is_port = |found: &NetworkPolicyPort| {
+            found.protocol.as_deref() == Some(protocol)
+                && found.port == Some(IntOrString::Int(number))
+        };
+        peers.is_none_or(|peers| peers.iter().any(is_peer))
+            && ports.is_none_or(|ports| ports.iter().any(is_port))
+    }
+
+    /// Whether Kubernetes lets a connection pass: both ends must be open to it, and an end that
+    /// no policy of its direction selects is.
+    fn passes(policies: &[NetworkPolicy], from: &Labels, to: &Labels, port: (&str, i32)) -> bool {
+        let of = |direction: &str, pod: &Labels| -> Vec<&NetworkPolicySpec> {
+            let specs = policies.iter().map(|policy| policy.spec.as_ref().unwrap());
+            specs
+                .filter(|spec| {
+                    spec.policy_types.iter().flatten().any(|kind| kind == direction)
+                        && selects(spec.pod_selector.as_ref().unwrap(), pod)
+                })
+                .collect()
+        };
+        let (leaving, entering) = (of("Egress", from), of("Ingress", to));
+        let leaves = leaving.iter().flat_map(|spec| spec.egress.iter().flatten());
+        let enters = entering.iter().flat_map(|spec| spec.ingress.iter().flatten());
+        let mut leaves = leaves.map(|rule| admits(rule.to.as_ref(), rule.ports.as_ref(), to, port));
+        let mut enters =
+            enters.map(|rule| admits(rule.from.as_ref(), rule.ports.as_ref(), from, port));
+        (leaving.is_empty() || leaves.any(|admits| admits))
+            && (entering.is_empty() || enters.any(|admits| admits))
+    }
+
+    const PARTY: (&str, i32) = ("TCP", PARTY_PORT as i32);
+    const METRICS: (&str, i32) = ("TCP", METRICS_PORT as i32);
+
+    #[test]
+    fn parties_connect_as_the_protocol_has_them_and_in_no_other_way() {
+        for job in [job(network()), job(sum())] {
+            let policies = build(&job);
+            for from in &job.roles {
+                for to in &job.roles {
+                    let [source, target] = [from, to].map(|role| labels(&job, *role));
+                    let dials = PartyConfig::dials(*from).contains(to);
+                    let passes = |port| passes(&policies, &source, &target, port);
+                    assert_eq!(passes(PARTY), dials, "{from} to {to}");
+                    for port in [METRICS, ("UDP", PARTY.1), ("TCP", 443), ("TCP", 22)] {
+                        assert!(!passes(port), "{from} to {to} at {port:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn strangers_read_metrics_and_nothing_else() {
+        let first = job(network());
+        let policies = build(&first);
+        let mut second = first.clone();
+        second.uid = "two".into();
+        let strangers = [Labels::new(), labels(&second, Role::CLIENT)];
+        for role in &first.roles {
+            let party = labels(&first, *role);
+            for stranger in &strangers {
+                assert!(passes(&policies, stranger, &party, METRICS), "to {role}");
+                assert!(!passes(&policies, stranger, &party, PARTY), "to {role}");
+                for port in [PARTY, METRICS, ("TCP", 443), ("TCP", 53), ("UDP", 53)] {
+                    assert!(!passes(&policies, &party, stranger, port), "from {role} at {port:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn traces_leave_and_the_names_that_they_need_are_found() {
+        let otlp_endpoint = "http://tempo.monitoring:4317".into();
+        let telemetry = Some(Telemetry { otlp_endpoint, sampling_ratio: 1.0 });
+        let job = job(SecureInferenceSpec { telemetry, ..network() });
+        let policies = build(&job);
+        for role in &job.roles {
+            let party = labels(&job, *role);
+            let leaves = |port| passes(&policies, &party, &Labels::new(), port);
+            assert!(leaves(("TCP", 4317)) && leaves(("UDP", 53)) && leaves(("TCP", 53)), "{role}");
+            assert!(!leaves(("TCP", 443)) && !leaves(PARTY), "{role}");
+        }
+        // Which opens nothing between parties.
+        let [client, server0] = [Role::CLIENT, Role::Server0].map(|role| labels(&job, role));
+        assert!(!passes(&policies, &server0, &client, ("TCP", 4317)));
+    }
+
+    #[test]
+    fn they_can_be_left_out() {
+        let closed = job(network());
+        let names: Vec<String> =
+            build(&closed).into_iter().map(|policy| policy.metadata.name.unwrap()).collect();
+        assert_eq!(names, ["run-parties", "run-server0", "run-server1", "run-dialling"]);
+        let open = SecureInferenceSpec { network_policy: false, ..network() };
+        assert!(build(&job(open)).is_empty());
+    }
 
     #[test]
     fn the_collectors_port_is_found() {

@@ -172,3 +172,222 @@ fn affinity(job: &Job, placement: &Placement) -> Option<Affinity> {
     };
     Some(Affinity { pod_anti_affinity: Some(apart), ..Affinity::default() })
 }
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::ResourceRequirements;
+    use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+    use serde_json::{Value, json};
+    use spdz::prg::SessionId;
+
+    use super::*;
+    use crate::api::v1alpha1::{ImagePullPolicy, Parties, PodSettings, SecureInferenceSpec};
+    use crate::job::tests::{job, network, sum, weights};
+
+    fn pod(job: &Job, role: Role) -> Pod {
+        build(job, 2, role, Session(SessionId([7; 16])), "operators-own")
+    }
+
+    fn json(job: &Job, role: Role) -> Value {
+        serde_json::to_value(pod(job, role)).unwrap()
+    }
+
+    /// The Pod Security Standard `restricted`, which contains `baseline`, field by field.
+    fn check_restricted(pod: &Value) {
+        let spec = &pod["spec"];
+        let null = |value: &Value, field: &str| assert!(value.is_null(), "{field}: {value}");
+        // Baseline.
+        for field in ["hostNetwork", "hostPID", "hostIPC"] {
+            null(&spec[field], field);
+        }
+        let context = &spec["securityContext"];
+        for field in ["sysctls", "seLinuxOptions", "appArmorProfile", "windowsOptions"] {
+            null(&context[field], field);
+        }
+        for annotation in pod["metadata"]["annotations"].as_object().unwrap().keys() {
+            assert!(!annotation.contains("apparmor") && !annotation.contains("seccomp"));
+        }
+        for field in ["initContainers", "ephemeralContainers"] {
+            null(&spec[field], field);
+        }
+        for container in spec["containers"].as_array().unwrap() {
+            let own = &container["securityContext"];
+            for field in
+                ["privileged", "seLinuxOptions", "procMount", "appArmorProfile", "windowsOptions"]
+            {
+                null(&own[field], field);
+            }
+            null(&own["capabilities"]["add"], "capabilities.add");
+            for port in container["ports"].as_array().unwrap() {
+                null(&port["hostPort"], "hostPort");
+            }
+            for probe in ["readinessProbe", "livenessProbe"] {
+                null(&container[probe]["httpGet"]["host"], "host");
+            }
+            null(&container["lifecycle"], "lifecycle");
+            // Restricted.
+            assert_eq!(own["allowPrivilegeEscalation"], false);
+            assert_eq!(own["capabilities"]["drop"], json!(["ALL"]));
+            assert_eq!(own["readOnlyRootFilesystem"], true, "more than the standard asks for");
+            for field in ["runAsNonRoot", "runAsUser", "seccompProfile"] {
+                null(&own[field], field);
+            }
+        }
+        assert_eq!(context["runAsNonRoot"], true);
+        assert!(context["runAsUser"].as_i64().unwrap() > 0);
+        assert!(context["runAsGroup"].as_i64().unwrap() > 0);
+        assert_eq!(context["seccompProfile"], json!({"type": "RuntimeDefault"}));
+        let kinds = [
+            "configMap",
+            "csi",
+            "downwardAPI",
+            "emptyDir",
+            "ephemeral",
+            "persistentVolumeClaim",
+            "projected",
+            "secret",
+        ];
+        for volume in spec["volumes"].as_array().unwrap() {
+            let kind = volume.as_object().unwrap().keys().find(|key| *key != "name").unwrap();
+            assert!(kinds.contains(&kind.as_str()), "{kind}");
+        }
+    }
+
+    #[test]
+    fn every_pod_satisfies_the_restricted_standard() {
+        let claim = json!({"persistentVolumeClaim": {"claimName": "weights"}});
+        for job in [job(network()), job(weights("w", claim)), job(sum())] {
+            for role in &job.roles {
+                check_restricted(&json(&job, *role));
+            }
+        }
+    }
+
+    #[test]
+    fn no_pod_reaches_the_api_or_learns_of_other_services() {
+        let spec = pod(&job(network()), Role::CLIENT).spec.unwrap();
+        assert_eq!(spec.automount_service_account_token, Some(false));
+        assert_eq!((spec.service_account_name, spec.enable_service_links), (None, Some(false)));
+    }
+
+    #[test]
+    fn a_party_is_never_restarted_and_says_how_it_ended() {
+        let spec = pod(&job(network()), Role::Server0).spec.unwrap();
+        assert_eq!(spec.restart_policy.as_deref(), Some("Never"));
+        assert_eq!(spec.termination_grace_period_seconds, Some(5));
+        let container = &spec.containers[0];
+        let log = container.termination_message_path.as_deref().unwrap();
+        let args = container.args.as_ref().unwrap();
+        let config = "--config=/etc/secure-inference/party.yaml";
+        assert_eq!(args[..], [config.to_owned(), format!("--termination-message={log}")]);
+        let policy = container.termination_message_policy.as_deref();
+        assert_eq!(policy, Some("FallbackToLogsOnError"));
+    }
+
+    #[test]
+    fn probes_ask_on_the_port_that_is_announced() {
+        let pod = pod(&job(network()), Role::Producer);
+        let annotations = pod.metadata.annotations.unwrap();
+        let container = &pod.spec.unwrap().containers[0];
+        let [port] = &container.ports.as_ref().unwrap()[..] else { panic!("one port") };
+        assert_eq!((port.name.as_deref(), port.container_port), (Some("metrics"), 9400));
+        assert_eq!(annotations["prometheus.io/port"], "9400");
+        assert_eq!(annotations["prometheus.io/scrape"], "true");
+        assert_eq!(annotations["prometheus.io/path"], "/metrics");
+        for (probe, path) in
+            [(&container.readiness_probe, "/readyz"), (&container.liveness_probe, "/healthz")]
+        {
+            let probe = probe.as_ref().unwrap();
+            let get = probe.http_get.as_ref().unwrap();
+            assert_eq!((get.path.as_deref(), &get.port), (Some(path), &IntOrString::Int(9400)));
+            assert_eq!(probe.initial_delay_seconds, None, "it may be ready at once");
+        }
+        let silent = container.liveness_probe.as_ref().unwrap();
+        let patience = silent.period_seconds.unwrap() * silent.failure_threshold.unwrap();
+        assert!(patience >= 60, "a party that computes is not killed for it");
+    }
+
+    #[test]
+    fn a_party_mounts_its_own_secret_and_its_own_volume_alone() {
+        let job = job(sum());
+        for (role, path, writable) in [
+            ("server0", None, false),
+            ("alice", Some("/data"), false),
+            ("carol", Some("/data"), true),
+        ] {
+            let spec = pod(&job, role.parse().unwrap()).spec.unwrap();
+            let volumes = spec.volumes.unwrap();
+            let secret = volumes[0].secret.as_ref().unwrap();
+            assert_eq!(secret.secret_name, Some(format!("run-2-{role}")));
+            assert_eq!(secret.default_mode, Some(0o440), "for nobody but its group");
+            let mounts = spec.containers[0].volume_mounts.as_ref().unwrap();
+            assert_eq!(mounts[0].mount_path, "/etc/secure-inference");
+            assert_eq!(mounts[0].read_only, Some(true));
+            let data = mounts.get(1);
+            assert_eq!(data.map(|mount| mount.mount_path.as_str()), path);
+            assert_eq!(data.and_then(|mount| mount.read_only), path.map(|_| !writable));
+            assert_eq!(volumes.len(), mounts.len());
+            let claim = volumes.get(1).and_then(|data| data.persistent_volume_claim.as_ref());
+            assert_eq!(claim.map(|claim| claim.claim_name.as_str()), path.map(|_| role));
+        }
+    }
+
+    #[test]
+    fn images_and_settings_are_those_of_the_resource() {
+        let own = job(network());
+        let image = |job: &Job| pod(job, Role::CLIENT).spec.unwrap().containers[0].image.clone();
+        assert_eq!(image(&own).as_deref(), Some("operators-own"));
+        let limits = Some([("cpu".to_owned(), Quantity("2".into()))].into());
+        let resources = ResourceRequirements { limits, ..ResourceRequirements::default() };
+        let node = Some([("node".to_owned(), "seven".to_owned())].into());
+        let parties = Parties {
+            image: Some("another".into()),
+            image_pull_policy: Some(ImagePullPolicy::Never),
+            image_pull_secrets: Some(vec![Default::default()]),
+            resources: Some(resources.clone()),
+            tolerations: Some(vec![Default::default()]),
+            client: Some(PodSettings { node_selector: node.clone(), ..PodSettings::default() }),
+            ..Parties::default()
+        };
+        let job = job(SecureInferenceSpec { parties, ..network() });
+        let spec = pod(&job, Role::CLIENT).spec.unwrap();
+        let container = &spec.containers[0];
+        assert_eq!(container.image.as_deref(), Some("another"));
+        assert_eq!(container.image_pull_policy.as_deref(), Some("Never"));
+        assert_eq!(container.resources, Some(resources));
+        assert_eq!((spec.node_selector, spec.tolerations.map(|all| all.len())), (node, Some(1)));
+        assert_eq!(spec.image_pull_secrets.map(|all| all.len()), Some(1));
+        assert_eq!(pod(&job, Role::Server0).spec.unwrap().node_selector, None);
+    }
+
+    #[test]
+    fn parties_are_kept_apart_as_far_as_asked_for() {
+        let affinity = |spread| {
+            let placement = Placement { spread, topology_key: "zone".into() };
+            json(&job(SecureInferenceSpec { placement, ..network() }), Role::CLIENT)["spec"]["affinity"]
+                .clone()
+        };
+        let term = json!({
+            "topologyKey": "zone",
+            "labelSelector": {"matchLabels": {"secureinference.dev/job-uid": "one"}},
+        });
+        assert_eq!(affinity(Spread::None), Value::Null);
+        assert_eq!(
+            affinity(Spread::Preferred),
+            json!({"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution":
+                [{"weight": 100, "podAffinityTerm": term}]}})
+        );
+        assert_eq!(
+            affinity(Spread::Required),
+            json!({"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}})
+        );
+    }
+
+    #[test]
+    fn a_pod_tells_its_session() {
+        let pod = pod(&job(network()), Role::CLIENT);
+        let session: Session =
+            pod.metadata.annotations.unwrap()[SESSION].clone().try_into().unwrap();
+        assert_eq!(session, Session(SessionId([7; 16])));
+    }
+}

@@ -71,3 +71,60 @@ pub fn build(
 pub fn session_text(session: Session) -> String {
     session.into()
 }
+
+#[cfg(test)]
+mod tests {
+    use party::identity;
+    use spdz::channel::Role;
+    use spdz::prg::SessionId;
+
+    use super::*;
+    use crate::job::Addresses;
+    use crate::job::tests::{job, network};
+
+    fn config(job: &Job, role: Role) -> PartyConfig {
+        let addresses = Addresses { server0: "10.0.0.1".into(), server1: "10.0.0.2".into() };
+        job.config(role, Session(SessionId([7; 16])), &addresses)
+    }
+
+    #[test]
+    fn a_party_finds_there_what_it_reads_and_no_others_key() {
+        let job = job(network());
+        let issued = identity::issue(SessionId([7; 16]), &job.roles).unwrap();
+        assert_eq!(issued.parties.len(), 5);
+        for (role, identity) in &issued.parties {
+            let config = config(&job, *role);
+            let secret = build(&job, 1, &config, &issued.authority, identity).unwrap();
+            let data = secret.data.unwrap();
+            let text = |key: &str| std::str::from_utf8(&data[key].0).unwrap();
+            let keys: Vec<&str> = data.keys().map(String::as_str).collect();
+            assert_eq!(keys, ["ca.crt", "party.yaml", "tls.crt", "tls.key"]);
+            assert_eq!((text("ca.crt"), text("tls.key")), (&*issued.authority, &*identity.key));
+            // The party reads exactly what was written.
+            let read: PartyConfig = serde_yaml::from_str(text("party.yaml")).unwrap();
+            read.check().unwrap();
+            assert_eq!(serde_yaml::to_string(&read).unwrap(), text("party.yaml"));
+            for (other, theirs) in &issued.parties {
+                let there = data.values().any(|value| value.0 == theirs.key.as_bytes());
+                assert_eq!(there, other == role);
+            }
+            assert_eq!(secret.metadata.annotations.unwrap()[SESSION], "07".repeat(16));
+        }
+    }
+
+    #[test]
+    fn what_no_api_server_takes_is_refused_with_advice() {
+        let job = job(network());
+        let issued = identity::issue(SessionId([7; 16]), &[Role::Server0]).unwrap();
+        let authority = "x".repeat(MAX_SECRET_BYTES);
+        let config = config(&job, Role::Server0);
+        let error = build(&job, 1, &config, &authority, &issued.parties[0].1).unwrap_err();
+        let message = error.to_string();
+        assert!(
+            message.starts_with("the Secret of server0 would have 10")
+                && message
+                    .contains("at most 1048576 are possible; let a player bring large tensors"),
+            "{message}"
+        );
+    }
+}

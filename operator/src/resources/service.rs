@@ -31,3 +31,38 @@ pub fn build(job: &Job, attempt: u32, role: Role) -> Service {
         status: None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use party::config::Session;
+    use spdz::prg::SessionId;
+
+    use super::*;
+    use crate::job::tests::{job, network};
+    use crate::resources::pod;
+
+    #[test]
+    fn it_leads_to_the_pod_of_its_role_and_attempt_alone() {
+        let job = job(network());
+        let service = build(&job, 3, Role::Server1);
+        let selector = service.spec.as_ref().unwrap().selector.as_ref().unwrap();
+        let leads_to = |attempt, role| {
+            let pod = pod::build(&job, attempt, role, Session(SessionId([7; 16])), "image");
+            let labels = pod.metadata.labels.unwrap();
+            selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+        };
+        assert!(leads_to(3, Role::Server1));
+        assert!(!leads_to(3, Role::Server0) && !leads_to(2, Role::Server1));
+        assert_eq!(selector[JOB_UID], "one", "and not to a resource made again");
+    }
+
+    #[test]
+    fn it_leads_there_before_the_server_is_ready() {
+        let spec = build(&job(network()), 1, Role::Server0).spec.unwrap();
+        assert_eq!(spec.publish_not_ready_addresses, Some(true));
+        let [port] = &spec.ports.as_ref().unwrap()[..] else { panic!("one port") };
+        assert_eq!((port.port, port.protocol.as_deref()), (7000, Some("TCP")));
+        assert_eq!(port.target_port, Some(IntOrString::Int(7000)));
+        assert_eq!((spec.type_, spec.ip_families), (None, None), "what the cluster has");
+    }
+}
