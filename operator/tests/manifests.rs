@@ -1,0 +1,52 @@
+//! The files in `manifests/` are what the types say.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::fs;
+use std::path::Path;
+
+use k8s_openapi::api::rbac::v1::ClusterRole;
+use serde::Deserialize;
+
+fn folder() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests")
+}
+
+#[test]
+fn generated_files_are_as_the_types_generate_them() {
+    for (path, content) in operator::manifests::files().unwrap() {
+        let found = fs::read_to_string(folder().join(&path));
+        assert!(
+            found.is_ok_and(|found| found == content),
+            "manifests/{path} is not what the types say; write it again: \
+             cargo run -p operator -- manifests manifests"
+        );
+    }
+}
+
+#[test]
+fn every_sample_is_generated() {
+    let known: Vec<String> =
+        operator::manifests::files().unwrap().into_iter().map(|(path, _)| path).collect();
+    for entry in fs::read_dir(folder().join("samples")).unwrap() {
+        let name = format!("samples/{}", entry.unwrap().file_name().to_str().unwrap());
+        assert!(known.contains(&name), "manifests/{name} is written by nothing; delete it");
+    }
+}
+
+#[test]
+fn the_operator_may_not_read_secrets() {
+    let text = fs::read_to_string(folder().join("operator/rbac.yaml")).unwrap();
+    let roles: Vec<ClusterRole> = serde_yaml::Deserializer::from_str(&text)
+        .map(|document| serde_yaml::Value::deserialize(document).unwrap())
+        .filter(|document| document["kind"] == "ClusterRole")
+        .map(|document| serde_yaml::from_value(document).unwrap())
+        .collect();
+    assert_eq!(roles.len(), 1);
+    let rules = roles[0].rules.iter().flatten();
+    let of_secrets =
+        rules.filter(|rule| rule.resources.iter().flatten().any(|resource| resource == "secrets"));
+    let verbs: Vec<&str> =
+        of_secrets.flat_map(|rule| rule.verbs.iter().map(String::as_str)).collect();
+    assert_eq!(verbs, ["create", "patch", "deletecollection"]);
+}
