@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::ResourceExt;
 use kube::api::DeleteParams;
-use operator::api::v1alpha1::Failure;
+use operator::api::v1alpha1::{Failure, SecureInferenceStatus};
 use operator::resources::{ATTEMPT, ROLE, SESSION};
 
 use crate::film::Film;
@@ -52,7 +52,13 @@ async fn killed(
 ) -> anyhow::Result<Failure> {
     let secrets: Film<Secret> = room.film().await?;
     room.create("run", brief(LASTING)).await?;
-    room.ready("run", 1).await?;
+    if role == "model-owner" {
+        // Once all are ready it is done, and its loss is none.
+        let made = |status: &SecureInferenceStatus| (!status.parties.is_empty()).then_some(());
+        room.status("run", "has parties", PATIENCE, made).await?;
+    } else {
+        room.ready("run", 1).await?;
+    }
     end(&room.pod(role)?).await?;
     let failure =
         room.status("run", "failed once", PATIENCE, |status| status.failure.clone()).await?;
