@@ -2,6 +2,7 @@
 //! of `hack/test-cluster` on this machine.
 
 use std::env;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -23,6 +24,8 @@ pub(crate) struct Site {
     machine: Option<Machine>,
     /// The image that `E2E_IMAGE` names.
     image: Option<String>,
+    /// Keeps other runs of these tests off the test cluster.
+    _lock: Option<File>,
 }
 
 /// The test cluster of this machine.
@@ -63,7 +66,7 @@ impl Site {
                 "KUBECONFIG names a cluster that is not hack/test-cluster's, so the image has to be \
                  where its nodes find it: build it with `make image`, push it, and say E2E_IMAGE=name"
             );
-            return Ok(Ok(Self { machine: None, image }));
+            return Ok(Ok(Self { machine: None, image, _lock: None }));
         }
         if machine.passing {
             let check = process::run(with(&machine.script, &["check"])).await?;
@@ -72,7 +75,10 @@ impl Site {
             }
             ensure!(check.status.success(), "cluster.sh check failed:\n{}", check.err);
         }
-        Ok(Ok(Self { machine: Some(machine), image }))
+        std::fs::create_dir_all(&machine.root)?;
+        let lock = File::create(machine.root.join("e2e.lock"))?;
+        lock.try_lock().context("another run of these tests uses the test cluster")?;
+        Ok(Ok(Self { machine: Some(machine), image, _lock: Some(lock) }))
     }
 
     /// Builds the image, brings the cluster up and gives it the image, where that is needed.

@@ -93,18 +93,15 @@ async fn run(chosen: &[&'static Case]) -> anyhow::Result<bool> {
             return Ok(true);
         }
     };
+    let mut changed = None;
     let outcome = tokio::select! {
-        outcome = test(&site, chosen) => outcome,
+        outcome = test(&site, chosen, &mut changed) => outcome,
         interrupted = interrupted() => Err(interrupted),
     };
     eprintln!("putting everything back");
-    let cleaned = match site.end().await {
-        Ok(true) => Ok(()),
-        Ok(false) => match site.connect().await {
-            Ok(cluster) => clean(Arc::new(cluster)).await,
-            Err(error) => Err(error),
-        },
-        Err(error) => Err(error),
+    let cleaned = match (site.end().await, changed) {
+        (Ok(false), Some(cluster)) => clean(cluster).await,
+        (ended, _) => ended.map(drop),
     };
     if let Err(error) = cleaned {
         eprintln!("could not put everything back: {error:#}");
@@ -112,11 +109,19 @@ async fn run(chosen: &[&'static Case]) -> anyhow::Result<bool> {
     outcome
 }
 
-async fn test(site: &Site, chosen: &[&'static Case]) -> anyhow::Result<bool> {
+/// Runs cases. `changed` is the cluster once something may have been made in it.
+async fn test(
+    site: &Site,
+    chosen: &[&'static Case],
+    changed: &mut Option<Arc<Cluster>>,
+) -> anyhow::Result<bool> {
     site.prepare().await?;
     let cluster = Arc::new(site.connect().await?);
+    let operator = Operator::at(cluster.clone());
+    operator.check_absent().await?;
+    *changed = Some(cluster.clone());
     clear(&cluster).await?;
-    let operator = Operator::install(cluster.clone()).await?;
+    operator.install().await?;
     let (major, minor) = cluster.version;
     println!("Kubernetes {major}.{minor}, image {}, {} cases", cluster.image, chosen.len());
     let all_cases = chosen.len() == CASES.len();

@@ -113,23 +113,24 @@ impl Operator {
         }
     }
 
-    /// Installs the operator, and waits until it works.
-    pub(crate) async fn install(cluster: Arc<Cluster>) -> anyhow::Result<Self> {
-        let operator = Self::at(cluster);
-        let namespaces: Api<Namespace> = Api::all(operator.cluster.client.clone());
-        if let Some(there) = namespaces.get_opt(NAMESPACE).await? {
-            ensure!(
-                there.labels().contains_key(MARK),
-                "the cluster has an operator in namespace {NAMESPACE}, and these tests would \
-                 replace it; remove it first: kubectl delete -k manifests/"
-            );
-            operator.remove().await?;
-        }
-        let overlay = operator.overlay()?;
-        let overlay = overlay.to_string_lossy().into_owned();
-        operator.cluster.kubectl(&["apply", "-k", &overlay]).await?;
-        operator.leader(Duration::from_secs(60)).await?;
-        Ok(operator)
+    /// Refuses a cluster that has an operator which these tests have not installed.
+    pub(crate) async fn check_absent(&self) -> anyhow::Result<()> {
+        let namespaces: Api<Namespace> = Api::all(self.cluster.client.clone());
+        let there = namespaces.get_opt(NAMESPACE).await?;
+        ensure!(
+            there.is_none_or(|namespace| namespace.labels().contains_key(MARK)),
+            "the cluster has an operator in namespace {NAMESPACE}, and these tests would replace \
+             it; remove it first: kubectl delete -k manifests/"
+        );
+        Ok(())
+    }
+
+    /// Installs it in place of one of earlier tests, and waits until it works.
+    pub(crate) async fn install(&self) -> anyhow::Result<()> {
+        self.remove().await?;
+        let overlay = self.overlay()?;
+        self.cluster.kubectl(&["apply", "-k", &overlay.to_string_lossy()]).await?;
+        self.leader(Duration::from_secs(60)).await.map(drop)
     }
 
     /// The manifests with the image that is tested.
