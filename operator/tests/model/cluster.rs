@@ -382,7 +382,7 @@ impl Cluster {
         } else if deleted {
             let failure =
                 Failure { reason: Reason::Terminated, message: "told to stop".into(), peer: None };
-            let words = (choice % 2 == 0).then(|| self.words(&role, Some(failure), None));
+            let words = choice.is_multiple_of(2).then(|| self.words(&role, Some(failure), None));
             end(self.pods.get_mut(name).unwrap(), 143, "Error", words, now);
         } else if let Some(peer) = self.to_blame(attempt, &role, choice) {
             self.end_of_consequence(name, Some(peer));
@@ -648,10 +648,10 @@ impl Cluster {
     }
 
     fn words(&self, role: &str, failure: Option<Failure>, result: Option<RunResult>) -> String {
-        let role = Some(role.parse().unwrap());
+        let role = role.parse().unwrap();
         let words = match failure {
-            Some(failure) => Termination::failure(role, failure),
-            None => Termination::success(role.unwrap(), result),
+            Some(failure) => Termination::failure(Some(role), failure),
+            None => Termination::success(role, result),
         };
         let finished_at_ms = self.now.as_millisecond().try_into().unwrap();
         Termination { finished_at_ms, ..words }.to_json().unwrap()
