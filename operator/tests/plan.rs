@@ -247,9 +247,14 @@ fn the_lost_are_named_and_not_those_that_miss_them() {
     earlier.finished_at_ms -= 500;
     *words = earlier.to_json().unwrap();
     world.reconcile();
-    assert_eq!(world.status().failed_attempts, None, "the cause may still show up");
-    world.cluster.now = world.operator.again_at().expect("the end of the wait");
-    world.reconcile();
+    let began = world.cluster.now;
+    while world.status().failure.is_none() {
+        assert_eq!(world.status().failed_attempts, None, "the cause may still show up");
+        world.cluster.now = world.operator.again_at().expect("the end of the wait");
+        world.reconcile();
+    }
+    let waited = world.cluster.now.duration_since(began).as_millis();
+    assert!((14_000..=15_000).contains(&waited), "{waited} ms");
     let failure = world.status().failure.unwrap();
     assert_eq!((failure.role.as_deref(), &*failure.reason), (Some("server0"), "PeerLost"));
     assert_eq!(failure.message, "producer says: server0 has left");
