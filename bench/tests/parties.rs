@@ -17,8 +17,8 @@ use bench::run::{Report, Run};
 use bench::table1::Table1;
 use bytes::Bytes;
 use party::config::{
-    AccuracyWorkload, Computation, Deadlines, OfflineMode, PartyConfig, PlayerTask, Stock,
-    Telemetry, Transport, Workload,
+    AccuracyWorkload, Computation, Conditions, Deadlines, OfflineMode, PartyConfig, PlayerTask,
+    Stock, Telemetry, Transport, Workload,
 };
 use party::net;
 use party::stop::Stop;
@@ -218,6 +218,33 @@ fn an_interrupted_measurement_of_the_connection_leaves_no_process_behind() {
         let command = std::fs::read(process.unwrap().path().join("cmdline")).unwrap_or_default();
         assert!(!String::from_utf8_lossy(&command).contains(place), "a process is left");
     }
+}
+
+#[test]
+fn a_network_that_is_imitated_is_as_slow_as_arithmetic_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let network = Conditions { rtt_ms: 1.0, jitter_ms: 0.0, bandwidth_mbps: Some(400.0) };
+    let transport = Transport { network: Some(network), ..Transport::default() };
+    let program = env!("CARGO_BIN_EXE_bench").as_ref();
+    let uninterrupted = AtomicBool::new(false);
+    let measured = transport::measure(program, transport, folder.path(), &uninterrupted).unwrap();
+    // Both send at once, so an exchange is over after half a round trip. What the machine adds
+    // depends on what else it does.
+    let way = network.rtt_ms / 2e3;
+    let exchange = measured.exchange_micros / 1e6;
+    assert!((way..2.0 * way).contains(&exchange), "{exchange} s, expected {way} s");
+    let sent = transport::LARGE as f64 / (network.bandwidth_mbps.unwrap() * 1e6 / 8.0);
+    let large = transport::LARGE as f64 / measured.gigabytes_per_second / 1e9;
+    assert!((way + sent..1.3 * (way + sent)).contains(&large), "{large} s, {way} + {sent} s");
+
+    // A whole inference: the client's masked input, the openings, the shares of the output.
+    let network = Conditions::WAN;
+    let transport = Transport { network: Some(network), ..transport };
+    let table = Table1 { transport, ..table1("A", 1, 3) };
+    let cell = table.run(&uninterrupted).unwrap().runs.remove(0);
+    let online = cell.run.online.p50_ms;
+    let rounds = (cell.run.online_rounds + 2) as f64 * network.rtt_ms / 2.0;
+    assert!((rounds..1.3 * rounds).contains(&online), "{online} ms, expected {rounds} ms");
 }
 
 #[test]

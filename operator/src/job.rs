@@ -222,7 +222,7 @@ impl Job {
                 connect_seconds: f64::from(spec.start_deadline_seconds),
                 ..Deadlines::default()
             },
-            transport: Transport::default(),
+            transport: Transport { network: spec.workload.network, ..Transport::default() },
             stock: None,
             threads: match role {
                 Role::Player(_) => None,
@@ -452,6 +452,9 @@ fn check_numbers(spec: &SecureInferenceSpec) -> Result<(), Invalid> {
             let (least, most) = (range.start(), range.end());
             return invalid(format!("spec.{setting} is {found}, expected {least} to {most}"));
         }
+    }
+    if let Some(network) = &workload.network {
+        network.check().map_err(|problem| Invalid(format!("spec.workload.network.{problem}")))?;
     }
     match &spec.telemetry {
         Some(telemetry) if !(0.0..=1.0).contains(&telemetry.sampling_ratio) => invalid(format!(

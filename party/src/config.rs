@@ -240,12 +240,97 @@ pub struct Transport {
     /// Longer messages are sent in parts of this size, so that one side can
     /// decrypt while the other still encrypts; bytes.
     pub chunk_bytes: usize,
+    /// A slower network to imitate on all links, in what this party sends; none without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<Conditions>,
 }
 
 impl Default for Transport {
     fn default() -> Self {
-        Self { spin_micros: 50, chunk_bytes: 128 << 10 }
+        Self { spin_micros: 50, chunk_bytes: 128 << 10, network: None }
     }
+}
+
+/// What a network does to what is sent over it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Conditions {
+    /// From one party to another and back, milliseconds, 0 to 10000.
+    #[schemars(range(min = 0, max = 10_000))]
+    pub rtt_ms: f64,
+    /// By how much what is sent may be later, uniformly and each way, milliseconds, 0 to
+    /// 10000; nothing overtakes.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 10_000))]
+    pub jitter_ms: f64,
+    /// Of each link and each way, millions of bits a second, 0.1 to 1000000; unlimited
+    /// without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.1, max = 1_000_000))]
+    pub bandwidth_mbps: Option<f64>,
+}
+
+impl Conditions {
+    /// Parties in one data centre: 0.5 ms, 10 Gbit/s.
+    pub const LAN: Self = Self { rtt_ms: 0.5, jitter_ms: 0.0, bandwidth_mbps: Some(10_000.0) };
+
+    /// Parties far apart: 40 ms, 100 Mbit/s.
+    pub const WAN: Self = Self { rtt_ms: 40.0, jitter_ms: 0.0, bandwidth_mbps: Some(100.0) };
+
+    /// From one party to the other, when nothing else is sent.
+    #[must_use]
+    pub fn one_way(&self) -> Duration {
+        Duration::from_secs_f64(self.rtt_ms / 2e3)
+    }
+
+    /// The longest delay beside [`one_way`](Self::one_way).
+    #[must_use]
+    pub fn jitter(&self) -> Duration {
+        Duration::from_secs_f64(self.jitter_ms / 1e3)
+    }
+
+    /// From the first of `bytes` that leaves to the last.
+    #[must_use]
+    pub fn transmission(&self, bytes: usize) -> Duration {
+        let bits = 8.0 * bytes as f64;
+        self.bandwidth_mbps
+            .map_or(Duration::ZERO, |mbps| Duration::from_secs_f64(bits / (mbps * 1e6)))
+    }
+
+    /// Bytes that may be on their way at once, and `buffer` besides.
+    pub(crate) fn under_way(&self, buffer: usize) -> usize {
+        // Without a limit, that of a fast one.
+        let mbps = self.bandwidth_mbps.unwrap_or(100_000.0);
+        let seconds = (self.one_way() + self.jitter()).as_secs_f64();
+        buffer.saturating_add((seconds * mbps * 1e6 / 8.0).min(256e6) as usize)
+    }
+
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    /// If a number is out of its range.
+    pub fn check(&self) -> Result<(), OutOfRange> {
+        let numbers = [
+            ("rttMs", Some(self.rtt_ms), 0.0..=10_000.0),
+            ("jitterMs", Some(self.jitter_ms), 0.0..=10_000.0),
+            ("bandwidthMbps", self.bandwidth_mbps, 0.1..=1_000_000.0),
+        ];
+        for (setting, found, range) in numbers {
+            if let Some(found) = found.filter(|found| !range.contains(found)) {
+                return Err(OutOfRange { setting, found, range });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A number of [`Conditions`] that cannot be.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{setting} is {found}, expected {} to {}", range.start(), range.end())]
+pub struct OutOfRange {
+    setting: &'static str,
+    found: f64,
+    range: std::ops::RangeInclusive<f64>,
 }
 
 /// How much prepared randomness may wait at a server, and where.
@@ -422,6 +507,9 @@ pub enum ConfigError {
         /// What it should be.
         expected: &'static str,
     },
+    /// So is one of the network to imitate.
+    #[error("transport.network.{0}")]
+    Conditions(#[from] OutOfRange),
     /// What to compute is not said once.
     #[error("the computation {0}")]
     Computation(&'static str),
@@ -565,7 +653,7 @@ impl PartyConfig {
                 expected: "at most 10000",
             });
         }
-        Ok(())
+        self.transport.network.map_or(Ok(()), |network| Ok(network.check()?))
     }
 
     fn check_stock(&self, stock: &Stock) -> Result<(), ConfigError> {
@@ -782,6 +870,14 @@ peers: { server0: '127.0.0.1:7000' }
             (SERVER1.to_owned() + "deadlines: { messageSeconds: 0 }\n", "messageSeconds is 0"),
             (SERVER1.to_owned() + "deadlines: { messageSeconds: .nan }\n", "messageSeconds is NaN"),
             (SERVER1.to_owned() + "transport: { chunkBytes: 7 }\n", "chunkBytes is 7"),
+            (
+                SERVER1.to_owned() + "transport: { network: { rttMs: 10001 } }\n",
+                "transport.network.rttMs is 10001, expected 0 to 10000",
+            ),
+            (
+                SERVER1.to_owned() + "transport: { network: { rttMs: 1, bandwidthMbps: 0 } }\n",
+                "bandwidthMbps is 0, expected 0.1 to 1000000",
+            ),
             (SERVER1.to_owned() + "stock: { memoryMegabytes: 0 }\n", "memoryMegabytes is 0"),
             (SERVER1.to_owned() + "stock: { memory: 1 }\n", "unknown field `memory`"),
             (SERVER1.to_owned() + "stock: { diskMegabytes: 1048577 }\n", "expected 0 to 1048576"),

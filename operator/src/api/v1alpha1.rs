@@ -12,6 +12,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
 use kube::{CustomResource, CustomResourceExt, KubeSchema};
+use party::config::Conditions;
 use party::result::RunResult;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -281,6 +282,10 @@ pub struct Workload {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 10_000))]
     pub accuracy_samples: Option<u32>,
+    /// A slower network to imitate between all parties: what each sends is held back. Without
+    /// it, the cluster's as it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<Conditions>,
 }
 
 impl Default for Workload {
@@ -291,6 +296,7 @@ impl Default for Workload {
             repetitions: 100,
             offline: Offline::Inline,
             accuracy_samples: None,
+            network: None,
         }
     }
 }
