@@ -13,6 +13,7 @@ mod progress;
 pub mod reference;
 pub mod results;
 pub mod run;
+pub mod sweep;
 pub mod table1;
 #[cfg(feature = "train")]
 pub mod train;

@@ -1,18 +1,28 @@
 //! `results.json`: what a benchmark measured, and on what.
+//!
+//! A *cell* is one thing that is measured: a network or graph, in a number format, at a
+//! batch size, in one place. A *trial* of it is one launch of its parties, with all the
+//! inferences that they run. What a cell says is merged from its trials.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
+use party::config::OfflineMode;
 use party::files::write_whole;
-use party::result::RunResult;
-use serde::de::Error as _;
+use party::result::{Latency, LayerTime, QUANTILES, RunResult};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use spdz::plan::{NumberFormat, Truncation};
 
 use crate::environment::Environment;
 use crate::floor::Speeds;
+use crate::sweep::Settings;
 
 /// The version of the schema.
-pub const SCHEMA_VERSION: u32 = 3;
+pub const SCHEMA_VERSION: u32 = 4;
+
+/// Largest `results.json` that is read, bytes.
+pub const MAX_RESULTS_BYTES: u64 = 64 << 20;
 
 /// A `results.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -20,45 +30,286 @@ pub const SCHEMA_VERSION: u32 = 3;
 pub struct Results {
     /// [`SCHEMA_VERSION`].
     pub schema_version: u32,
-    /// The machine and the build.
+    /// Which sweep this is.
+    pub sweep: Sweep,
+    /// The machine and the build. In a cluster the machine that measured is each trial's
+    /// [nodes](Trial::nodes), and this one is where the sweep was started.
     pub environment: Environment,
-    /// What the floors come from, measured just before the runs.
-    pub speeds: Speeds,
-    /// One entry for each network and format.
+    /// What the floors come from, measured just before the first run; absent in a cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speeds: Option<Speeds>,
+    /// One entry for each cell, in the order of the settings.
     pub runs: Vec<Cell>,
 }
 
-/// A run and what it is measured against; one object, the floor beside the run's fields.
+/// Which sweep results are of.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", try_from = "Map<String, Value>")]
-pub struct Cell {
-    /// What was measured.
-    #[serde(flatten)]
-    pub run: RunResult,
-    /// What the messages and products within `combined` alone would take (see
-    /// [`floor`](crate::floor)), milliseconds.
-    pub floor_ms: f64,
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Sweep {
+    /// No other sweep has it; in a cluster the label of its resources.
+    pub id: String,
+    /// What people call it.
+    pub name: String,
+    /// What was asked for.
+    pub settings: Settings,
 }
 
-impl Cell {
-    /// How many times the floor the mean runtime is.
-    #[must_use]
-    pub fn times_floor(&self) -> f64 {
-        self.run.combined.mean_ms / self.floor_ms
+/// Where parties run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Place {
+    /// As processes on this machine.
+    Local,
+    /// As pods.
+    Cluster,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Local => "local",
+            Self::Cluster => "cluster",
+        })
     }
 }
 
-// A derived implementation would let pass keys that nobody knows.
-impl TryFrom<Map<String, Value>> for Cell {
-    type Error = serde_json::Error;
+/// What every link between two parties is shaped to.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Conditions {
+    /// There and back, milliseconds.
+    pub rtt_ms: f64,
+    /// How much each way may be longer, milliseconds.
+    #[serde(default)]
+    pub jitter_ms: f64,
+    /// Each way, 10^6 bits a second; without it as fast as the link is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bandwidth_mbps: Option<f64>,
+}
 
-    fn try_from(mut object: Map<String, Value>) -> Result<Self, serde_json::Error> {
-        let floor = object.remove("floorMs");
-        let floor_ms = floor.ok_or_else(|| serde_json::Error::missing_field("floorMs"))?;
-        Ok(Self {
-            floor_ms: serde_json::from_value(floor_ms)?,
-            run: serde_json::from_value(Value::Object(object))?,
+/// What tells a cell from the others.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Key {
+    /// The name of the network or graph.
+    pub network: String,
+    /// The number format.
+    pub format: NumberFormat,
+    /// The truncation.
+    pub truncation: Truncation,
+    /// Inputs of one inference.
+    pub batch_size: usize,
+    /// When randomness is made.
+    pub offline_mode: OfflineMode,
+    /// How the links are shaped; as they are without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conditions: Option<Conditions>,
+    /// Where the parties ran.
+    #[serde(rename = "where")]
+    pub place: Place,
+}
+
+/// `C Int64 Local, batch 10`, and what is not usual.
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { network, format, truncation, batch_size, .. } = self;
+        write!(f, "{network} {format} {truncation}, batch {batch_size}")?;
+        if self.offline_mode == OfflineMode::Ahead {
+            write!(f, ", randomness ahead")?;
+        }
+        if let Some(Conditions { rtt_ms, bandwidth_mbps, .. }) = self.conditions {
+            write!(f, ", {rtt_ms} ms")?;
+            if let Some(bandwidth) = bandwidth_mbps {
+                write!(f, " and {bandwidth} Mbit/s")?;
+            }
+        }
+        if self.place == Place::Cluster {
+            write!(f, ", cluster")?;
+        }
+        Ok(())
+    }
+}
+
+/// A cell: what was measured, and against what.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Cell {
+    /// What tells it from the others.
+    pub key: Key,
+    /// All trials together ([`merge`]); absent if none succeeded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub merged: Option<RunResult>,
+    /// What the messages and products within `combined` alone would take (see
+    /// [`floor`](crate::floor)), milliseconds; absent in a cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub floor_ms: Option<f64>,
+    /// The trials that succeeded, in the order in which they ran.
+    pub trials: Vec<Trial>,
+    /// The trials differed so much that there were more of them than asked for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suspicious: bool,
+    /// Why a trial failed, the last if several did. The others are in `trials`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+}
+
+/// One launch of all parties.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Trial {
+    /// The round of the sweep that it belongs to, counted from 0: each has one trial of
+    /// every cell.
+    pub round: u32,
+    /// When it began, seconds since 1970.
+    pub started_unix_seconds: u64,
+    /// The cell's floor at the speeds that the machine had just before and just after,
+    /// milliseconds: a yardstick that drifts as the machine does. Absent where it was not
+    /// measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub floor_ms: Option<f64>,
+    /// In a cluster the node of each role.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub nodes: BTreeMap<String, String>,
+    /// What the parties reported.
+    pub result: RunResult,
+}
+
+impl Cell {
+    /// The cell of these trials.
+    #[must_use]
+    pub fn of(key: Key, floor_ms: Option<f64>, trials: Vec<Trial>) -> Self {
+        let merged = merge(trials.iter().map(|trial| &trial.result));
+        Self { key, merged, floor_ms, trials, suspicious: false, failure: None }
+    }
+
+    /// How many times the floor the mean runtime is, where both are known.
+    #[must_use]
+    pub fn times_floor(&self) -> Option<f64> {
+        Some(self.merged.as_ref()?.combined.mean_ms / self.floor_ms?)
+    }
+}
+
+/// Several trials of one cell as one result; nothing if there are none. A single one stays
+/// as it is. Means and deviations are those of all repetitions together, percentiles those
+/// of the distribution that mixes the trials', as exact as their quantiles are. Bytes,
+/// rounds and accuracy are the first trial's.
+#[must_use]
+pub fn merge<'a>(results: impl IntoIterator<Item = &'a RunResult>) -> Option<RunResult> {
+    let results: Vec<&RunResult> = results.into_iter().collect();
+    let (first, others) = results.split_first()?;
+    let mut merged = (*first).clone();
+    if others.is_empty() {
+        return Some(merged);
+    }
+    let latency = |of: fn(&RunResult) -> &Latency| {
+        let weighted = results.iter().map(|result| (result.repetitions as f64, of(result)));
+        merge_latencies(&weighted.collect::<Vec<_>>())
+    };
+    merged.combined = latency(|result| &result.combined);
+    merged.online = latency(|result| &result.online);
+    merged.offline = latency(|result| &result.offline);
+    merged.repetitions = results.iter().map(|result| result.repetitions).sum();
+    for layer in &mut merged.layers {
+        let same = results.iter().filter_map(|result| {
+            result.layers.iter().find(|candidate| candidate.index == layer.index)
+        });
+        let same: Vec<&LayerTime> = same.collect();
+        // A layer may be among the longest of some trials only.
+        let mean = |of: fn(&LayerTime) -> f64| {
+            same.iter().map(|layer| of(layer)).sum::<f64>() / same.len() as f64
+        };
+        layer.offline_ms = mean(|layer| layer.offline_ms);
+        layer.online_ms = mean(|layer| layer.online_ms);
+    }
+    Some(merged)
+}
+
+/// Latencies, each of so many repetitions, as one.
+fn merge_latencies(parts: &[(f64, &Latency)]) -> Latency {
+    let total: f64 = parts.iter().map(|(count, _)| count).sum();
+    let mean = parts.iter().map(|(count, part)| count * part.mean_ms).sum::<f64>() / total;
+    let squares: f64 = parts
+        .iter()
+        .map(|(count, part)| {
+            (count - 1.0) * part.stddev_ms.powi(2) + count * (part.mean_ms - mean).powi(2)
         })
+        .sum();
+    let mixed = Mixture::of(parts);
+    let weighted = |of: fn(&Latency) -> f64| {
+        parts.iter().map(|(count, part)| count * of(part)).sum::<f64>() / total
+    };
+    let quantile = |p: f64, otherwise: fn(&Latency) -> f64| match &mixed {
+        Some(mixed) => mixed.quantile(p),
+        None => weighted(otherwise),
+    };
+    let place = |index: usize| index as f64 / (QUANTILES - 1) as f64;
+    Latency {
+        mean_ms: mean,
+        stddev_ms: if total > 1.0 { (squares / (total - 1.0)).sqrt() } else { 0.0 },
+        p50_ms: quantile(0.5, |part| part.p50_ms),
+        p95_ms: quantile(0.95, |part| part.p95_ms),
+        // Between the last two quantiles that are kept nothing is known of the mixture.
+        p99_ms: weighted(|part| part.p99_ms),
+        quantiles_ms: mixed.as_ref().map_or(Vec::new(), |mixed| {
+            (0..QUANTILES).map(|index| mixed.quantile(place(index))).collect()
+        }),
+        block_means_ms: parts.iter().flat_map(|(_, part)| part.block_means_ms.clone()).collect(),
+    }
+}
+
+/// Several distributions as one, each given by its quantiles and linear between them.
+struct Mixture<'a> {
+    parts: Vec<(f64, &'a [f64])>,
+    total: f64,
+}
+
+impl<'a> Mixture<'a> {
+    /// Nothing if a part's distribution was not kept.
+    fn of(parts: &[(f64, &'a Latency)]) -> Option<Self> {
+        let parts: Vec<_> =
+            parts.iter().map(|(count, part)| (*count, &part.quantiles_ms[..])).collect();
+        let total = parts.iter().map(|(count, _)| count).sum();
+        parts.iter().all(|(_, quantiles)| quantiles.len() >= 2).then_some(Self { parts, total })
+    }
+
+    /// The part of the mixture that is at most `x`.
+    fn below(&self, x: f64) -> f64 {
+        let below = |quantiles: &[f64]| {
+            let last = quantiles.len() - 1;
+            let at = quantiles.partition_point(|quantile| *quantile <= x);
+            if at == 0 {
+                return 0.0;
+            }
+            if at > last {
+                return 1.0;
+            }
+            let (low, high) = (quantiles[at - 1], quantiles[at]);
+            (at as f64 - 1.0 + (x - low) / (high - low)) / last as f64
+        };
+        self.parts.iter().map(|(count, quantiles)| count * below(quantiles)).sum::<f64>()
+            / self.total
+    }
+
+    /// The value that a part `p` of the mixture does not exceed.
+    fn quantile(&self, p: f64) -> f64 {
+        let ends = |of: fn(&[f64]) -> Option<&f64>| {
+            self.parts.iter().filter_map(move |(_, quantiles)| of(quantiles).copied())
+        };
+        let mut low = ends(<[f64]>::first).fold(f64::INFINITY, f64::min);
+        let mut high = ends(<[f64]>::last).fold(f64::NEG_INFINITY, f64::max);
+        if p <= 0.0 {
+            return low;
+        }
+        // Far closer than the four digits of what it comes from.
+        for _ in 0..48 {
+            let middle = low + (high - low) / 2.0;
+            if self.below(middle) < p {
+                low = middle;
+            } else {
+                high = middle;
+            }
+        }
+        high
     }
 }
 
@@ -70,6 +321,50 @@ pub struct WriteError {
     source: std::io::Error,
 }
 
+/// Why results could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The file.
+    #[error("cannot read {}: {source}", path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is larger than any results.
+    #[error("{} has {found} bytes, at most {MAX_RESULTS_BYTES} are read", path.display())]
+    Size {
+        /// Which.
+        path: PathBuf,
+        /// Its size.
+        found: u64,
+    },
+    /// It is of another version.
+    #[error(
+        "{} has schema version {found}, this program reads {SCHEMA_VERSION}; measure again, or \
+         read it with the version of bench that wrote it",
+        path.display()
+    )]
+    Version {
+        /// Which.
+        path: PathBuf,
+        /// Its version.
+        found: u64,
+    },
+    /// It is something else.
+    #[error("{} holds no results: {source}", path.display())]
+    Json {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
+}
+
+/// The name of results in their folder.
+pub const RESULTS_FILE: &str = "results.json";
+
 impl Results {
     /// Writes `results.json` into `folder`, which is made if it is not there.
     /// Returns its path.
@@ -77,7 +372,7 @@ impl Results {
     /// # Errors
     /// If it cannot be written.
     pub fn write(&self, folder: &Path) -> Result<PathBuf, WriteError> {
-        let path = folder.join("results.json");
+        let path = folder.join(RESULTS_FILE);
         let write = || {
             std::fs::create_dir_all(folder)?;
             let mut json = serde_json::to_string_pretty(self)?;
@@ -89,43 +384,145 @@ impl Results {
             Err(source) => Err(WriteError { path, source }),
         }
     }
+
+    /// Reads results, from a file or from the `results.json` of a folder.
+    ///
+    /// # Errors
+    /// If there are none, or they are of another version.
+    pub fn read(path: &Path) -> Result<Self, ReadError> {
+        let path = if path.is_dir() { path.join(RESULTS_FILE) } else { path.into() };
+        let io = |source| ReadError::Io { path: path.clone(), source };
+        let found = std::fs::metadata(&path).map_err(io)?.len();
+        if found > MAX_RESULTS_BYTES {
+            return Err(ReadError::Size { path, found });
+        }
+        let bytes = std::fs::read(&path).map_err(io)?;
+        Self::parse(&bytes, &path)
+    }
+
+    fn parse(bytes: &[u8], path: &Path) -> Result<Self, ReadError> {
+        /// What all versions have.
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Versioned {
+            schema_version: u64,
+        }
+
+        let json = |source| ReadError::Json { path: path.into(), source };
+        let Versioned { schema_version: found } = serde_json::from_slice(bytes).map_err(json)?;
+        if found != u64::from(SCHEMA_VERSION) {
+            return Err(ReadError::Version { path: path.into(), found });
+        }
+        serde_json::from_slice(bytes).map_err(json)
+    }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
-    use party::config::OfflineMode;
-    use party::result::Latency;
-    use spdz::plan::{NumberFormat, Truncation};
 
-    #[test]
-    fn a_cell_is_one_object_without_unknown_keys() {
-        let run = RunResult {
+    /// A result of so many repetitions that took so long.
+    pub(crate) fn result(samples: &[f64]) -> RunResult {
+        RunResult {
             network: "A".into(),
             format: NumberFormat::Int64,
             truncation: Truncation::Local,
             batch_size: 1,
-            repetitions: 2,
+            repetitions: samples.len() as u64,
             offline_mode: OfflineMode::Inline,
-            combined: Latency { mean_ms: 3.0, ..Latency::default() },
-            online: Latency::default(),
-            offline: Latency::default(),
+            combined: Latency::with_distribution(samples),
+            online: Latency::with_distribution(samples),
+            offline: Latency::of(samples),
             online_bytes: 4,
             offline_bytes: 5,
             online_rounds: 6,
+            layers: vec![LayerTime::new(0, "dense1", "matmul", samples[0], 1.0)],
             accuracy: None,
+        }
+    }
+
+    pub(crate) fn trial(samples: &[f64]) -> Trial {
+        Trial {
+            round: 0,
+            started_unix_seconds: 7,
+            floor_ms: None,
+            nodes: BTreeMap::new(),
+            result: result(samples),
+        }
+    }
+
+    pub(crate) fn key() -> Key {
+        Key {
+            network: "A".into(),
+            format: NumberFormat::Int64,
+            truncation: Truncation::Local,
+            batch_size: 1,
+            offline_mode: OfflineMode::Inline,
+            conditions: None,
+            place: Place::Local,
+        }
+    }
+
+    #[test]
+    fn one_trial_stays_as_it_is_and_several_become_one() {
+        assert_eq!(merge([]), None);
+        let first: Vec<f64> = (0..=200).map(|x| f64::from(x) / 10.0).collect();
+        let second: Vec<f64> = first.iter().map(|x| x + 20.0).collect();
+        assert_eq!(merge([&result(&first)]), Some(result(&first)));
+        let merged = merge([&result(&first), &result(&second)]).unwrap();
+        let both: Vec<f64> = first.iter().chain(&second).copied().collect();
+        let expected = Latency::with_distribution(&both);
+        let close = |found: f64, expected: f64| {
+            assert!((found - expected).abs() < 0.11, "{found} {expected}")
         };
-        let cell = Cell { run, floor_ms: 1.5 };
-        assert_eq!(cell.times_floor(), 2.0);
+        assert_eq!(merged.repetitions, 402);
+        close(merged.combined.mean_ms, expected.mean_ms);
+        close(merged.combined.stddev_ms, expected.stddev_ms);
+        close(merged.combined.p50_ms, expected.p50_ms);
+        close(merged.combined.p95_ms, expected.p95_ms);
+        for (found, expected) in merged.combined.quantiles_ms.iter().zip(&expected.quantiles_ms) {
+            close(*found, *expected);
+        }
+        assert_eq!(merged.combined.block_means_ms.len(), 64);
+        assert_eq!(merged.layers[0].offline_ms, 10.0);
+        assert!(merged.offline.quantiles_ms.is_empty());
+        close(merged.offline.p50_ms, 20.0);
+    }
+
+    #[test]
+    fn samples_that_are_all_the_same_have_a_distribution() {
+        let merged = merge([&result(&[3.0; 10]), &result(&[3.0; 10])]).unwrap();
+        assert_eq!(merged.combined.p50_ms, 3.0);
+        assert_eq!(merged.combined.quantiles_ms, [3.0; QUANTILES]);
+        assert_eq!(merged.combined.stddev_ms, 0.0);
+    }
+
+    #[test]
+    fn a_cell_has_no_unknown_keys_and_says_what_it_is() {
+        let cell = Cell::of(key(), Some(1.5), vec![trial(&[3.0, 3.0])]);
+        assert_eq!(cell.times_floor(), Some(2.0));
         let mut object = serde_json::to_value(&cell).unwrap();
-        assert_eq!((&object["network"], &object["floorMs"]), (&"A".into(), &1.5.into()));
-        let read = |object: &Value| serde_json::from_value::<Cell>(object.clone());
+        assert_eq!((&object["key"]["where"], &object["floorMs"]), (&"local".into(), &1.5.into()));
+        let read = |object: &serde_json::Value| serde_json::from_value::<Cell>(object.clone());
         assert_eq!(read(&object).unwrap(), cell);
         object["more"] = 1.into();
         let error = read(&object).unwrap_err().to_string();
         assert!(error.contains("unknown field `more`"), "{error}");
-        object.as_object_mut().unwrap().retain(|key, _| key != "more" && key != "floorMs");
-        let error = read(&object).unwrap_err().to_string();
-        assert!(error.contains("missing field `floorMs`"), "{error}");
+        assert_eq!(key().to_string(), "A Int64 Local, batch 1");
+        let conditions =
+            Some(Conditions { rtt_ms: 40.0, jitter_ms: 0.0, bandwidth_mbps: Some(100.0) });
+        let key = Key { conditions, place: Place::Cluster, ..key() };
+        assert_eq!(key.to_string(), "A Int64 Local, batch 1, 40 ms and 100 Mbit/s, cluster");
+    }
+
+    #[test]
+    fn results_of_another_version_say_so() {
+        let error = |json: &str| {
+            Results::parse(json.as_bytes(), Path::new("x.json")).unwrap_err().to_string()
+        };
+        let other = error(r#"{"schemaVersion":3,"environment":{}}"#);
+        assert!(other.contains("x.json has schema version 3, this program reads 4"), "{other}");
+        assert!(error("[]").contains("holds no results"));
+        assert!(error(r#"{"schemaVersion":4}"#).contains("missing field `sweep`"));
     }
 }

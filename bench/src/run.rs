@@ -225,7 +225,7 @@ impl fmt::Display for Report {
         )?;
         writeln!(f, "ms          mean        sd       p50       p95       p99")?;
         let mut row = |name: &str, latency: &Latency| {
-            let Latency { mean_ms, stddev_ms, p50_ms, p95_ms, p99_ms } = latency;
+            let Latency { mean_ms, stddev_ms, p50_ms, p95_ms, p99_ms, .. } = latency;
             writeln!(
                 f,
                 "{name:<7} {mean_ms:>8.2}  {stddev_ms:>8.2}  {p50_ms:>8.2}  {p95_ms:>8.2}  {p99_ms:>8.2}"

@@ -13,13 +13,16 @@ use party::config::{
 use party::result::{Accuracy, RunResult};
 use spdz::channel::Name;
 use spdz::plan::{NumberFormat, Truncation};
+use spdz::prg::SessionId;
 
 use crate::environment::Environment;
 use crate::floor::{Measurement, ProductSpeed, Speeds};
 use crate::launch::local::{self, Job};
 use crate::progress::Reporter;
 use crate::reference::{self, file_in};
-use crate::results::{Cell, Results, SCHEMA_VERSION};
+use crate::results::{Cell, Key, Place, Results, SCHEMA_VERSION, Sweep, Trial};
+use crate::sweep::Settings;
+use crate::sweep::settings::Truncate;
 use crate::{data, paper};
 
 /// What to measure.
@@ -94,6 +97,7 @@ impl Table1 {
             }
             for &format in &self.formats {
                 let label = format!("{name} {format}");
+                let began = crate::environment::unix_seconds();
                 reporter.begin(&label, "starting five parties");
                 let run = self.measure(
                     name,
@@ -109,16 +113,61 @@ impl Table1 {
                 reporter.line(&summary(&run));
                 // In the order of the computations.
                 let floor_ms = floors.next().unwrap_or_default().total_ms();
-                runs.push(Cell { run, floor_ms });
+                let key = Key {
+                    network: run.network.clone(),
+                    format: run.format,
+                    truncation: run.truncation,
+                    batch_size: run.batch_size,
+                    offline_mode: run.offline_mode,
+                    conditions: None,
+                    place: Place::Local,
+                };
+                let trial = Trial {
+                    round: 0,
+                    started_unix_seconds: began,
+                    floor_ms: None,
+                    nodes: BTreeMap::new(),
+                    result: run,
+                };
+                runs.push(Cell::of(key, Some(floor_ms), vec![trial]));
             }
         }
         reporter.finish();
         Ok(Results {
             schema_version: SCHEMA_VERSION,
+            sweep: Sweep {
+                id: SessionId::fresh()?.to_string(),
+                name: "table1".into(),
+                settings: self.settings(),
+            },
             environment: floor.environment,
-            speeds: floor.speeds,
+            speeds: Some(floor.speeds),
             runs,
         })
+    }
+
+    fn settings(&self) -> Settings {
+        Settings {
+            name: "table1".into(),
+            networks: self.networks.clone(),
+            batch_sizes: vec![self.batch_size],
+            formats: self.formats.clone(),
+            truncations: vec![match self.truncation {
+                None => Truncate::Usual,
+                Some(Truncation::Local) => Truncate::Local,
+                Some(Truncation::Interactive) => Truncate::Interactive,
+            }],
+            offline: vec![self.offline],
+            trials: 1,
+            repetitions: self.repetitions,
+            warmup: self.warmup,
+            accuracy_samples: self.accuracy_samples,
+            threads: self.threads,
+            stock_megabytes: self.stock.memory_megabytes,
+            stock_disk_megabytes: self.stock.disk_megabytes,
+            spin_micros: self.transport.spin_micros,
+            ..Settings::default()
+        }
     }
 
     fn computation(&self, network: &str, format: NumberFormat) -> Computation {
@@ -234,7 +283,7 @@ fn summary(run: &RunResult) -> String {
 pub fn render(results: &Results) -> String {
     let environment = &results.environment;
     let mut text = String::new();
-    let first = results.runs.first().map(|cell| &cell.run);
+    let first = results.runs.first().and_then(|cell| cell.merged.as_ref());
     let repetitions = first.map_or(0, |run| run.repetitions);
     let batch = first.map_or(1, |run| run.batch_size);
     let offline = first.map_or(OfflineMode::Inline, |run| run.offline_mode);
@@ -258,7 +307,8 @@ pub fn render(results: &Results) -> String {
         text,
         "                       paper (sd)     here (sd)        online   paper plain/secure  here plain/secure   paper    here"
     );
-    for Cell { run, .. } in &results.runs {
+    let measured = || results.runs.iter().filter_map(|cell| Some((cell, cell.merged.as_ref()?)));
+    for (_, run) in measured() {
         let paper = paper::table1(&run.network, run.format);
         let accuracy = Compared::in_run(run);
         let pair = |mean: f64, deviation: f64, digits: usize| {
@@ -292,8 +342,7 @@ pub fn render(results: &Results) -> String {
         }
     };
     let _ = writeln!(text, "\n{runtime}");
-    for cell in &results.runs {
-        let run = &cell.run;
+    for (cell, run) in measured() {
         let agreement = Compared::in_run(run).map_or(String::new(), |a| {
             format!(", {:.2} % of {} predictions agree", a.agreement * 100.0, a.samples)
         });
@@ -301,21 +350,27 @@ pub fn render(results: &Results) -> String {
             OfflineMode::Inline => String::new(),
             OfflineMode::Ahead => format!(" in {:.2} ms", run.offline.mean_ms),
         };
+        let floor = match (cell.times_floor(), cell.floor_ms) {
+            (Some(times), Some(floor)) => {
+                format!(", runtime {times:.1} times the floor of {floor:.3} ms")
+            }
+            _ => String::new(),
+        };
         let _ = writeln!(
             text,
-            "{:<2} {:<6} {:<11}  online {:.1} kB in {} rounds, offline {:.1} kB{ahead}, \
-             runtime {:.1} times the floor of {:.3} ms{agreement}",
+            "{:<2} {:<6} {:<11}  online {:.1} kB in {} rounds, offline {:.1} kB{ahead}{floor}\
+             {agreement}",
             run.network,
             run.format,
             run.truncation,
             run.online_bytes as f64 / 1e3,
             run.online_rounds,
             run.offline_bytes as f64 / 1e3,
-            cell.times_floor(),
-            cell.floor_ms,
         );
     }
-    let Speeds { exchange_micros, gigabytes_per_second, products } = &results.speeds;
+    let Some(Speeds { exchange_micros, gigabytes_per_second, products }) = &results.speeds else {
+        return text;
+    };
     let products = products.iter().map(|product| {
         let ProductSpeed { format, gigamacs_per_second } = product;
         format!(", {format} {gigamacs_per_second:.1} GMAC/s a core")

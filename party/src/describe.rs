@@ -101,7 +101,7 @@ fn messages(plan: &Plan, player: Name) -> Vec<Message> {
         message(&received, Phase::Online, 'k', *step, elements(*len), what)
     }));
     if commands {
-        all.push(message(&received, Phase::Control, '0', 1, Report::BYTES, "report".into()));
+        all.push(message(&received, Phase::Control, '0', 1, Report::bytes(plan), "report".into()));
     }
     all
 }

@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 use crate::config::{OfflineMode, PartyConfig, PlayerTask, Workload};
 use crate::files;
 use crate::net::Link;
-use crate::result::{AccuracyCounter, Latency, RunResult};
+use crate::result::{AccuracyCounter, Latency, LayerTime, RunResult};
 use crate::run::{Report, RunError, at, servers};
 use crate::telemetry::{Telemetry, Watcher};
 use crate::tensors::{Brought, Learnt};
@@ -106,7 +106,7 @@ pub(crate) fn play<R: Ring>(
                     offline: task.offline.unwrap_or_default(),
                 };
                 let (measured, evaluations) = drive(player, series, &brought, &mut learnt)?;
-                let reports = reports(links)?;
+                let reports = reports(plan, links)?;
                 let result = summarise(config, plan, series, &measured, &reports, evaluations);
                 write_result(task.result.as_deref(), &result)?;
                 Some(result)
@@ -272,7 +272,7 @@ fn infer<R: Ring>(
     let accuracy = expected.map(|_| counter.finish());
     let result = RunResult {
         accuracy,
-        ..summarise(config, plan, series, &measured, &reports(links)?, evaluations)
+        ..summarise(config, plan, series, &measured, &reports(plan, links)?, evaluations)
     };
     write_result(workload.result.as_deref(), &result)?;
     Ok(result)
@@ -330,9 +330,10 @@ fn tolerate(outputs: Result<Tensors, role::Error>) -> Result<Option<Tensors>, Ru
 }
 
 /// What the two servers measured.
-fn reports(links: &mut [Link]) -> Result<[Report; 2], RunError> {
+fn reports(plan: &Plan, links: &mut [Link]) -> Result<[Report; 2], RunError> {
+    let length = Report::bytes(plan);
     let [server0, server1] = servers(links).map(|server| {
-        let bytes = server.recv(report_tag(), Report::BYTES).map_err(at("report of a server"))?;
+        let bytes = server.recv(report_tag(), length).map_err(at("report of a server"))?;
         Ok::<_, RunError>(Report::from_bytes(&bytes))
     });
     Ok([server0?, server1?])
@@ -363,14 +364,26 @@ fn summarise(
         batch_size: config.computation.batch(),
         repetitions: series.timed,
         offline_mode: series.offline,
-        combined: Latency::of(&combined),
-        online: Latency::of(online),
+        combined: Latency::with_distribution(&combined),
+        online: Latency::with_distribution(online),
         offline: Latency::of(offline),
         online_bytes: report0.online_bytes.saturating_add(report1.online_bytes) / each,
         offline_bytes: report0.offline_bytes.saturating_add(report1.offline_bytes) / each,
         online_rounds: report0.online_rounds.max(report1.online_rounds) / each,
+        layers: layer_times(plan, report0, each),
         accuracy: None,
     }
+}
+
+/// What a server needed for the layers, on average of so many evaluations.
+fn layer_times(plan: &Plan, report: &Report, evaluations: u64) -> Vec<LayerTime> {
+    let milliseconds = |sum: u64| sum as f64 / 1e6 / evaluations as f64;
+    let layers = plan.evaluation_layers();
+    let times = layers.iter().zip(&report.layers).enumerate().map(|(index, (layer, span))| {
+        let (offline, online) = (milliseconds(span.offline), milliseconds(span.online));
+        LayerTime::new(index, &layer.name, layer.kind, offline, online)
+    });
+    LayerTime::longest(times.collect())
 }
 
 /// Writes the result, if it has a place, so that a reader sees all of it or none.

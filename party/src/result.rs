@@ -39,13 +39,76 @@ pub struct RunResult {
     pub offline_bytes: u64,
     /// Exchanges between the servers in one evaluation.
     pub online_rounds: u64,
+    /// Where server 0 spends its time, in the order of the computation. Of a computation
+    /// with more than [`MAX_LAYERS`] layers those that take longest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<LayerTime>,
     /// How right the secure outputs are, if that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accuracy: Option<Accuracy>,
 }
 
+/// Most layers of a result.
+pub const MAX_LAYERS: usize = 16;
+
+/// Most characters of a layer's name in a result; longer names are cut off.
+const MAX_LAYER_NAME: usize = 16;
+
+/// What server 0 needs for a layer, with the waits for others in it: the mean of all
+/// evaluations of the session, those that were not timed included, milliseconds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LayerTime {
+    /// The layer's place in the computation, counted from 0.
+    pub index: usize,
+    /// What the graph calls it: `conv1` or `act2`.
+    pub name: String,
+    /// What it mainly does: `conv2d`, `matmul`, `polynomial`, `sum_pool` ...
+    pub kind: String,
+    /// Before the input is there.
+    pub offline_ms: f64,
+    /// From then on.
+    pub online_ms: f64,
+}
+
+impl LayerTime {
+    /// A layer with times of four significant digits, and no more of its name than a
+    /// result has room for.
+    #[must_use]
+    pub fn new(index: usize, name: &str, kind: &str, offline_ms: f64, online_ms: f64) -> Self {
+        Self {
+            index,
+            name: name.chars().take(MAX_LAYER_NAME).collect(),
+            kind: kind.into(),
+            offline_ms: four_digits(offline_ms),
+            online_ms: four_digits(online_ms),
+        }
+    }
+
+    /// Those of `layers` that take longest, at most [`MAX_LAYERS`], in their order.
+    #[must_use]
+    pub fn longest(mut layers: Vec<Self>) -> Vec<Self> {
+        let total = |layer: &Self| layer.offline_ms + layer.online_ms;
+        layers.sort_by(|a, b| total(b).total_cmp(&total(a)));
+        layers.truncate(MAX_LAYERS);
+        layers.sort_by_key(|layer| layer.index);
+        layers
+    }
+}
+
+/// Four significant digits: what a measurement of milliseconds is worth, and short.
+fn four_digits(value: f64) -> f64 {
+    format!("{value:.3e}").parse().unwrap_or(value)
+}
+
+/// Most block means of a latency.
+pub const MAX_BLOCKS: usize = 32;
+
+/// The quantiles of a latency: the smallest sample, every 20th, the largest.
+pub const QUANTILES: usize = 21;
+
 /// A latency over repetitions, milliseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Latency {
     /// Mean.
@@ -58,6 +121,16 @@ pub struct Latency {
     pub p95_ms: f64,
     /// 99th percentile.
     pub p99_ms: f64,
+    /// The quantiles 0, 0.05, ... 1, four significant digits each; empty where the
+    /// distribution was not kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub quantiles_ms: Vec<f64>,
+    /// Means of blocks of consecutive repetitions, as equally long as can be and at most
+    /// 32, in the order in which they were measured, four significant digits each; empty
+    /// where they were not kept. Neighbours share the machine's slow moments, so that it
+    /// takes blocks to tell how sure a mean is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub block_means_ms: Vec<f64>,
 }
 
 impl Latency {
@@ -74,19 +147,49 @@ impl Latency {
         let squares: f64 = samples.iter().map(|x| (x - mean).powi(2)).sum();
         let mut sorted = samples.to_vec();
         sorted.sort_by(f64::total_cmp);
-        let percentile = |p: f64| {
-            let place = p * (n - 1.0);
-            let (low, high) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
-            low + (high - low) * place.fract()
-        };
+        let percentile = |p: f64| quantile(&sorted, p);
         Self {
             mean_ms: mean,
             stddev_ms: if samples.len() > 1 { (squares / (n - 1.0)).sqrt() } else { 0.0 },
             p50_ms: percentile(0.5),
             p95_ms: percentile(0.95),
             p99_ms: percentile(0.99),
+            ..Self::default()
         }
     }
+
+    /// The statistics of `samples` in the order in which they were measured,
+    /// milliseconds, with their distribution.
+    #[must_use]
+    pub fn with_distribution(samples: &[f64]) -> Self {
+        let mut sorted = samples.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        let quantiles = if sorted.is_empty() { 0 } else { QUANTILES };
+        let place = |index: usize| index as f64 / (QUANTILES - 1) as f64;
+        let blocks = samples.len().min(MAX_BLOCKS);
+        let block = |index: usize| {
+            let bound = |index: usize| index * samples.len() / blocks;
+            let block = &samples[bound(index)..bound(index + 1)];
+            block.iter().sum::<f64>() / block.len() as f64
+        };
+        Self {
+            quantiles_ms: (0..quantiles)
+                .map(|index| four_digits(quantile(&sorted, place(index))))
+                .collect(),
+            block_means_ms: (0..blocks).map(|index| four_digits(block(index))).collect(),
+            ..Self::of(samples)
+        }
+    }
+}
+
+/// A quantile of values in ascending order, linear between the two nearest.
+///
+/// # Panics
+/// If there are none.
+fn quantile(sorted: &[f64], p: f64) -> f64 {
+    let place = p * (sorted.len() - 1) as f64;
+    let (low, high) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
+    low + (high - low) * place.fract()
 }
 
 /// Secure outputs against labels, and against the same network in the clear where that is known.
@@ -204,6 +307,38 @@ mod tests {
         assert!((latency.p95_ms - 4.8).abs() < 1e-12 && (latency.p99_ms - 4.96).abs() < 1e-12);
         assert_eq!(Latency::of(&[]), Latency::default());
         assert_eq!(Latency::of(&[7.0]).stddev_ms, 0.0);
+    }
+
+    #[test]
+    fn a_distribution_has_quantiles_and_blocks_in_their_order() {
+        let samples: Vec<f64> = (0..=100).rev().map(|x| f64::from(x) / 3.0).collect();
+        let latency = Latency::with_distribution(&samples);
+        assert_eq!(latency.quantiles_ms.len(), QUANTILES);
+        assert_eq!(latency.quantiles_ms[..3], [0.0, 1.667, 3.333], "0, 5/3, 10/3");
+        assert_eq!(latency.quantiles_ms[20], 33.33);
+        assert_eq!(latency.block_means_ms.len(), MAX_BLOCKS);
+        assert_eq!(latency.block_means_ms[0], four_digits((100 + 99 + 98) as f64 / 9.0));
+        assert!(latency.block_means_ms.windows(2).all(|pair| pair[0] > pair[1]));
+        assert_eq!(
+            Latency { quantiles_ms: vec![], block_means_ms: vec![], ..latency },
+            Latency::of(&samples)
+        );
+        // Never more blocks than samples, and nothing of nothing.
+        assert_eq!(Latency::with_distribution(&[1.0, 2.0]).block_means_ms, [1.0, 2.0]);
+        assert_eq!(Latency::with_distribution(&[]), Latency::default());
+        assert_eq!((four_digits(0.000_123_456), four_digits(98_765.4)), (0.000_123_5, 98_770.0));
+    }
+
+    #[test]
+    fn the_longest_layers_stay_in_their_order() {
+        let layer = |index: usize| {
+            LayerTime::new(index, &"é".repeat(index), "matmul", (index % 5) as f64, 1.0 / 3.0)
+        };
+        let layers = LayerTime::longest((0..40).map(layer).collect());
+        assert_eq!(layers.len(), MAX_LAYERS);
+        assert!(layers.iter().all(|layer| layer.index % 5 >= 3 && layer.online_ms == 0.3333));
+        assert!(layers.windows(2).all(|pair| pair[0].index < pair[1].index));
+        assert_eq!(layers[15].name.chars().count(), 16);
     }
 
     #[test]

@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use spdz::channel::{Channel, ChannelError, ChannelFault, Name, Phase, Role};
 use spdz::plan::{NumberFormat, Plan};
 use spdz::prg::{NoRandomness, Seed};
 use spdz::ring::{self, Int64, Int100, Ring, Side, ThreadsError};
-use spdz::role::{self, Producer, Server, ServerLinks, report_tag};
+use spdz::role::{self, Observer, Outcome, Producer, Server, ServerLinks, report_tag};
 
 use crate::background::Background;
 use crate::config::{ConfigError, PartyConfig};
@@ -16,7 +17,7 @@ use crate::net::{self, ConnectError, Link};
 use crate::player::{self, Part};
 use crate::result::RunResult;
 use crate::stock::{Bounded, Disk};
-use crate::telemetry::{Readiness, Telemetry};
+use crate::telemetry::{Readiness, Telemetry, Watcher};
 use crate::tensors::{TensorError, TooMuch};
 use crate::termination::{Failure, Reason};
 use crate::workload::DataError;
@@ -306,6 +307,7 @@ fn serve<R: Ring>(
             .filter_map(|link| player(link).map(|name| (name, link)))
             .collect(),
     };
+    let mut clock = LayerClock::new(plan);
     let set_up = Server::<R, _>::set_up(
         plan.clone(),
         config.session.0,
@@ -316,7 +318,9 @@ fn serve<R: Ring>(
     );
     let departing = departing.into_iter().map(|(_, link)| link).collect();
     let mut server = match set_up {
-        Ok(server) => server.observed_by(telemetry.observer()),
+        Ok(server) => {
+            server.observed_by(Timed { clock: &mut clock, watcher: telemetry.observer() })
+        }
         Err(error) => {
             // The caller tells the others.
             let error = RunError::from(error);
@@ -331,7 +335,7 @@ fn serve<R: Ring>(
     let mut stock = Bounded::new(settings, disk, plan.clone(), available);
     let evaluations = server.serve(&mut stock)?;
     tracing::info!(evaluations, "made all evaluations");
-    let report = Report::of(other, producer, players);
+    let report = Report::of(other, producer, players, clock.layers);
     let Some(driver) = players.iter_mut().find(|link| player(link) == Some(plan.driver())) else {
         unreachable!("the player that commands takes part");
     };
@@ -339,7 +343,7 @@ fn serve<R: Ring>(
 }
 
 /// What a server measured over a session; sums over all evaluations.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Report {
     /// In gRPC messages sent by this server, or to it by a player or the producer, bytes.
     pub(crate) online_bytes: u64,
@@ -347,12 +351,24 @@ pub(crate) struct Report {
     pub(crate) offline_bytes: u64,
     /// Online messages from the other server.
     pub(crate) online_rounds: u64,
+    /// Time spent on each of the plan's layers.
+    pub(crate) layers: Vec<LayerSpan>,
+}
+
+/// Time that a server spent on a layer, nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LayerSpan {
+    pub(crate) offline: u64,
+    pub(crate) online: u64,
 }
 
 impl Report {
-    pub(crate) const BYTES: usize = 24;
+    /// The length of a server's message, bytes.
+    pub(crate) fn bytes(plan: &Plan) -> usize {
+        8 * (3 + 2 * plan.evaluation_layers().len())
+    }
 
-    fn of(other: &Link, producer: &Link, players: &[Link]) -> Self {
+    fn of(other: &Link, producer: &Link, players: &[Link], layers: Vec<LayerSpan>) -> Self {
         let (other, producer) = (other.traffic(), producer.traffic());
         let bytes = |phase: Phase| {
             let phase = phase as usize;
@@ -366,17 +382,104 @@ impl Report {
             online_bytes: bytes(Phase::Online),
             offline_bytes: bytes(Phase::Offline),
             online_rounds: other.received_messages[Phase::Online as usize],
+            layers,
         }
     }
 
-    fn to_bytes(self) -> Bytes {
+    fn to_bytes(&self) -> Bytes {
         let fields = [self.online_bytes, self.offline_bytes, self.online_rounds];
-        fields.iter().flat_map(|field| field.to_le_bytes()).collect()
+        let layers = self.layers.iter().flat_map(|layer| [layer.offline, layer.online]);
+        fields.into_iter().chain(layers).flat_map(u64::to_le_bytes).collect()
     }
 
     pub(crate) fn from_bytes(bytes: &[u8]) -> Self {
         let mut fields = bytes.as_chunks::<8>().0.iter().map(|field| u64::from_le_bytes(*field));
         let mut next = || fields.next().unwrap_or_default();
-        Self { online_bytes: next(), offline_bytes: next(), online_rounds: next() }
+        let [online_bytes, offline_bytes, online_rounds] = [next(), next(), next()];
+        let mut layers = Vec::new();
+        while let Some(offline) = fields.next() {
+            layers.push(LayerSpan { offline, online: fields.next().unwrap_or_default() });
+        }
+        Self { online_bytes, offline_bytes, online_rounds, layers }
+    }
+}
+
+/// Adds up how long a server spends on each layer.
+struct LayerClock {
+    /// For each step of the plan its layer, with those of the set-up at the first.
+    layer_of: Vec<usize>,
+    layers: Vec<LayerSpan>,
+    phase: Phase,
+    last: Instant,
+}
+
+impl LayerClock {
+    fn new(plan: &Plan) -> Self {
+        let mut layer_of = vec![0; plan.steps().len()];
+        let layers = plan.evaluation_layers();
+        for (layer, steps) in layers.iter().enumerate() {
+            steps.steps.iter().for_each(|step| layer_of[*step] = layer);
+        }
+        let spans = vec![LayerSpan::default(); layers.len()];
+        Self { layer_of, layers: spans, phase: Phase::Setup, last: Instant::now() }
+    }
+}
+
+impl Observer for LayerClock {
+    fn begin(&mut self, phase: Phase, _: u64) {
+        self.phase = phase;
+        self.last = Instant::now();
+    }
+
+    fn step(&mut self, step: usize) {
+        let now = Instant::now();
+        let took = u64::try_from((now - self.last).as_nanos()).unwrap_or(u64::MAX);
+        self.last = now;
+        let span = &mut self.layers[self.layer_of[step]];
+        let sum = if self.phase == Phase::Offline { &mut span.offline } else { &mut span.online };
+        *sum = sum.saturating_add(took);
+    }
+
+    fn end(&mut self, _: Outcome) {}
+}
+
+/// Tells two observers.
+struct Timed<'clock> {
+    clock: &'clock mut LayerClock,
+    watcher: Watcher,
+}
+
+impl Observer for Timed<'_> {
+    fn begin(&mut self, phase: Phase, inference: u64) {
+        self.watcher.begin(phase, inference);
+        self.clock.begin(phase, inference);
+    }
+
+    fn step(&mut self, step: usize) {
+        self.clock.step(step);
+        self.watcher.step(step);
+    }
+
+    fn end(&mut self, outcome: Outcome) {
+        self.watcher.end(outcome);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_arrives_as_it_was_sent() {
+        let span = |offline| LayerSpan { offline, online: u64::MAX };
+        let report = Report {
+            online_bytes: 1,
+            offline_bytes: 2,
+            online_rounds: 3,
+            layers: vec![span(4), span(5)],
+        };
+        let bytes = report.to_bytes();
+        assert_eq!(bytes.len(), 8 * 7);
+        assert_eq!(Report::from_bytes(&bytes), report);
     }
 }

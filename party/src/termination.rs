@@ -220,7 +220,7 @@ fn unix_ms() -> u64 {
 mod tests {
     use super::*;
     use crate::config::OfflineMode;
-    use crate::result::Latency;
+    use crate::result::{Accuracy, Latency, LayerTime, MAX_LAYERS};
     use spdz::plan::{NumberFormat, Truncation};
 
     fn failed(message: &str) -> Termination {
@@ -243,8 +243,58 @@ mod tests {
             online_bytes: 4,
             offline_bytes: 5,
             online_rounds: 6,
+            layers: Vec::new(),
             accuracy: None,
         }
+    }
+
+    /// As long as a result gets: all layers and blocks, and no number shorter than another.
+    fn longest_result() -> RunResult {
+        let samples: Vec<f64> = (0..1000).map(|i| (f64::from(i) * 1.7 + 0.3).sin().abs()).collect();
+        let latency = |scale: f64| {
+            let scaled: Vec<f64> = samples.iter().map(|x| x * scale + scale / 3.0).collect();
+            Latency::with_distribution(&scaled)
+        };
+        let third = 1.0 / 3.0;
+        let layer = |index| {
+            LayerTime::new(
+                index,
+                "a_layer_of_a_long_name",
+                "reduce_sum",
+                third / 100.0,
+                third / 1e4,
+            )
+        };
+        RunResult {
+            repetitions: 100_000,
+            batch_size: 1024,
+            truncation: Truncation::Interactive,
+            format: NumberFormat::Int100,
+            combined: latency(123_456.7),
+            online: latency(0.000_123_456),
+            offline: Latency { quantiles_ms: vec![], block_means_ms: vec![], ..latency(third) },
+            online_bytes: u64::MAX,
+            offline_bytes: u64::MAX,
+            online_rounds: 1_000_000,
+            layers: (0..MAX_LAYERS).map(|index| layer(index + 100_000)).collect(),
+            accuracy: Some(Accuracy {
+                samples: 10_000,
+                plaintext: Some(third),
+                secure: third,
+                agreement: Some(third),
+                mean_kl_divergence: Some(third * 1e-7),
+            }),
+            ..result("a name of a graph that is not short")
+        }
+    }
+
+    #[test]
+    fn the_longest_result_fits_whole() {
+        let success = Termination::success(Role::CLIENT, Some(longest_result()));
+        let json = success.to_json().unwrap();
+        // Some room is left for what else a result may have to say.
+        assert!(json.len() <= MAX_TERMINATION_BYTES - 256, "{}", json.len());
+        assert_eq!(Termination::parse(&json).unwrap(), success);
     }
 
     #[test]

@@ -673,6 +673,7 @@ impl Cluster {
             online_bytes: self.made,
             offline_bytes: 5,
             online_rounds: 6,
+            layers: Vec::new(),
             accuracy: None,
         }
     }

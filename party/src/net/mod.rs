@@ -46,7 +46,7 @@ use wire::frame::Content;
 use wire::{Abort, Chunk, Frame, Hello};
 
 /// The version of the wire format and the protocol.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// Largest frame: a chunk of any size that a peer may be configured to send, and
 /// room for its other fields; bytes.
@@ -813,7 +813,7 @@ mod tests {
         };
         assert!(ours.check(Role::CLIENT, &hello()).is_ok());
         let cases = [
-            (Hello { protocol_version: 1, ..hello() }, "another protocol version: 1, here 2"),
+            (Hello { protocol_version: 1, ..hello() }, "another protocol version: 1, here 3"),
             (Hello { role: "producer".into(), ..hello() }, "another role than its certificate"),
             (Hello { session: Bytes::from_static(&[8; 16]), ..hello() }, "another session: 0808"),
             (

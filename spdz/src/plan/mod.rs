@@ -9,6 +9,7 @@
 //! interaction but the arrival of inputs, and what they make lasts. The others
 //! happen in every evaluation.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::channel::{Name, Role};
 use crate::fixed::{Precision, RangeError};
 use crate::geometry::{Linear, MatMul, Pooling, View};
-use crate::graph::{Graph, GraphError, Lifetime, NodeId};
+use crate::graph::{Graph, GraphError, Lifetime, NodeId, Op};
 use crate::ring::{Int64, Int100, Ring};
 
 mod compile;
@@ -417,6 +418,31 @@ pub struct Step {
     pub operation: Operation,
 }
 
+/// A layer of a plan: the steps of an evaluation that belong to the graph's nodes of one
+/// label.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlanLayer {
+    /// Their label.
+    pub name: String,
+    /// The graph's operation among them that costs most, as a rule.
+    pub kind: &'static str,
+    /// The numbers of the steps, in their order.
+    pub steps: Vec<usize>,
+}
+
+/// How little an operation of a graph says about what its layer costs.
+fn weight(operation: &Op) -> u8 {
+    match operation {
+        Op::Conv2d { .. } | Op::MatMul { .. } => 0,
+        Op::Polynomial { .. } => 1,
+        Op::Mul { .. } | Op::Square { .. } => 2,
+        Op::SumPool { .. } | Op::ReduceSum { .. } => 3,
+        Op::Share { .. } => 5,
+        Op::Input { .. } | Op::Constant { .. } | Op::Reveal { .. } | Op::Output { .. } => 6,
+        _ => 4,
+    }
+}
+
 /// A tensor that a player shares.
 #[derive(Clone, Debug, PartialEq)]
 pub struct InputSpec {
@@ -622,6 +648,26 @@ impl Plan {
     /// The steps of an evaluation with their numbers.
     pub(crate) fn evaluation(&self) -> impl Iterator<Item = (usize, &Step)> {
         self.steps.iter().enumerate().skip(self.setup)
+    }
+
+    /// The layers of an evaluation, in the order of their first steps. Every step of an
+    /// evaluation belongs to one.
+    #[must_use]
+    pub fn evaluation_layers(&self) -> Vec<PlanLayer> {
+        let mut layers: Vec<PlanLayer> = Vec::new();
+        let mut places = HashMap::new();
+        for (index, step) in self.evaluation() {
+            let place = *places.entry(step.layer.as_str()).or_insert_with(|| {
+                let nodes = self.graph.nodes().iter().filter(|node| node.label == step.layer);
+                let main =
+                    nodes.map(|node| &node.operation).min_by_key(|operation| weight(operation));
+                let kind = main.map_or(step.operation.name(), Op::name);
+                layers.push(PlanLayer { name: step.layer.clone(), kind, steps: Vec::new() });
+                layers.len() - 1
+            });
+            layers[place].steps.push(index);
+        }
+        layers
     }
 
     /// The tensors that players share, in the order of the graph.
