@@ -15,7 +15,7 @@ use spdz::channel::Name;
 use spdz::plan::{NumberFormat, Truncation};
 
 use crate::launch::local;
-use crate::{data, floor, reference, run, table1};
+use crate::{data, floor, inspect, reference, run, table1};
 
 /// Data, trained models and measurements of the secure-inference toolkit.
 #[derive(Debug, Parser)]
@@ -66,6 +66,12 @@ pub enum Command {
     /// Writes NAME.safetensors for each network, with logits of F32, [10000, 10]: the
     /// accuracy.reference of a client's configuration. table1 makes its own.
     Reference(ReferenceArguments),
+    /// Compare what each layer of a network puts out with the same in the clear
+    ///
+    /// Whether values stay in the number format's range, and how far from the clear they
+    /// get, layer by layer. Not private.
+    #[command(after_long_help = inspect::HELP)]
+    Inspect(InspectArguments),
     /// One end of the connection that floor measures
     #[command(name = floor::transport::COMMAND, hide = true)]
     Link(LinkArguments),
@@ -318,6 +324,56 @@ impl ReferenceArguments {
     }
 }
 
+/// Arguments of `bench inspect`.
+#[derive(Debug, Args)]
+pub struct InspectArguments {
+    /// Networks to inspect
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "A,B,C")]
+    #[arg(value_parser = ["A", "B", "C"])]
+    networks: Vec<String>,
+    /// Number formats
+    #[arg(long, value_name = "FORMATS", value_delimiter = ',', default_value = "Int64,Int100")]
+    #[arg(ignore_case = true)]
+    formats: Vec<Format>,
+    /// How products are brought back to the format's precision; without it Local
+    /// for Int64 and Interactive for Int100
+    #[arg(long, value_name = "HOW", ignore_case = true)]
+    truncation: Option<Truncate>,
+    /// Images of one inference
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    batch_size: u16,
+    /// Images to inspect, from the first of the test set
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    samples: u16,
+    /// Folder with the test set
+    #[arg(long, value_name = "DIR", default_value = data::DEFAULT_FOLDER)]
+    data: PathBuf,
+    /// Folder with the trained weights
+    #[arg(long, value_name = "DIR", default_value = "bench/models")]
+    models: PathBuf,
+    /// The party program; without it the one beside this program
+    #[arg(long, value_name = "FILE")]
+    party: Option<PathBuf>,
+}
+
+impl InspectArguments {
+    fn run(self) -> anyhow::Result<()> {
+        let inspect = inspect::Inspect {
+            networks: self.networks,
+            formats: self.formats.into_iter().map(NumberFormat::from).collect(),
+            truncation: self.truncation.map(Truncation::from),
+            batch_size: self.batch_size.into(),
+            samples: self.samples.into(),
+            data: self.data,
+            models: self.models,
+            party: self.party.map_or_else(local::party_program, Ok)?,
+        };
+        let report = inspect.run(interruptible()?.as_ref())?;
+        write!(io::stdout().lock(), "{report}")?;
+        Ok(())
+    }
+}
+
 /// Arguments of the hidden command that is one end of a connection.
 #[derive(Debug, Args)]
 pub struct LinkArguments {
@@ -492,6 +548,7 @@ impl Cli {
             Command::Floor(arguments) => arguments.run(),
             Command::Run(arguments) => arguments.run(),
             Command::Reference(arguments) => arguments.run(),
+            Command::Inspect(arguments) => arguments.run(),
             Command::Link(arguments) => floor::transport::run(&arguments.config, &arguments.result),
             #[cfg(feature = "train")]
             Command::Train(arguments) => crate::train::command::run(&arguments),

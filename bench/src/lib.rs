@@ -5,6 +5,7 @@ pub mod cli;
 pub mod data;
 pub mod environment;
 pub mod floor;
+pub mod inspect;
 pub mod launch;
 pub mod paper;
 pub mod patches;

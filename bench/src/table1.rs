@@ -214,6 +214,7 @@ impl Table1 {
                         })
                     })
                     .transpose()?,
+                inspect: None,
                 result: Some(result.clone()),
             }),
             stock: self.stock.clone(),

@@ -12,15 +12,17 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use bench::floor::transport;
+use bench::inspect::Inspect;
 use bench::launch::local::{self, Failure, Job, LaunchError};
 use bench::run::{Report, Run};
 use bench::table1::Table1;
 use bytes::Bytes;
 use party::config::{
-    AccuracyWorkload, Computation, Conditions, Deadlines, OfflineMode, PartyConfig, PlayerTask,
-    Stock, Telemetry, Transport, Workload,
+    AccuracyWorkload, Computation, Conditions, Deadlines, InspectWorkload, OfflineMode,
+    PartyConfig, PlayerTask, Stock, Telemetry, Transport, Workload,
 };
 use party::net;
+use party::result::LayerRange;
 use party::stop::Stop;
 use party::termination::{Reason, Termination};
 use safetensors::tensor::TensorView;
@@ -65,6 +67,7 @@ impl Scenario {
                 repetitions: 1_000_000,
                 offline: OfflineMode::Inline,
                 accuracy: None,
+                inspect: None,
                 result: Some(folder.path().join("result.json")),
             }),
             stock: Stock::default(),
@@ -147,7 +150,7 @@ fn five_processes_classify_real_images() {
             ..table1(network, batch_size, 3)
         };
         let results = table.run(&AtomicBool::new(false)).unwrap();
-        let run = &results.runs[0].run;
+        let run = results.runs[0].merged.as_ref().unwrap();
         let accuracy = run.accuracy.unwrap();
         assert_eq!((run.batch_size, run.repetitions, run.online_rounds), (batch_size, 3, rounds));
         assert_eq!((run.format, run.truncation), (format, plan.truncation()));
@@ -163,7 +166,7 @@ fn five_processes_classify_real_images() {
         assert!(run.online_bytes > 0 && run.offline_bytes > 0);
         let table = bench::table1::render(&results);
         assert!(table.contains(&format!("randomness made {offline}")), "{table}");
-        let times = results.runs[0].times_floor();
+        let times = results.runs[0].times_floor().unwrap();
         assert!(times.is_finite() && times > 0.0, "{times}");
         assert!(table.contains(&format!("runtime {times:.1} times the floor of")), "{table}");
     }
@@ -205,6 +208,81 @@ fn the_floor_command_prints_what_each_network_needs_at_least() {
 }
 
 #[test]
+fn an_inspected_run_says_what_layers_put_out_and_that_it_is_not_private() {
+    for (network, format, layers) in [
+        ("A", NumberFormat::Int64, &["bn1", "act1", "bn2", "act2", "logits"][..]),
+        (
+            "B",
+            NumberFormat::Int100,
+            &["bn1", "act1", "pool1", "bn2", "act2", "pool2", "bn3", "act3", "logits"],
+        ),
+    ] {
+        let inspect = Inspect {
+            networks: vec![network.into()],
+            formats: vec![format],
+            truncation: None,
+            batch_size: 4,
+            samples: 10,
+            data: own_folder("data"),
+            models: own_folder("models"),
+            party: party_program(),
+        };
+        let report = inspect.run(&AtomicBool::new(false)).unwrap();
+        let inspection = report.results().next().unwrap().inspection.clone().unwrap();
+        assert!(inspection.not_private && inspection.samples == 10);
+        assert_eq!((inspection.out_of_range, inspection.limit), (0, 1024.0));
+        let names: Vec<&str> = inspection.layers.iter().map(|layer| layer.name.as_str()).collect();
+        assert_eq!(names, layers);
+        for layer in &inspection.layers {
+            let LayerRange { name, min, max, largest_error, near_limit, values } = layer;
+            assert!(*min < 0.0 || name.starts_with("act") || name.starts_with("pool"), "{layer:?}");
+            assert!(*max > 0.0 && *max < 100.0 && *near_limit == 0, "{layer:?}");
+            // Never exact, and close to it.
+            assert!(*largest_error > 0.0 && *largest_error < 0.02, "{layer:?}");
+            assert_eq!(values % 10, 0, "{layer:?}");
+        }
+        let text = report.to_string();
+        assert!(text.contains("NOT PRIVATE") && text.contains("logits"), "{text}");
+    }
+}
+
+#[test]
+fn the_layers_of_an_inspected_run_are_metrics_and_everybody_is_warned() {
+    let mut scenario = Scenario::new();
+    let weights = own_folder("models/a.safetensors");
+    for config in &mut scenario.configs {
+        config.computation.inspect = true;
+        if let Some(workload) = &mut config.workload {
+            workload.repetitions = 0;
+            workload.inspect = Some(InspectWorkload { samples: 10_000, weights: weights.clone() });
+        }
+    }
+    let addresses = watch(&mut scenario);
+    let mut running = scenario.start();
+    let largest = "secure_inference_layer_value{bound=\"max\",layer=\"logits\"}";
+    wait_for("an inspected inference", || {
+        let (series, _) = scrape(addresses[&Role::CLIENT])?;
+        let error = series.get("secure_inference_layer_largest_error{layer=\"act1\"}")?;
+        (series[largest] > 0.0 && *error > 0.0).then_some(())
+    });
+    for config in &scenario.configs {
+        let log = scenario.folder.path().join(format!("{}.log", config.role));
+        let log = std::fs::read_to_string(log).unwrap();
+        assert!(log.contains("NOT PRIVATE"), "{}: {log}", config.role);
+    }
+    drop(running);
+    // One party that does not know of it is enough to stop it.
+    let mut scenario = Scenario::new();
+    scenario.config(Role::Server1).computation.inspect = true;
+    running = scenario.start();
+    let failures = failures(&mut running);
+    assert!(
+        failures.values().any(|failure| failure.message.contains("has another plan")),
+        "{failures:?}"
+    );
+}
+
+#[test]
 fn an_interrupted_measurement_of_the_connection_leaves_no_process_behind() {
     let folder = tempfile::tempdir().unwrap();
     let (program, interrupted) = (env!("CARGO_BIN_EXE_bench"), AtomicBool::new(true));
@@ -241,16 +319,16 @@ fn a_network_that_is_imitated_is_as_slow_as_arithmetic_says() {
     let network = Conditions::WAN;
     let transport = Transport { network: Some(network), ..transport };
     let table = Table1 { transport, ..table1("A", 1, 3) };
-    let cell = table.run(&uninterrupted).unwrap().runs.remove(0);
-    let online = cell.run.online.p50_ms;
-    let rounds = (cell.run.online_rounds + 2) as f64 * network.rtt_ms / 2.0;
+    let run = table.run(&uninterrupted).unwrap().runs.remove(0).merged.unwrap();
+    let online = run.online.p50_ms;
+    let rounds = (run.online_rounds + 2) as f64 * network.rtt_ms / 2.0;
     assert!((rounds..1.3 * rounds).contains(&online), "{online} ms, expected {rounds} ms");
 }
 
 #[test]
 fn online_bytes_are_what_the_plan_says() {
     let table = table1("C", 1, 5);
-    let run = table.run(&AtomicBool::new(false)).unwrap().runs.remove(0).run;
+    let run = table.run(&AtomicBool::new(false)).unwrap().runs.remove(0).merged.unwrap();
     // Two openings of each activation's input and one of each next layer's, both
     // ways; the masked input to both servers; the shares of ten logits from both.
     let elements = 2 * (2 * 15_220 + 4_180) + 2 * 784 + 2 * 10;
@@ -906,9 +984,9 @@ fn randomness_that_does_not_fit_into_memory_waits_on_disk() {
     assert!(error.contains("more than the 1 MB of `stock.memoryMegabytes`"), "{error}");
     let error = format!("{:#}", on(2).unwrap_err());
     assert!(error.contains("and the 2 MB of `stock.diskMegabytes`"), "{error}");
-    let run = on(64).unwrap().runs.remove(0);
-    assert_eq!((run.run.repetitions, run.run.offline_mode), (5, OfflineMode::Ahead));
-    assert!(run.run.accuracy.unwrap().agreement >= Some(0.97), "{:?}", run.run.accuracy);
+    let run = on(64).unwrap().runs.remove(0).merged.unwrap();
+    assert_eq!((run.repetitions, run.offline_mode), (5, OfflineMode::Ahead));
+    assert!(run.accuracy.unwrap().agreement >= Some(0.97), "{:?}", run.accuracy);
 }
 
 /// `square(x w + y)`, of alice's `x` and bob's `w` and `y`, for carol; with `told`, alice

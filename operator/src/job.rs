@@ -9,8 +9,8 @@ use k8s_openapi::api::core::v1::Volume;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt};
 use party::config::{
-    AccuracyWorkload, Computation, Deadlines, Identity, OfflineMode, PartyConfig, PlayerTask,
-    Session, Telemetry, Transport, Workload,
+    AccuracyWorkload, Computation, Deadlines, Identity, InspectWorkload, OfflineMode, PartyConfig,
+    PlayerTask, Session, Telemetry, Transport, Workload,
 };
 use spdz::channel::Role;
 use spdz::graph::Graph;
@@ -278,6 +278,10 @@ impl Job {
                 // What weights of one's own say in the clear is known to nobody here.
                 reference: self.spec.model.builtin.is_some().then(|| reference_path(network)),
             }),
+            inspect: workload.inspect.map(|samples| InspectWorkload {
+                samples: samples as usize,
+                weights: model_path(network),
+            }),
             result: None,
         })
     }
@@ -377,6 +381,7 @@ fn computation(spec: &SecureInferenceSpec) -> Result<Computation, Invalid> {
         _ => return invalid("spec.model needs exactly one of builtin, volume and graph"),
     };
     computation.truncation = spec.truncation;
+    computation.inspect = spec.workload.inspect.is_some();
     Ok(computation)
 }
 
@@ -440,6 +445,7 @@ fn check_numbers(spec: &SecureInferenceSpec) -> Result<(), Invalid> {
         ("workload.warmup", Some(workload.warmup), 0..=100_000),
         ("workload.repetitions", Some(workload.repetitions), 1..=100_000),
         ("workload.accuracySamples", workload.accuracy_samples, 0..=TEST_IMAGES),
+        ("workload.inspect", workload.inspect, 1..=TEST_IMAGES),
         ("parties.threads", spec.parties.threads, 1..=256),
         ("startDeadlineSeconds", Some(spec.start_deadline_seconds), 1..=86_400),
         ("activeDeadlineSeconds", Some(spec.active_deadline_seconds), 1..=604_800),
@@ -452,6 +458,12 @@ fn check_numbers(spec: &SecureInferenceSpec) -> Result<(), Invalid> {
             let (least, most) = (range.start(), range.end());
             return invalid(format!("spec.{setting} is {found}, expected {least} to {most}"));
         }
+    }
+    if workload.inspect.is_some() && spec.model.builtin.is_none() {
+        return invalid(
+            "spec.workload.inspect reveals the weights; it is for benchmarks with the shipped \
+             ones, spec.model.builtin",
+        );
     }
     if let Some(network) = &workload.network {
         network.check().map_err(|problem| Invalid(format!("spec.workload.network.{problem}")))?;
@@ -565,7 +577,7 @@ pub(crate) mod tests {
     fn numbers_are_in_their_ranges() {
         type Set = fn(&mut SecureInferenceSpec, u32);
         let ttl = |succeeded, failed| Some(TtlAfterFinished { succeeded, failed });
-        let rows: [(&str, Set, u32, u32); 8] = [
+        let rows: [(&str, Set, u32, u32); 9] = [
             ("workload.batchSize", |spec, n| spec.workload.batch_size = n, 1, 1024),
             ("workload.warmup", |spec, n| spec.workload.warmup = n, 0, 100_000),
             ("workload.repetitions", |spec, n| spec.workload.repetitions = n, 1, 100_000),
@@ -575,6 +587,7 @@ pub(crate) mod tests {
                 0,
                 10_000,
             ),
+            ("workload.inspect", |spec, n| spec.workload.inspect = Some(n), 1, 10_000),
             ("parties.threads", |spec, n| spec.parties.threads = Some(n), 1, 256),
             ("startDeadlineSeconds", |spec, n| spec.start_deadline_seconds = n, 1, 86_400),
             ("activeDeadlineSeconds", |spec, n| spec.active_deadline_seconds = n, 1, 604_800),

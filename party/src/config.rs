@@ -119,6 +119,10 @@ pub struct Computation {
     /// the format.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub truncation: Option<Truncation>,
+    /// Not private: the client of a network learns what every layer puts out, and so the
+    /// weights. For benchmarks, with `workload.inspect`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub inspect: bool,
 }
 
 impl Computation {
@@ -135,13 +139,21 @@ impl Computation {
             graph: None,
             format,
             truncation: None,
+            inspect: false,
         }
     }
 
     /// A graph, with the usual truncation.
     #[must_use]
     pub fn of_graph(graph: Graph, format: NumberFormat) -> Self {
-        Self { network: None, batch_size: None, graph: Some(graph), format, truncation: None }
+        Self {
+            network: None,
+            batch_size: None,
+            graph: Some(graph),
+            format,
+            truncation: None,
+            inspect: false,
+        }
     }
 
     /// The truncation that a format has unless another is asked for, as in the paper:
@@ -172,8 +184,14 @@ impl Computation {
             (Some(name), None) => {
                 let network = Network::builtin(name)
                     .ok_or_else(|| ConfigError::Network { found: name.clone() })?;
-                compile(&network.graph(self.batch())?)
+                match self.inspect {
+                    true => compile(&network.inspected_graph(self.batch())?),
+                    false => compile(&network.graph(self.batch())?),
+                }
             }
+            (None, Some(_)) if self.inspect => Err(ConfigError::Computation(
+                "has `inspect` beside `graph`; it is for benchmarks of networks A, B and C, leave it out",
+            )),
             (None, Some(_)) if self.batch_size.is_some() => Err(ConfigError::Computation(
                 "has `batchSize` beside `graph`; the graph's shapes say it, leave it out",
             )),
@@ -432,6 +450,10 @@ pub struct Workload {
     /// What to score afterwards.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accuracy: Option<AccuracyWorkload>,
+    /// Not private: what every layer puts out is compared with the same computation in the
+    /// clear. With `computation.inspect` at all parties, and not without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inspect: Option<InspectWorkload>,
     /// Where to write the result, JSON.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<PathBuf>,
@@ -451,6 +473,19 @@ pub struct AccuracyWorkload {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<PathBuf>,
 }
+
+/// What the layers are inspected with.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct InspectWorkload {
+    /// How many images, from the first, 1 to 10000.
+    pub samples: usize,
+    /// The model owner's weights: in a benchmark the client knows them too.
+    pub weights: PathBuf,
+}
+
+/// Most images that are inspected.
+pub const MAX_INSPECTED: usize = 10_000;
 
 /// How to watch a party.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -606,6 +641,19 @@ impl PartyConfig {
         section(self.threads.is_some(), self.threads.is_some() && multiplies, "threads")?;
         let infers = self.computation.network.is_some() && role == Role::CLIENT;
         section(self.workload.is_some(), infers, "workload")?;
+        if let Some(workload) = &self.workload {
+            let compares = workload.inspect.is_some();
+            section(compares, self.computation.inspect, "workload.inspect")?;
+        }
+        if let Some(inspect) = self.workload.as_ref().and_then(|workload| workload.inspect.as_ref())
+            && !(1..=MAX_INSPECTED).contains(&inspect.samples)
+        {
+            return Err(ConfigError::Number {
+                setting: "workload.inspect.samples",
+                found: inspect.samples.to_string(),
+                expected: "1 to 10000",
+            });
+        }
         match role {
             Role::Player(name) if !infers => self.check_player(name, &plan)?,
             _ => section(self.player.is_some(), false, "player")?,

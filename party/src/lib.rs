@@ -11,6 +11,7 @@ mod describe;
 pub mod files;
 pub mod identity;
 pub mod idx;
+pub mod inspection;
 pub mod net;
 mod player;
 pub mod result;

@@ -13,6 +13,7 @@ use spdz::role::{self, Observer, Outcome, Producer, Server, ServerLinks, report_
 
 use crate::background::Background;
 use crate::config::{ConfigError, PartyConfig};
+use crate::inspection::NOT_PRIVATE;
 use crate::net::{self, ConnectError, Link};
 use crate::player::{self, Part};
 use crate::result::RunResult;
@@ -200,6 +201,9 @@ fn meet_and_play(
         None => None,
     };
     tracing::info!(role = %config.role, session = %config.session.0, plan = %plan.digest(), "starting");
+    if config.computation.inspect {
+        tracing::warn!("{NOT_PRIVATE}");
+    }
     // Players multiply nothing that is large.
     if part.is_none() {
         ring::set_threads(config.threads())?;

@@ -4,13 +4,14 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use spdz::channel::Phase;
+use spdz::channel::{Phase, Role};
 use spdz::plan::Plan;
 use spdz::role::{Observer, Outcome};
 
 use crate::background::Background;
 use crate::config::PartyConfig;
 use crate::net::Link;
+use crate::result::Inspection;
 use crate::run::RunError;
 
 mod http;
@@ -38,7 +39,10 @@ impl Telemetry {
     ) -> Result<Self, RunError> {
         let mut telemetry = Self::default();
         if let Some(address) = config.telemetry.as_ref().and_then(|settings| settings.listen) {
-            let metrics = Metrics::new(config.role, plan, telemetry.available.clone())?;
+            let mut metrics = Metrics::new(config.role, plan, telemetry.available.clone())?;
+            if config.computation.inspect && config.role == Role::CLIENT {
+                metrics = metrics.with_layers(plan)?;
+            }
             let status = Arc::new(Status::new(metrics));
             http::start(address, status.clone(), background)
                 .map_err(|source| RunError::Telemetry { address, source })?;
@@ -60,6 +64,13 @@ impl Telemetry {
             status.metrics().connected(links);
         }
         self.readiness(Readiness::Connected);
+    }
+
+    /// What was found in the layers of a run that is not private.
+    pub(crate) fn inspected(&self, inspection: &Inspection) {
+        if let Some(status) = &self.status {
+            status.metrics().inspected(inspection);
+        }
     }
 
     /// Where a server says how many prepared evaluations it has.
