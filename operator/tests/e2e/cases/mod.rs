@@ -18,6 +18,7 @@ mod invalid;
 mod kills;
 mod limits;
 mod network;
+mod observability;
 mod restarts;
 mod samples;
 mod security;
@@ -70,6 +71,7 @@ pub(crate) const CASES: &[Case] = &[
     case("few writes for a run", |room| frugality::writes(room).boxed()).quiet(),
     case("500 finished resources cost nothing", |room| frugality::finished(room).boxed()).quiet(),
     case("all samples complete", |room| samples::complete(room).boxed()),
+    case("dashboards and rules find data", |room| observability::dashboards(room).boxed()).local(),
     case("an image that cannot be pulled", |room| limits::image(room).boxed()),
     case("pods are restricted", |room| security::restricted(room).boxed()),
     case("killed server0", |room| kills::deleted(room, "server0").boxed()),
