@@ -181,7 +181,8 @@ impl Machine {
         Ok(Self { script, root, passing })
     }
 
-    fn kubeconfig(&self) -> PathBuf {
+    /// How to reach it as an administrator.
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
         self.root.join("kubeconfig")
     }
 

@@ -10,6 +10,7 @@ use futures::{FutureExt, StreamExt};
 use crate::report::{Figures, Report, Skip};
 use crate::room::{Room, World};
 
+mod chart;
 mod crowd;
 mod deletion;
 mod failures;
@@ -93,6 +94,9 @@ pub(crate) const CASES: &[Case] = &[
         .alone()
         .local(),
     case("30 runs at once, room for two", |room| crowd::all_finish(room).boxed()).quiet(),
+    case("the chart's releases leave runs alone", |room| chart::releases(room).boxed())
+        .alone()
+        .local(),
     case("all permissions are used", |room| security::permissions(room).boxed()).alone(),
 ];
 
