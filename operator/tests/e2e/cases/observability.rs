@@ -14,8 +14,8 @@ use crate::queries::{self, Query};
 use crate::report::Figures;
 use crate::room::{PATIENCE, ROLES, Room, brief, check_complete};
 
-/// Half a minute of evaluations on an idle machine, so that there is something to take a rate of.
-const REPETITIONS: u32 = 40_000;
+/// A quarter of a minute of evaluations on an idle machine, so that there is something to take a rate of.
+const REPETITIONS: u32 = 20_000;
 
 /// The window of rates: Grafana takes four scrapes and more.
 const WINDOW: &str = "15s";
