@@ -9,7 +9,7 @@ use spdz::plan::NumberFormat;
 
 use super::figures::{bytes, change, figure, milliseconds, percent, scientific, time};
 use super::model::{
-    BatchPoint, Comparison, Measured, Naming, Pair, Report, THRESHOLD, Verdict, conditions,
+    BatchPoint, Comparison, Measured, Naming, Pair, Report, Run, THRESHOLD, Verdict, conditions,
 };
 use super::plot::{At, Line, Mark, Panel, Panels, Row, Rows, Shape, Side, Spacing};
 use super::theme::Ink;
@@ -504,7 +504,8 @@ fn layer_ink(kind: &str) -> Ink {
         "conv2d" => Ink::Blue,
         "matmul" => Ink::Vermilion,
         "polynomial" => Ink::Green,
-        "sum_pool" => Ink::Purple,
+        // Pooling is a sum and a product.
+        "mul" | "sum_pool" => Ink::Purple,
         _ => Ink::Grey,
     }
 }
@@ -519,8 +520,9 @@ fn layers(cells: &[&Measured], naming: &Naming) -> Section {
     }
     section.prose.push(
         "What server 0 needs for each layer, offline and online, with its waits for the others; \
-         a layer that waits for a message is long without being busy. Shares add up to the \
-         layers’ total and not to the runtime, which the way from and to the client is in."
+         a layer that waits for a message is long without being busy. Means are of all \
+         inferences of a session, those that were not timed included, so they do not add up to \
+         the runtime, which the way from and to the client is in too."
             .into(),
     );
     for (name, cells) in groups(&with, naming) {
@@ -874,6 +876,14 @@ fn comparison(report: &Report<'_>) -> Section {
         baseline.environment.commit,
         THRESHOLD * 100.0,
     ));
+    let once = |run: &Run| run.cells.iter().any(|cell| cell.trial_means_ms.len() < 2);
+    if report.runs.iter().any(once) {
+        section.prose.push(
+            "Some cells have one trial only. A slow minute of the machine then looks like a \
+             change; with several trials, spread over the sweep, it does not."
+                .into(),
+        );
+    }
     for comparison in &report.comparisons {
         section.prose.push(verdict(comparison));
         if comparison.changes.is_empty() {

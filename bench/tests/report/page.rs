@@ -103,7 +103,7 @@ fn the_page_shows_everything_everywhere() {
     };
     // Stays there, to be looked at.
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("report-page");
-    let mut now = fixture::sweep("now", 1.05);
+    let mut now = fixture::sweep("now", 1.08);
     fixture::spoil(&mut now);
     now.runs[3].key.network = "</title><script>console.error('a name ran')</script>".into();
     let runs = [fixture::sweep("before", 1.0), now].map(|run| Run::of(run, "somewhere".into()));
