@@ -15,7 +15,7 @@ use spdz::channel::Name;
 use spdz::plan::{NumberFormat, Truncation};
 
 use crate::launch::local;
-use crate::{data, floor, inspect, reference, run, table1};
+use crate::{data, floor, inspect, reference, report, run, table1};
 
 /// Data, trained models and measurements of the secure-inference toolkit.
 #[derive(Debug, Parser)]
@@ -72,6 +72,13 @@ pub enum Command {
     /// get, layer by layer. Not private.
     #[command(after_long_help = inspect::HELP)]
     Inspect(InspectArguments),
+    /// Turn results into a report: a page, Markdown, CSV and JSON
+    ///
+    /// Sets the paper's Table 1 beside what was measured, latency and throughput against
+    /// batch size, offline against online, each layer, one number format against the
+    /// other, and these results against earlier ones. Marks what failed and what is
+    /// suspicious, and says what it was measured on.
+    Report(report::Arguments),
     /// One end of the connection that floor measures
     #[command(name = floor::transport::COMMAND, hide = true)]
     Link(LinkArguments),
@@ -549,6 +556,7 @@ impl Cli {
             Command::Run(arguments) => arguments.run(),
             Command::Reference(arguments) => arguments.run(),
             Command::Inspect(arguments) => arguments.run(),
+            Command::Report(arguments) => arguments.run(),
             Command::Link(arguments) => floor::transport::run(&arguments.config, &arguments.result),
             #[cfg(feature = "train")]
             Command::Train(arguments) => crate::train::command::run(&arguments),

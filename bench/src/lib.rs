@@ -12,6 +12,7 @@ pub mod patches;
 pub mod plaintext;
 mod progress;
 pub mod reference;
+pub mod report;
 pub mod results;
 pub mod run;
 pub mod sweep;
