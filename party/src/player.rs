@@ -399,11 +399,9 @@ fn summarise(
         // The randomness is there already.
         OfflineMode::Ahead => online.clone(),
     };
-    // What is inspected takes longer and says more than a distribution.
-    let latency = match config.computation.inspect {
-        true => Latency::of,
-        false => Latency::with_distribution,
-    };
+    // To reveal what layers put out takes its time, and what is found there takes the room.
+    let inspected = config.computation.inspect;
+    let latency = if inspected { Latency::of } else { Latency::with_distribution };
     RunResult {
         network: plan.graph().name().into(),
         format: plan.format(),
@@ -417,7 +415,10 @@ fn summarise(
         online_bytes: report0.online_bytes.saturating_add(report1.online_bytes) / each,
         offline_bytes: report0.offline_bytes.saturating_add(report1.offline_bytes) / each,
         online_rounds: report0.online_rounds.max(report1.online_rounds) / each,
-        layers: layer_times(plan, report0, each),
+        layers: match inspected {
+            true => Vec::new(),
+            false => layer_times(plan, report0, each),
+        },
         accuracy: None,
         inspection: None,
     }

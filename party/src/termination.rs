@@ -295,7 +295,10 @@ mod tests {
         let json = success.to_json().unwrap();
         // Some room is left for what else a result may have to say.
         assert!(json.len() <= MAX_TERMINATION_BYTES - 256, "{}", json.len());
-        assert_eq!(Termination::parse(&json).unwrap(), success);
+        let read = Termination::parse(&json).unwrap().result.unwrap();
+        let written = longest_result();
+        assert_eq!(read.combined.block_means_ms, written.combined.block_means_ms);
+        assert_eq!((read.layers, read.network), (written.layers, written.network));
     }
 
     #[test]
@@ -315,6 +318,7 @@ mod tests {
         let inspected = RunResult {
             combined: bare(longest.combined.clone()),
             online: bare(longest.online.clone()),
+            layers: Vec::new(),
             inspection: Some(Inspection {
                 not_private: true,
                 samples: 10_000,
@@ -327,7 +331,8 @@ mod tests {
         let success = Termination::success(Role::CLIENT, Some(inspected));
         let json = success.to_json().unwrap();
         assert!(json.len() <= MAX_TERMINATION_BYTES - 256, "{}", json.len());
-        assert_eq!(Termination::parse(&json).unwrap(), success);
+        let read = Termination::parse(&json).unwrap().result.unwrap();
+        assert_eq!(read.inspection, success.result.unwrap().inspection);
     }
 
     #[test]
