@@ -230,6 +230,15 @@ pub async fn run(
         .await;
 }
 
+/// What an event's reason was reported for. Events that differ in their note alone are taken for
+/// one that repeats, which those of two attempts are not.
+fn action(reason: &str, attempt: Option<u32>) -> String {
+    match reason {
+        "Suspended" | "Resumed" => "Suspend".into(),
+        _ => format!("Attempt{}", attempt.unwrap_or(0)),
+    }
+}
+
 /// The API of a kind in a namespace, or in all.
 fn scoped<K>(client: &Client, namespace: Option<&str>) -> Api<K>
 where
@@ -512,8 +521,7 @@ impl Context {
                 reason: reason.into(),
                 // The API takes 1 kB.
                 note: Some(note.chars().take(1000).collect()),
-                // Events that differ in their note alone are taken for one that repeats.
-                action: format!("Attempt{}", after.attempt.unwrap_or(0)),
+                action: action(reason, after.attempt),
                 secondary: None,
             };
             // An event that is lost changes nothing.
