@@ -414,7 +414,7 @@ fn watch(scenario: &mut Scenario) -> BTreeMap<Role, SocketAddr> {
     let mut addresses = BTreeMap::new();
     for (config, listener) in scenario.configs.iter_mut().zip(listeners) {
         let listen = listener.local_addr().unwrap();
-        config.telemetry = Some(Telemetry { listen: Some(listen) });
+        config.telemetry = Some(Telemetry { listen: Some(listen), ..Telemetry::default() });
         addresses.insert(config.role, listen);
     }
     addresses

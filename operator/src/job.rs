@@ -230,7 +230,10 @@ impl Job {
             },
             player: self.task(role),
             workload: self.workload(role),
-            telemetry: Some(Telemetry { listen: Some((everywhere, METRICS_PORT).into()) }),
+            telemetry: Some(Telemetry {
+                listen: Some((everywhere, METRICS_PORT).into()),
+                ..Telemetry::default()
+            }),
         }
     }
 

@@ -17,6 +17,7 @@ use spdz::plan::{NumberFormat, Plan, PlanError, Truncation};
 use spdz::prg::SessionId;
 
 use crate::tensors::{self, MAX_OUTPUT_BYTES};
+use crate::trace::{self, SettingsError};
 
 /// Largest configuration file, bytes: room for a graph with its public constants.
 pub const MAX_CONFIG_BYTES: u64 = 16 << 20;
@@ -495,6 +496,34 @@ pub struct Telemetry {
     /// without it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listen: Option<SocketAddr>,
+    /// `http://host:port` of a collector that takes traces, OTLP over gRPC; without it, what
+    /// `OTEL_EXPORTER_OTLP_ENDPOINT` says, or nowhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub otlp_endpoint: Option<String>,
+    /// The part of the inferences that is traced, 0 to 1, the same at all parties; without
+    /// it, what `OTEL_TRACES_SAMPLER` says, or 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sampling_ratio: Option<f64>,
+    /// The span that the start of this run belongs to, a W3C `traceparent`; without it the
+    /// start is a trace of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<trace::Context>,
+}
+
+impl Telemetry {
+    fn check(&self) -> Result<(), ConfigError> {
+        if let Some(endpoint) = &self.otlp_endpoint {
+            trace::check_endpoint("telemetry.otlpEndpoint", endpoint)?;
+        }
+        match self.sampling_ratio {
+            Some(ratio) if !(0.0..=1.0).contains(&ratio) => Err(ConfigError::Number {
+                setting: "telemetry.samplingRatio",
+                found: ratio.to_string(),
+                expected: "0 to 1",
+            }),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// What is wrong with a configuration.
@@ -542,6 +571,9 @@ pub enum ConfigError {
         /// What it should be.
         expected: &'static str,
     },
+    /// Traces cannot be sent there.
+    #[error(transparent)]
+    Traces(#[from] SettingsError),
     /// So is one of the network to imitate.
     #[error("transport.network.{0}")]
     Conditions(#[from] OutOfRange),
@@ -701,6 +733,9 @@ impl PartyConfig {
                 expected: "at most 10000",
             });
         }
+        if let Some(telemetry) = &self.telemetry {
+            telemetry.check()?;
+        }
         self.transport.network.map_or(Ok(()), |network| Ok(network.check()?))
     }
 
@@ -827,7 +862,10 @@ peers: { server0: '127.0.0.1:7000' }
         assert_eq!(config.computation.format, NumberFormat::Int64);
         let alice = "player: { inputs: a.safetensors, evaluations: 3, offline: ahead }\n";
         let disk = SERVER1.to_owned() + "stock: { diskMegabytes: 9, folder: x }\nthreads: 2\n";
-        let watched = SERVER1.to_owned() + "telemetry: { listen: '[::]:9090' }\n";
+        let watched = SERVER1.to_owned()
+            + "telemetry: { listen: '[::]:9090', \
+             otlpEndpoint: 'http://x:4317', samplingRatio: 0.5, \
+             traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01 }\n";
         for text in [SERVER1, &disk, &watched, &three_config("alice", alice)] {
             let text = serde_yaml::to_string(&load(text).unwrap()).unwrap();
             assert_eq!(serde_yaml::to_string(&load(&text).unwrap()).unwrap(), text);
@@ -932,6 +970,15 @@ peers: { server0: '127.0.0.1:7000' }
             (SERVER1.to_owned() + "stock: { diskMegabytes: 9 }\n", "needs `stock.folder`"),
             (SERVER1.to_owned() + "stock: { folder: x }\n", "no `stock.diskMegabytes`"),
             (SERVER1.to_owned() + "telemetry: { port: 9 }\n", "unknown field `port`"),
+            (
+                SERVER1.to_owned() + "telemetry: { otlpEndpoint: 'x:4317' }\n",
+                "telemetry.otlpEndpoint is \"x:4317\", expected http://host:port",
+            ),
+            (
+                SERVER1.to_owned() + "telemetry: { samplingRatio: 1.5 }\n",
+                "telemetry.samplingRatio is 1.5, expected 0 to 1",
+            ),
+            (SERVER1.to_owned() + "telemetry: { traceparent: 00-0-0-01 }\n", "is no traceparent"),
             (SERVER1.to_owned() + "threads: 0\n", "threads is 0, expected 1 to 256"),
             (SERVER1.to_owned() + "threads: 257\n", "threads is 257, expected 1 to 256"),
             (three_config("carol", "threads: 1\n"), "has `threads`, which is another role's"),

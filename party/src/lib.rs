@@ -21,6 +21,7 @@ pub mod stop;
 mod telemetry;
 pub mod tensors;
 pub mod termination;
+pub mod trace;
 mod workload;
 
 /// The commit that this was built from; `unknown` where its sources came without their

@@ -102,6 +102,7 @@ pub(crate) fn play<R: Ring>(
             let player = Player::<R, _>::set_up(plan.clone(), name, &inputs, servers(links))?;
             drop(inputs);
             if !plan.takes_part(name) {
+                telemetry.set_up();
                 tracing::info!("handed over what it brings");
                 return Ok(None);
             }

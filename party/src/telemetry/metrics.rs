@@ -22,6 +22,7 @@ use crate::COMMIT;
 use crate::config::PartyConfig;
 use crate::net::{Counters, Link};
 use crate::result::{Inspection, LayerRange};
+use crate::trace::Counts;
 
 /// What all names begin with.
 const PREFIX: &str = "secure_inference";
@@ -137,6 +138,8 @@ pub(crate) struct Metrics {
     available: IntGaugeVec,
     /// At the client of a run that is not private.
     layers: Option<Layers>,
+    /// Where traces are sent.
+    spans: Option<(Arc<Counts>, IntCounterVec)>,
     /// Where bytes, rounds and what is available come from.
     links: Mutex<Vec<(Role, Arc<Counters>)>>,
     stock: Arc<AtomicU64>,
@@ -213,6 +216,7 @@ impl Metrics {
                 &["role"],
             )?,
             layers: None,
+            spans: None,
             links: Mutex::default(),
             stock,
             registry,
@@ -288,6 +292,17 @@ impl Metrics {
         }
     }
 
+    /// Adds what becomes of spans.
+    ///
+    /// # Errors
+    /// If two of all metrics have the same name.
+    pub(crate) fn with_traces(mut self, counts: Arc<Counts>) -> Result<Self, prometheus::Error> {
+        let options = Opts::new("trace_spans_total", "Spans by what became of them.");
+        let family = IntCounterVec::new(options, &["role", "outcome"])?;
+        self.spans = Some((counts, register(&self.registry, family)?));
+        Ok(self)
+    }
+
     fn inference(&self, outcome: &str) -> IntCounter {
         self.inferences.with_label_values(&[self.part.role.name(), outcome])
     }
@@ -314,6 +329,12 @@ impl Metrics {
                     let rounds = self.rounds.with_label_values(&[role, phase.name()]);
                     raise(&rounds, traffic.received_messages[phase as usize]);
                 }
+            }
+        }
+        if let Some((counts, family)) = &self.spans {
+            let outcomes = [("exported", counts.exported()), ("dropped", counts.dropped())];
+            for (outcome, count) in outcomes {
+                raise(&family.with_label_values(&[role, outcome]), count);
             }
         }
         if self.part.role.is_server() {
