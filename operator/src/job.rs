@@ -20,6 +20,7 @@ use crate::api::v1alpha1::{
     MAX_GRAPH_BYTES, MAX_NAME_BYTES, Network, Offline, PodSettings, SecureInference,
     SecureInferenceSpec,
 };
+use crate::trace;
 
 /// The port on which servers listen for their peers.
 pub const PARTY_PORT: u16 = 7000;
@@ -232,9 +233,27 @@ impl Job {
             workload: self.workload(role),
             telemetry: Some(Telemetry {
                 listen: Some((everywhere, METRICS_PORT).into()),
-                ..Telemetry::default()
+                otlp_endpoint: spec.telemetry.as_ref().map(|traces| traces.otlp_endpoint.clone()),
+                sampling_ratio: spec.telemetry.as_ref().map(|traces| traces.sampling_ratio),
+                traceparent: None,
             }),
         }
+    }
+
+    /// The configuration of a party in an attempt, whose trace the start of the party is part of.
+    #[must_use]
+    pub fn config_in(
+        &self,
+        attempt: u32,
+        role: Role,
+        session: Session,
+        addresses: &Addresses,
+    ) -> PartyConfig {
+        let mut config = self.config(role, session, addresses);
+        if let (Some(telemetry), Some(_)) = (&mut config.telemetry, &self.spec.telemetry) {
+            telemetry.traceparent = Some(trace::attempt(&self.uid, attempt));
+        }
+        config
     }
 
     /// What a player brings and does, the client of a network excepted.
