@@ -256,7 +256,11 @@ impl Operator {
         for replica in self.replicas().await? {
             let Ok(scrape) = self.scrape(&replica).await else { continue };
             let log = self.pods.logs(&replica.pod, &LogParams::default()).await.unwrap_or_default();
-            let forbidden = log.lines().filter(|line| line.to_lowercase().contains("forbidden"));
+            // Nobody may make anything in a namespace that is going.
+            let going = "because it is being terminated";
+            let forbidden = log
+                .lines()
+                .filter(|line| line.to_lowercase().contains("forbidden") && !line.contains(going));
             let forbidden = forbidden.map(str::to_owned).collect();
             self.ledger().insert(replica.container, (scrape.requests(), forbidden));
         }
