@@ -12,9 +12,12 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use bench::floor::transport;
+use bench::launch::here::{Files, Here};
 use bench::launch::local::{self, Failure, Job, LaunchError};
+use bench::results::Results;
 use bench::run::{Report, Run};
-use bench::table1::Table1;
+use bench::sweep::settings::Truncate;
+use bench::sweep::{self, Settings};
 use bytes::Bytes;
 use party::config::{
     AccuracyWorkload, Computation, Deadlines, OfflineMode, PartyConfig, PlayerTask, Stock,
@@ -101,24 +104,35 @@ fn failures(running: &mut local::Running) -> BTreeMap<Role, Failure> {
 }
 
 /// Timed inferences of a network, and nothing scored.
-fn table1(network: &str, batch_size: usize, repetitions: u64) -> Table1 {
-    Table1 {
+/// One trial of a network in `Int64`, as `bench table1` measures it.
+fn table1(network: &str, batch_size: usize, repetitions: u64) -> Settings {
+    Settings {
         networks: vec![network.into()],
         formats: vec![NumberFormat::Int64],
-        truncation: None,
-        offline: OfflineMode::Inline,
-        stock: Stock::default(),
-        threads: None,
-        batch_size,
+        batch_sizes: vec![batch_size],
+        trials: 1,
         repetitions,
         warmup: 0,
-        accuracy_samples: 0,
-        data: own_folder("data"),
-        models: own_folder("models"),
-        party: party_program(),
-        bench: env!("CARGO_BIN_EXE_bench").into(),
-        transport: Transport::default(),
+        ..Settings::default()
     }
+}
+
+/// Runs a sweep as `bench table1` does.
+fn measure(settings: &Settings) -> anyhow::Result<Results> {
+    let options = sweep::Options {
+        journal: None,
+        parallel: 1,
+        stop_at_failure: true,
+        in_order: true,
+        bench: env!("CARGO_BIN_EXE_bench").into(),
+    };
+    let here = Here::new(files(), settings)?;
+    let finished = sweep::run(settings, &options, &here, &AtomicBool::new(false))?;
+    Ok(finished.results)
+}
+
+fn files() -> Files {
+    Files { data: own_folder("data"), models: own_folder("models"), party: party_program() }
 }
 
 #[test]
@@ -136,18 +150,22 @@ fn five_processes_classify_real_images() {
         let computation = Computation::of_network(network, batch_size, format);
         let plan = Computation { truncation, ..computation }.plan().unwrap();
         let rounds = rounds.unwrap_or(plan.rounds() as u64);
-        let table = Table1 {
+        let settings = Settings {
             formats: vec![format],
-            truncation,
-            offline,
+            truncations: vec![match truncation {
+                None => Truncate::Usual,
+                Some(Local) => Truncate::Local,
+                Some(Interactive) => Truncate::Interactive,
+            }],
+            offline: vec![offline],
             threads,
             warmup: 1,
             // No multiple of the batches: the last is padded.
             accuracy_samples: 500,
             ..table1(network, batch_size, 3)
         };
-        let results = table.run(&AtomicBool::new(false)).unwrap();
-        let run = &results.runs[0].run;
+        let results = measure(&settings).unwrap();
+        let run = results.runs[0].merged.as_ref().unwrap();
         let accuracy = run.accuracy.unwrap();
         assert_eq!((run.batch_size, run.repetitions, run.online_rounds), (batch_size, 3, rounds));
         assert_eq!((run.format, run.truncation), (format, plan.truncation()));
@@ -163,7 +181,7 @@ fn five_processes_classify_real_images() {
         assert!(run.online_bytes > 0 && run.offline_bytes > 0);
         let table = bench::table1::render(&results);
         assert!(table.contains(&format!("randomness made {offline}")), "{table}");
-        let times = results.runs[0].times_floor();
+        let times = results.runs[0].times_floor().unwrap();
         assert!(times.is_finite() && times > 0.0, "{times}");
         assert!(table.contains(&format!("runtime {times:.1} times the floor of")), "{table}");
     }
@@ -222,8 +240,7 @@ fn an_interrupted_measurement_of_the_connection_leaves_no_process_behind() {
 
 #[test]
 fn online_bytes_are_what_the_plan_says() {
-    let table = table1("C", 1, 5);
-    let run = table.run(&AtomicBool::new(false)).unwrap().runs.remove(0).run;
+    let run = measure(&table1("C", 1, 5)).unwrap().runs.remove(0).merged.unwrap();
     // Two openings of each activation's input and one of each next layer's, both
     // ways; the masked input to both servers; the shares of ten logits from both.
     let elements = 2 * (2 * 15_220 + 4_180) + 2 * 784 + 2 * 10;
@@ -866,22 +883,22 @@ fn randomness_that_does_not_fit_ends_the_run_with_the_numbers() {
 #[test]
 fn randomness_that_does_not_fit_into_memory_waits_on_disk() {
     let on = |disk_megabytes| {
-        let table = Table1 {
-            offline: OfflineMode::Ahead,
-            stock: Stock { disk_megabytes, ..Stock::in_memory(1) },
+        measure(&Settings {
+            offline: vec![OfflineMode::Ahead],
+            stock_megabytes: 1,
+            stock_disk_megabytes: disk_megabytes,
             warmup: 1,
             accuracy_samples: 40,
             ..table1("C", 2, 5)
-        };
-        table.run(&AtomicBool::new(false))
+        })
     };
     let error = format!("{:#}", on(0).unwrap_err());
     assert!(error.contains("more than the 1 MB of `stock.memoryMegabytes`"), "{error}");
     let error = format!("{:#}", on(2).unwrap_err());
     assert!(error.contains("and the 2 MB of `stock.diskMegabytes`"), "{error}");
-    let run = on(64).unwrap().runs.remove(0);
-    assert_eq!((run.run.repetitions, run.run.offline_mode), (5, OfflineMode::Ahead));
-    assert!(run.run.accuracy.unwrap().agreement >= Some(0.97), "{:?}", run.run.accuracy);
+    let run = on(64).unwrap().runs.remove(0).merged.unwrap();
+    assert_eq!((run.repetitions, run.offline_mode), (5, OfflineMode::Ahead));
+    assert!(run.accuracy.unwrap().agreement >= Some(0.97), "{:?}", run.accuracy);
 }
 
 /// `square(x w + y)`, of alice's `x` and bob's `w` and `y`, for carol; with `told`, alice
