@@ -1,6 +1,6 @@
 CARGO ?= cargo
 
-.PHONY: help build table1 test e2e lint fmt image chart-test cluster-up cluster-down
+.PHONY: help build table1 report test e2e lint fmt image chart-test cluster-up cluster-down
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -10,6 +10,9 @@ build: ## Build the release programs, party and bench
 
 table1: build ## The main job: the paper's Table 1, on this machine
 	$(CARGO) run --locked --quiet --release -p bench -- table1
+
+report: table1 ## The same as a page to send on: results/report.html, and Markdown, CSV and JSON beside it
+	$(CARGO) run --locked --quiet --release -p bench -- report results
 
 test: lint ## Format, lints, unit, property and five-process tests, the examples, and e2e
 	$(CARGO) test --locked --workspace --all-features

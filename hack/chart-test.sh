@@ -82,6 +82,15 @@ check_refusals() {
   refused "serviceAccount.name must say which account to use" --set serviceAccount.create=false
   refused "the API server has no monitoring.coreos.com/v1/ServiceMonitor" --set metrics.serviceMonitor.enabled=true
   refused "the API server has no monitoring.coreos.com/v1/PodMonitor" --set metrics.podMonitor.enabled=true
+  refused "the API server has no monitoring.coreos.com/v1/PrometheusRule" --set metrics.prometheusRule.enabled=true
+  refused "at '/metrics/prometheusRule/runbooks'" --set metrics.prometheusRule.runbooks=docs
+  refused "invalid propertyName 'a-b'" --set metrics.prometheusRule.alertLabels.a-b=c
+  refused "at '/dashboards': additional properties 'label' not allowed" --set dashboards.label=x
+  refused "at '/telemetry/otlpEndpoint'" --set telemetry.otlpEndpoint=tempo:4317
+  refused "at '/benchmark/schedule'" --set benchmark.schedule=sometimes
+  refused "at '/benchmark/networks/0': value must be one of" --set 'benchmark.networks={D}'
+  refused "at '/benchmark/batchSizes': minItems: got 0, want 1" --set-json 'benchmark.batchSizes=[]'
+  refused "at '/benchmark/storage': additional properties 'configMap' not allowed" --set benchmark.storage.configMap=x
   refused "chart requires kubeVersion: >=1.20.0-0" --kube-version 1.19.0
 }
 
@@ -165,7 +174,7 @@ test_accept() {
   for values in "$chart"/ci/*-values.yaml; do
     options=(--kube-version "$version")
     kubectl get --raw /apis/monitoring.coreos.com/v1 >/dev/null 2>&1 ||
-      options+=(--set metrics.serviceMonitor.enabled=false --set metrics.podMonitor.enabled=false)
+      options+=(--set metrics.serviceMonitor.enabled=false,metrics.podMonitor.enabled=false,metrics.prometheusRule.enabled=false)
     render "$values" "${options[@]}" >"$work/rendered.yaml"
     # Whoever keeps a definition of the cluster keeps it.
     kubectl apply --dry-run=server --filename "$work/rendered.yaml" >"$work/taken" 2>"$work/errors" ||
@@ -409,6 +418,7 @@ clean_up() {
   exit $code
 }
 trap clean_up EXIT
+command -v jq >/dev/null || die "expected jq in PATH; install it"
 # The cluster that kubectl knows by default may be one that people work with.
 [ "${1:-all}" = render ] || [ -n "${KUBECONFIG:-}" ] || die "expected KUBECONFIG to name a cluster for tests"
 case ${1:-all} in

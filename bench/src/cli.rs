@@ -17,7 +17,7 @@ use spdz::plan::{NumberFormat, Truncation};
 use crate::launch::here::{Files, Here};
 use crate::launch::local;
 use crate::sweep::{Settings, settings};
-use crate::{data, floor, reference, run, sweep, table1};
+use crate::{data, floor, inspect, reference, report, run, sweep, table1};
 
 mod compare;
 #[path = "cli/sweep.rs"]
@@ -86,6 +86,19 @@ pub enum Command {
     /// Writes NAME.safetensors for each network, with logits of F32, [10000, 10]: the
     /// accuracy.reference of a client's configuration. table1 makes its own.
     Reference(ReferenceArguments),
+    /// Compare what each layer of a network puts out with the same in the clear
+    ///
+    /// Whether values stay in the number format's range, and how far from the clear they
+    /// get, layer by layer. Not private.
+    #[command(after_long_help = inspect::HELP)]
+    Inspect(InspectArguments),
+    /// Turn results into a report: a page, Markdown, CSV and JSON
+    ///
+    /// Sets the paper's Table 1 beside what was measured, latency and throughput against
+    /// batch size, offline against online, each layer, one number format against the
+    /// other, and these results against earlier ones. Marks what failed and what is
+    /// suspicious, and says what it was measured on.
+    Report(report::Arguments),
     /// One end of the connection that floor measures
     #[command(name = floor::transport::COMMAND, hide = true)]
     Link(LinkArguments),
@@ -367,6 +380,56 @@ impl ReferenceArguments {
     }
 }
 
+/// Arguments of `bench inspect`.
+#[derive(Debug, Args)]
+pub struct InspectArguments {
+    /// Networks to inspect
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "A,B,C")]
+    #[arg(value_parser = ["A", "B", "C"])]
+    networks: Vec<String>,
+    /// Number formats
+    #[arg(long, value_name = "FORMATS", value_delimiter = ',', default_value = "Int64,Int100")]
+    #[arg(ignore_case = true)]
+    formats: Vec<Format>,
+    /// How products are brought back to the format's precision; without it Local
+    /// for Int64 and Interactive for Int100
+    #[arg(long, value_name = "HOW", ignore_case = true)]
+    truncation: Option<Truncate>,
+    /// Images of one inference
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    batch_size: u16,
+    /// Images to inspect, from the first of the test set
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    samples: u16,
+    /// Folder with the test set
+    #[arg(long, value_name = "DIR", default_value = data::DEFAULT_FOLDER)]
+    data: PathBuf,
+    /// Folder with the trained weights
+    #[arg(long, value_name = "DIR", default_value = "bench/models")]
+    models: PathBuf,
+    /// The party program; without it the one beside this program
+    #[arg(long, value_name = "FILE")]
+    party: Option<PathBuf>,
+}
+
+impl InspectArguments {
+    fn run(self) -> anyhow::Result<()> {
+        let inspect = inspect::Inspect {
+            networks: self.networks,
+            formats: self.formats.into_iter().map(NumberFormat::from).collect(),
+            truncation: self.truncation.map(Truncation::from),
+            batch_size: self.batch_size.into(),
+            samples: self.samples.into(),
+            data: self.data,
+            models: self.models,
+            party: self.party.map_or_else(local::party_program, Ok)?,
+        };
+        let report = inspect.run(interruptible()?.as_ref())?;
+        write!(io::stdout().lock(), "{report}")?;
+        Ok(())
+    }
+}
+
 /// Arguments of the hidden command that is one end of a connection.
 #[derive(Debug, Args)]
 pub struct LinkArguments {
@@ -551,6 +614,8 @@ impl Cli {
             Command::Floor(arguments) => arguments.run(),
             Command::Run(arguments) => arguments.run(),
             Command::Reference(arguments) => arguments.run(),
+            Command::Inspect(arguments) => arguments.run(),
+            Command::Report(arguments) => arguments.run(),
             Command::Link(arguments) => floor::transport::run(&arguments.config, &arguments.result),
             #[cfg(feature = "train")]
             Command::Train(arguments) => crate::train::command::run(&arguments),

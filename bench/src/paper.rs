@@ -1,9 +1,11 @@
 //! The paper's published numbers, as data.
 
+use serde::Serialize;
 use spdz::plan::NumberFormat;
 
 /// A row of the paper's Table 1 in one number format.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct PaperRow {
     /// The network.
     pub network: &'static str,
@@ -83,3 +85,7 @@ pub fn table1(network: &str, format: NumberFormat) -> Option<&'static PaperRow> 
     };
     rows.iter().find(|row| row.network == network)
 }
+
+/// Batch sizes and the runtimes that the paper gives for them, milliseconds: network C
+/// with `Int64`.
+pub const BATCHES: [(usize, f64); 3] = [(1, 124.0), (10, 182.0), (100, 541.0)];

@@ -43,6 +43,7 @@ impl Reporter {
                 Stage::Warmup => "warming up",
                 Stage::Timed => "timed evaluations",
                 Stage::Accuracy => "scoring the test set",
+                Stage::Inspect => "comparing what layers put out",
             });
             self.bar.reset();
             self.bar.set_length(progress.of);

@@ -438,6 +438,7 @@ pub(crate) mod tests {
             online_rounds: 6,
             layers: vec![LayerTime::new(0, "dense1", "matmul", samples[0], 1.0)],
             accuracy: None,
+            inspection: None,
         }
     }
 

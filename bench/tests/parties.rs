@@ -12,6 +12,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use bench::floor::transport;
+use bench::inspect::Inspect;
 use bench::launch::here::{Files, Here};
 use bench::launch::local::{self, Failure, Job, LaunchError};
 use bench::results::Results;
@@ -20,10 +21,11 @@ use bench::sweep::settings::Truncate;
 use bench::sweep::{self, Settings};
 use bytes::Bytes;
 use party::config::{
-    AccuracyWorkload, Computation, Deadlines, OfflineMode, PartyConfig, PlayerTask, Stock,
-    Telemetry, Transport, Workload,
+    AccuracyWorkload, Computation, Conditions, Deadlines, InspectWorkload, OfflineMode,
+    PartyConfig, PlayerTask, Stock, Telemetry, Transport, Workload,
 };
 use party::net;
+use party::result::LayerRange;
 use party::stop::Stop;
 use party::termination::{Reason, Termination};
 use safetensors::tensor::TensorView;
@@ -68,6 +70,7 @@ impl Scenario {
                 repetitions: 1_000_000,
                 offline: OfflineMode::Inline,
                 accuracy: None,
+                inspect: None,
                 result: Some(folder.path().join("result.json")),
             }),
             stock: Stock::default(),
@@ -223,6 +226,81 @@ fn the_floor_command_prints_what_each_network_needs_at_least() {
 }
 
 #[test]
+fn an_inspected_run_says_what_layers_put_out_and_that_it_is_not_private() {
+    for (network, format, layers) in [
+        ("A", NumberFormat::Int64, &["bn1", "act1", "bn2", "act2", "logits"][..]),
+        (
+            "B",
+            NumberFormat::Int100,
+            &["bn1", "act1", "pool1", "bn2", "act2", "pool2", "bn3", "act3", "logits"],
+        ),
+    ] {
+        let inspect = Inspect {
+            networks: vec![network.into()],
+            formats: vec![format],
+            truncation: None,
+            batch_size: 4,
+            samples: 10,
+            data: own_folder("data"),
+            models: own_folder("models"),
+            party: party_program(),
+        };
+        let report = inspect.run(&AtomicBool::new(false)).unwrap();
+        let inspection = report.results().next().unwrap().inspection.clone().unwrap();
+        assert!(inspection.not_private && inspection.samples == 10);
+        assert_eq!((inspection.out_of_range, inspection.limit), (0, 1024.0));
+        let names: Vec<&str> = inspection.layers.iter().map(|layer| layer.name.as_str()).collect();
+        assert_eq!(names, layers);
+        for layer in &inspection.layers {
+            let LayerRange { name, min, max, largest_error, near_limit, values } = layer;
+            assert!(*min < 0.0 || name.starts_with("act") || name.starts_with("pool"), "{layer:?}");
+            assert!(*max > 0.0 && *max < 100.0 && *near_limit == 0, "{layer:?}");
+            // Never exact, and close to it.
+            assert!(*largest_error > 0.0 && *largest_error < 0.02, "{layer:?}");
+            assert_eq!(values % 10, 0, "{layer:?}");
+        }
+        let text = report.to_string();
+        assert!(text.contains("NOT PRIVATE") && text.contains("logits"), "{text}");
+    }
+}
+
+#[test]
+fn the_layers_of_an_inspected_run_are_metrics_and_everybody_is_warned() {
+    let mut scenario = Scenario::new();
+    let weights = own_folder("models/a.safetensors");
+    for config in &mut scenario.configs {
+        config.computation.inspect = true;
+        if let Some(workload) = &mut config.workload {
+            workload.repetitions = 0;
+            workload.inspect = Some(InspectWorkload { samples: 10_000, weights: weights.clone() });
+        }
+    }
+    let addresses = watch(&mut scenario);
+    let mut running = scenario.start();
+    let largest = "secure_inference_layer_value{bound=\"max\",layer=\"logits\"}";
+    wait_for("an inspected inference", || {
+        let (series, _) = scrape(addresses[&Role::CLIENT])?;
+        let error = series.get("secure_inference_layer_largest_error{layer=\"act1\"}")?;
+        (series[largest] > 0.0 && *error > 0.0).then_some(())
+    });
+    for config in &scenario.configs {
+        let log = scenario.folder.path().join(format!("{}.log", config.role));
+        let log = std::fs::read_to_string(log).unwrap();
+        assert!(log.contains("NOT PRIVATE"), "{}: {log}", config.role);
+    }
+    drop(running);
+    // One party that does not know of it is enough to stop it.
+    let mut scenario = Scenario::new();
+    scenario.config(Role::Server1).computation.inspect = true;
+    running = scenario.start();
+    let failures = failures(&mut running);
+    assert!(
+        failures.values().any(|failure| failure.message.contains("has another plan")),
+        "{failures:?}"
+    );
+}
+
+#[test]
 fn an_interrupted_measurement_of_the_connection_leaves_no_process_behind() {
     let folder = tempfile::tempdir().unwrap();
     let (program, interrupted) = (env!("CARGO_BIN_EXE_bench"), AtomicBool::new(true));
@@ -236,6 +314,32 @@ fn an_interrupted_measurement_of_the_connection_leaves_no_process_behind() {
         let command = std::fs::read(process.unwrap().path().join("cmdline")).unwrap_or_default();
         assert!(!String::from_utf8_lossy(&command).contains(place), "a process is left");
     }
+}
+
+#[test]
+fn a_network_that_is_imitated_is_as_slow_as_arithmetic_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let network = Conditions { rtt_ms: 1.0, jitter_ms: 0.0, bandwidth_mbps: Some(400.0) };
+    let transport = Transport { network: Some(network), ..Transport::default() };
+    let program = env!("CARGO_BIN_EXE_bench").as_ref();
+    let uninterrupted = AtomicBool::new(false);
+    let measured = transport::measure(program, transport, folder.path(), &uninterrupted).unwrap();
+    // Both send at once, so an exchange is over after half a round trip. What the machine adds
+    // depends on what else it does.
+    let way = network.rtt_ms / 2e3;
+    let exchange = measured.exchange_micros / 1e6;
+    assert!((way..2.0 * way).contains(&exchange), "{exchange} s, expected {way} s");
+    let sent = transport::LARGE as f64 / (network.bandwidth_mbps.unwrap() * 1e6 / 8.0);
+    let large = transport::LARGE as f64 / measured.gigabytes_per_second / 1e9;
+    assert!((way + sent..1.3 * (way + sent)).contains(&large), "{large} s, {way} + {sent} s");
+
+    // A whole inference: the client's masked input, the openings, the shares of the output.
+    let network = Conditions::WAN;
+    let settings = Settings { conditions: vec![Link::Wan], ..table1("A", 1, 3) };
+    let run = measure(&settings).unwrap().runs.remove(0).merged.unwrap();
+    let online = run.online.p50_ms;
+    let rounds = (run.online_rounds + 2) as f64 * network.rtt_ms / 2.0;
+    assert!((rounds..1.3 * rounds).contains(&online), "{online} ms, expected {rounds} ms");
 }
 
 #[test]
@@ -326,7 +430,7 @@ fn watch(scenario: &mut Scenario) -> BTreeMap<Role, SocketAddr> {
     let mut addresses = BTreeMap::new();
     for (config, listener) in scenario.configs.iter_mut().zip(listeners) {
         let listen = listener.local_addr().unwrap();
-        config.telemetry = Some(Telemetry { listen: Some(listen) });
+        config.telemetry = Some(Telemetry { listen: Some(listen), ..Telemetry::default() });
         addresses.insert(config.role, listen);
     }
     addresses
@@ -497,6 +601,7 @@ fn the_metrics_are_those_on_the_page_and_count_what_happened() {
 
     // The page has the same families, and their labels' values.
     let page = std::fs::read_to_string(own_folder("../docs/observability.md")).unwrap();
+    let page = page.split("## Metrics of the operator").next().unwrap();
     let on_page = page.lines().filter_map(|line| {
         let (name, _) = line.strip_prefix("| `secure_inference_")?.split_once('`')?;
         Some(format!("secure_inference_{name}"))
@@ -508,7 +613,7 @@ fn the_metrics_are_those_on_the_page_and_count_what_happened() {
         let family = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
         let family = family.filter(|family| families.contains_key(*family)).unwrap_or(name);
         let (kind, help) = &families[family];
-        let [_, on_page, names, meaning] = row(&page, family)[..] else { panic!("{family}") };
+        let [_, on_page, names, meaning] = row(page, family)[..] else { panic!("{family}") };
         assert_eq!((on_page, meaning), (kind.as_str(), help.as_str()));
         let mut found = labels(series);
         found.remove("le");
@@ -517,7 +622,7 @@ fn the_metrics_are_those_on_the_page_and_count_what_happened() {
         assert!(found.keys().eq(names.iter()), "{series}");
         for (label, value) in found {
             let free = ["version", "commit", "role", "peer"].contains(&label);
-            assert!(free || quoted(row(&page, label)[1]).contains(&value), "{series}");
+            assert!(free || quoted(row(page, label)[1]).contains(&value), "{series}");
         }
     }
 

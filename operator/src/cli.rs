@@ -14,17 +14,21 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::client::{Body, ClientBuilder};
 use kube::{Api, Client, Config};
+use party::trace::{self, Exporter};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::api::v1alpha1::SecureInference;
-use crate::controller::{self, Settings};
+use crate::controller::{self, MANAGER, Settings};
 use crate::leader::Election;
 use crate::metrics::Metrics;
 use crate::{manifests, requests, server};
 
 /// The longest that a request to the API server may take to connect.
 const CONNECT: Duration = Duration::from_secs(5);
+
+/// How long spans get to reach their collector at the end.
+const LAST_SPANS: Duration = Duration::from_secs(2);
 
 /// How long reconciles that are under way get after a signal to stop.
 const FAREWELL: Duration = Duration::from_secs(10);
@@ -87,6 +91,12 @@ struct RunArguments {
     /// Where /healthz, /readyz and /metrics are answered
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080", env = "OPERATOR_LISTEN")]
     listen: SocketAddr,
+    /// The collector that takes this operator's spans, OTLP over gRPC: http://host:port
+    ///
+    /// Of each attempt and of what was done for it. Parties send theirs to where
+    /// spec.telemetry says. The other OTEL_ variables count as well.
+    #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    otlp_endpoint: Option<String>,
     /// The name of this replica's pod
     #[arg(long, value_name = "NAME", env = "POD_NAME", hide = true)]
     pod_name: Option<String>,
@@ -170,6 +180,30 @@ impl RunArguments {
         ready: Arc<AtomicBool>,
         stop: tokio::sync::watch::Receiver<bool>,
     ) -> anyhow::Result<()> {
+        let exporter = self.exporter()?;
+        let outcome = self.work_traced(metrics, ready, stop, exporter.as_ref()).await;
+        if let Some(exporter) = exporter {
+            exporter.flush(LAST_SPANS).await;
+        }
+        outcome
+    }
+
+    /// What sends spans, if there is somebody to take them.
+    fn exporter(&self) -> anyhow::Result<Option<Exporter>> {
+        let variable = |name: &str| std::env::var(name).ok();
+        let endpoint = self.otlp_endpoint.as_deref();
+        let settings = trace::Settings::read(MANAGER, [], endpoint, None, variable)?;
+        let runtime = tokio::runtime::Handle::current();
+        Ok(settings.map(|settings| Exporter::start(settings, Arc::default(), &runtime)))
+    }
+
+    async fn work_traced(
+        &self,
+        metrics: Metrics,
+        ready: Arc<AtomicBool>,
+        stop: tokio::sync::watch::Receiver<bool>,
+        exporter: Option<&Exporter>,
+    ) -> anyhow::Result<()> {
         let client = client(&metrics).await?;
         self.check_definition(&client).await?;
         ready.store(true, Ordering::Relaxed);
@@ -177,6 +211,7 @@ impl RunArguments {
             namespace: self.namespace.clone(),
             image: self.image(&client).await?,
             instance: self.identity(),
+            exporter: exporter.cloned(),
         };
         tracing::info!(
             namespace = self.namespace.as_deref().unwrap_or("all"),

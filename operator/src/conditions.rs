@@ -20,6 +20,9 @@ pub const FAILED: &str = "Failed";
 /// It waits until `spec.suspend` is false.
 pub const SUSPENDED: &str = "Suspended";
 
+/// The reason for which a resource is accepted whose run is not private.
+pub const NOT_PRIVATE: &str = "NotPrivate";
+
 /// Sets a condition; its time of transition stays unless it turns.
 pub fn set(
     status: &mut SecureInferenceStatus,

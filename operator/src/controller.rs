@@ -20,6 +20,7 @@ use kube::runtime::{PredicateConfig, WatchStreamExt, predicates};
 use kube::{Client, Resource, ResourceExt};
 use party::config::Session;
 use party::identity::{self, IdentityError};
+use party::trace::{Exporter, Span, Times};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -35,10 +36,11 @@ use crate::metrics::Metrics;
 use crate::plan::{self, Action, Observed, Plan, Pods, Turn};
 use crate::resources::secret::SecretError;
 use crate::resources::{ATTEMPT, JOB_UID, MANAGED_BY, network_policy, pod, secret, service};
+use crate::trace;
 use crate::turns::Turns;
 
 /// The field manager of objects, and the reporter of events.
-const MANAGER: &str = "secure-inference-operator";
+pub(crate) const MANAGER: &str = "secure-inference-operator";
 
 /// The field manager of statuses: servers of old lose the spec's owner if they are one.
 const STATUS_MANAGER: &str = "secure-inference-operator-status";
@@ -118,6 +120,7 @@ pub struct Context {
     metrics: Metrics,
     /// The image of parties whose resource names none.
     image: String,
+    exporter: Option<Exporter>,
     turns: Turns<ObjectRef<Guarded>>,
     wake: UnboundedSender<ObjectRef<Guarded>>,
     resources: Store<Guarded>,
@@ -146,6 +149,8 @@ pub struct Settings {
     pub image: String,
     /// The name of this replica, for events.
     pub instance: String,
+    /// Where spans go, if anywhere.
+    pub exporter: Option<Exporter>,
 }
 
 /// Watches and reconciles until `stop`, and then lets reconciles that are under way finish.
@@ -176,6 +181,7 @@ pub async fn run(
         client,
         metrics,
         image: settings.image,
+        exporter: settings.exporter,
         turns: Turns::default(),
         wake,
         resources: resource_store.clone(),
@@ -228,6 +234,15 @@ pub async fn run(
             }
         })
         .await;
+}
+
+/// What an event's reason was reported for. Events that differ in their note alone are taken for
+/// one that repeats, which those of two attempts are not.
+fn action(reason: &str, attempt: Option<u32>) -> String {
+    match reason {
+        "Suspended" | "Resumed" => "Suspend".into(),
+        _ => format!("Attempt{}", attempt.unwrap_or(0)),
+    }
 }
 
 /// The API of a kind in a namespace, or in all.
@@ -333,6 +348,7 @@ impl Context {
                 }
             };
             let current = current.as_ref().unwrap_or(resource);
+            let began = Timestamp::now();
             let observed = self.observe(current, &namespace, settled).await?;
             let plan = self.plan(current, observed, object);
             let withheld = self.publish(current, &namespace, &plan.status).await?;
@@ -344,9 +360,15 @@ impl Context {
                 break;
             }
             tracing::debug!(namespace, name, actions = ?plan.actions, "acts");
-            for action in &plan.actions {
-                self.act(current, &namespace, action).await?;
-            }
+            let acted = async {
+                for action in &plan.actions {
+                    self.act(current, &namespace, action).await?;
+                }
+                Ok(())
+            };
+            let acted: Result<(), Error> = acted.await;
+            self.trace(current, &plan, began, acted.is_err());
+            acted?;
             self.remember(&current.uid().unwrap_or_default(), |memory| memory.refusal = None);
             // Only a Service's address is waited for here; all else is reported by a watch.
             if !plan.actions.iter().any(|action| matches!(action, Action::ApplyServices(_))) {
@@ -496,6 +518,22 @@ impl Context {
         Ok(None)
     }
 
+    fn send(&self, span: Span) {
+        if let Some(exporter) = self.exporter.as_ref()
+            && exporter.settings().samples(span.trace)
+        {
+            exporter.send(Box::new(span));
+        }
+    }
+
+    /// Tells of a reconcile that took actions for an attempt.
+    fn trace(&self, resource: &SecureInference, plan: &Plan, began: Timestamp, failed: bool) {
+        let (Some(uid), Some(attempt)) = (resource.uid(), plan.status.attempt) else { return };
+        let times = Times { start: trace::nanos(began), end: trace::nanos(Timestamp::now()) };
+        let error = failed.then(|| "an action failed".to_owned());
+        self.send(trace::reconcile(&uid, attempt, times, plan.actions.len(), error));
+    }
+
     /// Tells of what happened: events, logs and metrics alike.
     async fn report(
         &self,
@@ -504,6 +542,9 @@ impl Context {
         after: &SecureInferenceStatus,
     ) {
         let (namespace, name) = (resource.namespace().unwrap_or_default(), resource.name_any());
+        for span in trace::ended(resource, before, after, Timestamp::now()) {
+            self.send(span);
+        }
         for transition in transitions(before, after) {
             let (reason, note) = (transition.reason, transition.note);
             tracing::info!(namespace, name, reason, "{note}");
@@ -512,8 +553,7 @@ impl Context {
                 reason: reason.into(),
                 // The API takes 1 kB.
                 note: Some(note.chars().take(1000).collect()),
-                // Events that differ in their note alone are taken for one that repeats.
-                action: format!("Attempt{}", after.attempt.unwrap_or(0)),
+                action: action(reason, after.attempt),
                 secondary: None,
             };
             // An event that is lost changes nothing.
@@ -628,7 +668,7 @@ impl Context {
             .parties
             .iter()
             .map(|(role, party)| {
-                let config = job.config(*role, session, addresses);
+                let config = job.config_in(attempt, *role, session, addresses);
                 secret::build(&job, attempt, &config, &issued.authority, party)
             })
             .collect::<Result<Vec<Secret>, SecretError>>()?;

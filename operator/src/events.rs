@@ -3,7 +3,7 @@
 //! Pure: from the status before and the status after.
 
 use crate::api::v1alpha1::SecureInferenceStatus;
-use crate::conditions::{self, ACCEPTED, COMPLETE, FAILED, PARTIES_READY, SUSPENDED};
+use crate::conditions::{self, ACCEPTED, COMPLETE, FAILED, NOT_PRIVATE, PARTIES_READY, SUSPENDED};
 
 /// Something that happened to a resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +32,10 @@ pub fn transitions(
     let mut add = |warning, reason, note| found.push(Transition { warning, reason, note });
     if let Some(message) = turned(ACCEPTED, false) {
         add(true, "Rejected", message);
+    }
+    let inspected = conditions::find(after, ACCEPTED).filter(|now| now.reason == NOT_PRIVATE);
+    if let (Some(message), Some(_)) = (turned(ACCEPTED, true), inspected) {
+        add(true, NOT_PRIVATE, message);
     }
     if let Some(message) = turned(SUSPENDED, true) {
         add(false, "Suspended", message);
@@ -96,6 +100,14 @@ mod tests {
             format!("{kind} {}: {}", told.reason, told.note)
         };
         transitions(before, after).into_iter().map(line).collect()
+    }
+
+    #[test]
+    fn a_run_that_is_not_private_is_warned_of() {
+        let mut inspected = status(&[(ACCEPTED, true, "it reveals")]);
+        inspected.conditions[0].reason = NOT_PRIVATE.into();
+        let new = SecureInferenceStatus::default();
+        assert_eq!(told(&new, &inspected), ["Warning NotPrivate: it reveals"]);
     }
 
     #[test]

@@ -9,8 +9,8 @@ use k8s_openapi::api::core::v1::Volume;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt};
 use party::config::{
-    AccuracyWorkload, Computation, Deadlines, Identity, OfflineMode, PartyConfig, PlayerTask,
-    Session, Telemetry, Transport, Workload,
+    AccuracyWorkload, Computation, Deadlines, Identity, InspectWorkload, OfflineMode, PartyConfig,
+    PlayerTask, Session, Telemetry, Transport, Workload,
 };
 use spdz::channel::Role;
 use spdz::graph::Graph;
@@ -20,6 +20,7 @@ use crate::api::v1alpha1::{
     MAX_GRAPH_BYTES, MAX_NAME_BYTES, Network, Offline, PodSettings, SecureInference,
     SecureInferenceSpec,
 };
+use crate::trace;
 
 /// The port on which servers listen for their peers.
 pub const PARTY_PORT: u16 = 7000;
@@ -222,7 +223,7 @@ impl Job {
                 connect_seconds: f64::from(spec.start_deadline_seconds),
                 ..Deadlines::default()
             },
-            transport: Transport::default(),
+            transport: Transport { network: spec.workload.network, ..Transport::default() },
             stock: None,
             threads: match role {
                 Role::Player(_) => None,
@@ -230,8 +231,29 @@ impl Job {
             },
             player: self.task(role),
             workload: self.workload(role),
-            telemetry: Some(Telemetry { listen: Some((everywhere, METRICS_PORT).into()) }),
+            telemetry: Some(Telemetry {
+                listen: Some((everywhere, METRICS_PORT).into()),
+                otlp_endpoint: spec.telemetry.as_ref().map(|traces| traces.otlp_endpoint.clone()),
+                sampling_ratio: spec.telemetry.as_ref().map(|traces| traces.sampling_ratio),
+                traceparent: None,
+            }),
         }
+    }
+
+    /// The configuration of a party in an attempt, whose trace the start of the party is part of.
+    #[must_use]
+    pub fn config_in(
+        &self,
+        attempt: u32,
+        role: Role,
+        session: Session,
+        addresses: &Addresses,
+    ) -> PartyConfig {
+        let mut config = self.config(role, session, addresses);
+        if let (Some(telemetry), Some(_)) = (&mut config.telemetry, &self.spec.telemetry) {
+            telemetry.traceparent = Some(trace::attempt(&self.uid, attempt));
+        }
+        config
     }
 
     /// What a player brings and does, the client of a network excepted.
@@ -277,6 +299,10 @@ impl Job {
                 labels: mnist.join("t10k-labels-idx1-ubyte.gz"),
                 // What weights of one's own say in the clear is known to nobody here.
                 reference: self.spec.model.builtin.is_some().then(|| reference_path(network)),
+            }),
+            inspect: workload.inspect.map(|samples| InspectWorkload {
+                samples: samples as usize,
+                weights: model_path(network),
             }),
             result: None,
         })
@@ -377,6 +403,7 @@ fn computation(spec: &SecureInferenceSpec) -> Result<Computation, Invalid> {
         _ => return invalid("spec.model needs exactly one of builtin, volume and graph"),
     };
     computation.truncation = spec.truncation;
+    computation.inspect = spec.workload.inspect.is_some();
     Ok(computation)
 }
 
@@ -440,6 +467,7 @@ fn check_numbers(spec: &SecureInferenceSpec) -> Result<(), Invalid> {
         ("workload.warmup", Some(workload.warmup), 0..=100_000),
         ("workload.repetitions", Some(workload.repetitions), 1..=100_000),
         ("workload.accuracySamples", workload.accuracy_samples, 0..=TEST_IMAGES),
+        ("workload.inspect", workload.inspect, 1..=TEST_IMAGES),
         ("parties.threads", spec.parties.threads, 1..=256),
         ("startDeadlineSeconds", Some(spec.start_deadline_seconds), 1..=86_400),
         ("activeDeadlineSeconds", Some(spec.active_deadline_seconds), 1..=604_800),
@@ -452,6 +480,15 @@ fn check_numbers(spec: &SecureInferenceSpec) -> Result<(), Invalid> {
             let (least, most) = (range.start(), range.end());
             return invalid(format!("spec.{setting} is {found}, expected {least} to {most}"));
         }
+    }
+    if workload.inspect.is_some() && spec.model.builtin.is_none() {
+        return invalid(
+            "spec.workload.inspect reveals the weights; it is for benchmarks with the shipped \
+             ones, spec.model.builtin",
+        );
+    }
+    if let Some(network) = &workload.network {
+        network.check().map_err(|problem| Invalid(format!("spec.workload.network.{problem}")))?;
     }
     match &spec.telemetry {
         Some(telemetry) if !(0.0..=1.0).contains(&telemetry.sampling_ratio) => invalid(format!(
@@ -562,7 +599,7 @@ pub(crate) mod tests {
     fn numbers_are_in_their_ranges() {
         type Set = fn(&mut SecureInferenceSpec, u32);
         let ttl = |succeeded, failed| Some(TtlAfterFinished { succeeded, failed });
-        let rows: [(&str, Set, u32, u32); 8] = [
+        let rows: [(&str, Set, u32, u32); 9] = [
             ("workload.batchSize", |spec, n| spec.workload.batch_size = n, 1, 1024),
             ("workload.warmup", |spec, n| spec.workload.warmup = n, 0, 100_000),
             ("workload.repetitions", |spec, n| spec.workload.repetitions = n, 1, 100_000),
@@ -572,6 +609,7 @@ pub(crate) mod tests {
                 0,
                 10_000,
             ),
+            ("workload.inspect", |spec, n| spec.workload.inspect = Some(n), 1, 10_000),
             ("parties.threads", |spec, n| spec.parties.threads = Some(n), 1, 256),
             ("startDeadlineSeconds", |spec, n| spec.start_deadline_seconds = n, 1, 86_400),
             ("activeDeadlineSeconds", |spec, n| spec.active_deadline_seconds = n, 1, 604_800),

@@ -17,4 +17,5 @@ pub mod plan;
 pub mod requests;
 pub mod resources;
 pub mod server;
+pub mod trace;
 pub mod turns;

@@ -13,7 +13,7 @@ use spdz::plan::NumberFormat;
 
 use crate::api::v1alpha1::{
     GraphModel, Model, ModelVolume, Network, Player, PodSettings, SecureInference,
-    SecureInferenceSpec, Spread, VolumeSource, Workload,
+    SecureInferenceSpec, Spread, Telemetry, VolumeSource, Workload,
 };
 use crate::job::Job;
 
@@ -138,7 +138,7 @@ pub fn samples() -> anyhow::Result<Vec<Sample>> {
             )],
         });
     }
-    samples.extend([batch_sweep(), own_weights(), own_graph()?, pinned_nodes()]);
+    samples.extend([batch_sweep(), own_weights(), own_graph()?, pinned_nodes(), telemetry()]);
     for resource in samples.iter().flat_map(|sample| &sample.resources) {
         let mut accepted = resource.clone();
         accepted.metadata.namespace = Some("default".into());
@@ -187,6 +187,20 @@ fn batch_sweep() -> Sample {
                kubectl get secureinferences.",
         with: Vec::new(),
         resources: resources.into(),
+    }
+}
+
+fn telemetry() -> Sample {
+    let traces =
+        Telemetry { otlp_endpoint: "http://collector.example:4317".into(), sampling_ratio: 0.5 };
+    let spec = SecureInferenceSpec { telemetry: Some(traces), ..builtin(Network::A) };
+    Sample {
+        file: "telemetry.yaml",
+        text: "Every second inference is a trace over all parties, in the collector that takes OTLP over\n\
+               gRPC at this address. A run does not depend on it: spans that nobody takes are\n\
+               counted and dropped. Metrics are there without asking, at port 9400 of each party.",
+        with: Vec::new(),
+        resources: vec![resource("telemetry", spec)],
     }
 }
 

@@ -19,7 +19,7 @@ use spdz::channel::Role;
 use crate::api::v1alpha1::{
     Failure, PartyPhase, PartyStatus, SecureInference, SecureInferenceStatus, Summary,
 };
-use crate::conditions::{self, ACCEPTED, COMPLETE, FAILED, PARTIES_READY, SUSPENDED};
+use crate::conditions::{self, ACCEPTED, COMPLETE, FAILED, NOT_PRIVATE, PARTIES_READY, SUSPENDED};
 use crate::job::{Addresses, Job};
 use crate::party_state::{End, Party};
 use crate::resources::{ATTEMPT, SESSION, network_policy};
@@ -221,7 +221,10 @@ impl Planner<'_> {
             _ => self.status().spec_digest = Some(digest),
         }
         self.status().network = Some(job.network.clone());
-        self.set(ACCEPTED, true, "Valid", "the parties can be configured");
+        match job.spec.workload.inspect {
+            None => self.set(ACCEPTED, true, "Valid", "the parties can be configured"),
+            Some(_) => self.set(ACCEPTED, true, NOT_PRIVATE, party::inspection::NOT_PRIVATE),
+        }
         match (job.spec.suspend, self.plan.status.attempt_start_time.is_some()) {
             (true, _) => self.suspend(),
             (false, true) => self.go_on(&job),

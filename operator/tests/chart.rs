@@ -37,6 +37,24 @@ fn definitions_are_the_generated_ones() {
 }
 
 #[test]
+fn dashboards_and_rules_are_copies() {
+    let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/secure-inference/files");
+    for (original, copy) in [
+        ("inference.json", "dashboards/inference.json"),
+        ("jobs.json", "dashboards/jobs.json"),
+        ("operator.json", "dashboards/operator.json"),
+        ("rules.yaml", "rules.yaml"),
+    ] {
+        let original = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dashboards").join(original);
+        assert!(
+            fs::read(&original).unwrap() == fs::read(chart.join(copy)).unwrap(),
+            "charts/secure-inference/files/{copy} is not as it is in dashboards/; copy it again"
+        );
+    }
+    assert_eq!(fs::read_dir(chart.join("dashboards")).unwrap().count(), 3, "one is of no use");
+}
+
+#[test]
 fn it_installs_this_version() {
     assert_eq!(yaml("Chart.yaml")["appVersion"], env!("CARGO_PKG_VERSION"));
 }

@@ -9,6 +9,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::signal::unix::{self, SignalKind};
 
 use crate::stop::{Signal, Stop};
+use crate::telemetry::logs;
 use crate::termination::{Ending, Termination};
 
 /// How long the run has to end by itself once it was told to stop: it tells its peers, but
@@ -78,12 +79,12 @@ fn watch(runtime: &Runtime, mut signals: Signals, stop: &Stop, ending: &Ending) 
     // Everything else on this thread happens meanwhile.
     let signal = runtime.block_on(async {
         let signal = signals.next().await;
-        tracing::info!(%signal, "told to stop");
+        logs::run().in_scope(|| tracing::info!(%signal, "told to stop"));
         stop.tell(signal);
         tokio::time::sleep(GRACE).await;
         signal
     });
-    tracing::warn!("the run did not end by itself");
+    logs::run().in_scope(|| tracing::warn!("the run did not end by itself"));
     let code = ending.end(&Termination::stopped(ending.role(), signal));
     std::process::exit(code.into());
 }

@@ -147,6 +147,7 @@ fn play(path: &Path, ending: &Arc<Ending>) -> Termination {
 
 /// Logs a failure.
 fn report(termination: &Termination) {
+    let _lines = logs::run().entered();
     if let Some(Failure { message, .. }) = &termination.failure {
         tracing::error!(exit_code = termination.exit_code, "{message}");
     }

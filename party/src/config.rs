@@ -17,6 +17,7 @@ use spdz::plan::{NumberFormat, Plan, PlanError, Truncation};
 use spdz::prg::SessionId;
 
 use crate::tensors::{self, MAX_OUTPUT_BYTES};
+use crate::trace::{self, SettingsError};
 
 /// Largest configuration file, bytes: room for a graph with its public constants.
 pub const MAX_CONFIG_BYTES: u64 = 16 << 20;
@@ -119,6 +120,10 @@ pub struct Computation {
     /// the format.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub truncation: Option<Truncation>,
+    /// Not private: the client of a network learns what every layer puts out, and so the
+    /// weights. For benchmarks, with `workload.inspect`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub inspect: bool,
 }
 
 impl Computation {
@@ -135,13 +140,21 @@ impl Computation {
             graph: None,
             format,
             truncation: None,
+            inspect: false,
         }
     }
 
     /// A graph, with the usual truncation.
     #[must_use]
     pub fn of_graph(graph: Graph, format: NumberFormat) -> Self {
-        Self { network: None, batch_size: None, graph: Some(graph), format, truncation: None }
+        Self {
+            network: None,
+            batch_size: None,
+            graph: Some(graph),
+            format,
+            truncation: None,
+            inspect: false,
+        }
     }
 
     /// The truncation that a format has unless another is asked for, as in the paper:
@@ -172,8 +185,14 @@ impl Computation {
             (Some(name), None) => {
                 let network = Network::builtin(name)
                     .ok_or_else(|| ConfigError::Network { found: name.clone() })?;
-                compile(&network.graph(self.batch())?)
+                match self.inspect {
+                    true => compile(&network.inspected_graph(self.batch())?),
+                    false => compile(&network.graph(self.batch())?),
+                }
             }
+            (None, Some(_)) if self.inspect => Err(ConfigError::Computation(
+                "has `inspect` beside `graph`; it is for benchmarks of networks A, B and C, leave it out",
+            )),
             (None, Some(_)) if self.batch_size.is_some() => Err(ConfigError::Computation(
                 "has `batchSize` beside `graph`; the graph's shapes say it, leave it out",
             )),
@@ -240,12 +259,97 @@ pub struct Transport {
     /// Longer messages are sent in parts of this size, so that one side can
     /// decrypt while the other still encrypts; bytes.
     pub chunk_bytes: usize,
+    /// A slower network to imitate on all links, in what this party sends; none without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<Conditions>,
 }
 
 impl Default for Transport {
     fn default() -> Self {
-        Self { spin_micros: 50, chunk_bytes: 128 << 10 }
+        Self { spin_micros: 50, chunk_bytes: 128 << 10, network: None }
     }
+}
+
+/// What a network does to what is sent over it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Conditions {
+    /// From one party to another and back, milliseconds, 0 to 10000.
+    #[schemars(range(min = 0, max = 10_000))]
+    pub rtt_ms: f64,
+    /// By how much what is sent may be later, uniformly and each way, milliseconds, 0 to
+    /// 10000; nothing overtakes.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 10_000))]
+    pub jitter_ms: f64,
+    /// Of each link and each way, millions of bits a second, 0.1 to 1000000; unlimited
+    /// without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.1, max = 1_000_000))]
+    pub bandwidth_mbps: Option<f64>,
+}
+
+impl Conditions {
+    /// Parties in one data centre: 0.5 ms, 10 Gbit/s.
+    pub const LAN: Self = Self { rtt_ms: 0.5, jitter_ms: 0.0, bandwidth_mbps: Some(10_000.0) };
+
+    /// Parties far apart: 40 ms, 100 Mbit/s.
+    pub const WAN: Self = Self { rtt_ms: 40.0, jitter_ms: 0.0, bandwidth_mbps: Some(100.0) };
+
+    /// From one party to the other, when nothing else is sent.
+    #[must_use]
+    pub fn one_way(&self) -> Duration {
+        Duration::from_secs_f64(self.rtt_ms / 2e3)
+    }
+
+    /// The longest delay beside [`one_way`](Self::one_way).
+    #[must_use]
+    pub fn jitter(&self) -> Duration {
+        Duration::from_secs_f64(self.jitter_ms / 1e3)
+    }
+
+    /// From the first of `bytes` that leaves to the last.
+    #[must_use]
+    pub fn transmission(&self, bytes: usize) -> Duration {
+        let bits = 8.0 * bytes as f64;
+        self.bandwidth_mbps
+            .map_or(Duration::ZERO, |mbps| Duration::from_secs_f64(bits / (mbps * 1e6)))
+    }
+
+    /// Bytes that may be on their way at once, and `buffer` besides.
+    pub(crate) fn under_way(&self, buffer: usize) -> usize {
+        // Without a limit, that of a fast one.
+        let mbps = self.bandwidth_mbps.unwrap_or(100_000.0);
+        let seconds = (self.one_way() + self.jitter()).as_secs_f64();
+        buffer.saturating_add((seconds * mbps * 1e6 / 8.0).min(256e6) as usize)
+    }
+
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    /// If a number is out of its range.
+    pub fn check(&self) -> Result<(), OutOfRange> {
+        let numbers = [
+            ("rttMs", Some(self.rtt_ms), 0.0..=10_000.0),
+            ("jitterMs", Some(self.jitter_ms), 0.0..=10_000.0),
+            ("bandwidthMbps", self.bandwidth_mbps, 0.1..=1_000_000.0),
+        ];
+        for (setting, found, range) in numbers {
+            if let Some(found) = found.filter(|found| !range.contains(found)) {
+                return Err(OutOfRange { setting, found, range });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A number of [`Conditions`] that cannot be.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{setting} is {found}, expected {} to {}", range.start(), range.end())]
+pub struct OutOfRange {
+    setting: &'static str,
+    found: f64,
+    range: std::ops::RangeInclusive<f64>,
 }
 
 /// How much prepared randomness may wait at a server, and where.
@@ -347,6 +451,10 @@ pub struct Workload {
     /// What to score afterwards.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accuracy: Option<AccuracyWorkload>,
+    /// Not private: what every layer puts out is compared with the same computation in the
+    /// clear. With `computation.inspect` at all parties, and not without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inspect: Option<InspectWorkload>,
     /// Where to write the result, JSON.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<PathBuf>,
@@ -367,6 +475,19 @@ pub struct AccuracyWorkload {
     pub reference: Option<PathBuf>,
 }
 
+/// What the layers are inspected with.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct InspectWorkload {
+    /// How many images, from the first, 1 to 10000.
+    pub samples: usize,
+    /// The model owner's weights: in a benchmark the client knows them too.
+    pub weights: PathBuf,
+}
+
+/// Most images that are inspected.
+pub const MAX_INSPECTED: usize = 10_000;
+
 /// How to watch a party.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -375,6 +496,34 @@ pub struct Telemetry {
     /// without it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listen: Option<SocketAddr>,
+    /// `http://host:port` of a collector that takes traces, OTLP over gRPC; without it, what
+    /// `OTEL_EXPORTER_OTLP_ENDPOINT` says, or nowhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub otlp_endpoint: Option<String>,
+    /// The part of the inferences that is traced, 0 to 1, the same at all parties; without
+    /// it, what `OTEL_TRACES_SAMPLER` says, or 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sampling_ratio: Option<f64>,
+    /// The span that the start of this run belongs to, a W3C `traceparent`; without it the
+    /// start is a trace of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<trace::Context>,
+}
+
+impl Telemetry {
+    fn check(&self) -> Result<(), ConfigError> {
+        if let Some(endpoint) = &self.otlp_endpoint {
+            trace::check_endpoint("telemetry.otlpEndpoint", endpoint)?;
+        }
+        match self.sampling_ratio {
+            Some(ratio) if !(0.0..=1.0).contains(&ratio) => Err(ConfigError::Number {
+                setting: "telemetry.samplingRatio",
+                found: ratio.to_string(),
+                expected: "0 to 1",
+            }),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// What is wrong with a configuration.
@@ -422,6 +571,12 @@ pub enum ConfigError {
         /// What it should be.
         expected: &'static str,
     },
+    /// Traces cannot be sent there.
+    #[error(transparent)]
+    Traces(#[from] SettingsError),
+    /// So is one of the network to imitate.
+    #[error("transport.network.{0}")]
+    Conditions(#[from] OutOfRange),
     /// What to compute is not said once.
     #[error("the computation {0}")]
     Computation(&'static str),
@@ -518,6 +673,19 @@ impl PartyConfig {
         section(self.threads.is_some(), self.threads.is_some() && multiplies, "threads")?;
         let infers = self.computation.network.is_some() && role == Role::CLIENT;
         section(self.workload.is_some(), infers, "workload")?;
+        if let Some(workload) = &self.workload {
+            let compares = workload.inspect.is_some();
+            section(compares, self.computation.inspect, "workload.inspect")?;
+        }
+        if let Some(inspect) = self.workload.as_ref().and_then(|workload| workload.inspect.as_ref())
+            && !(1..=MAX_INSPECTED).contains(&inspect.samples)
+        {
+            return Err(ConfigError::Number {
+                setting: "workload.inspect.samples",
+                found: inspect.samples.to_string(),
+                expected: "1 to 10000",
+            });
+        }
         match role {
             Role::Player(name) if !infers => self.check_player(name, &plan)?,
             _ => section(self.player.is_some(), false, "player")?,
@@ -565,7 +733,10 @@ impl PartyConfig {
                 expected: "at most 10000",
             });
         }
-        Ok(())
+        if let Some(telemetry) = &self.telemetry {
+            telemetry.check()?;
+        }
+        self.transport.network.map_or(Ok(()), |network| Ok(network.check()?))
     }
 
     fn check_stock(&self, stock: &Stock) -> Result<(), ConfigError> {
@@ -691,7 +862,10 @@ peers: { server0: '127.0.0.1:7000' }
         assert_eq!(config.computation.format, NumberFormat::Int64);
         let alice = "player: { inputs: a.safetensors, evaluations: 3, offline: ahead }\n";
         let disk = SERVER1.to_owned() + "stock: { diskMegabytes: 9, folder: x }\nthreads: 2\n";
-        let watched = SERVER1.to_owned() + "telemetry: { listen: '[::]:9090' }\n";
+        let watched = SERVER1.to_owned()
+            + "telemetry: { listen: '[::]:9090', \
+             otlpEndpoint: 'http://x:4317', samplingRatio: 0.5, \
+             traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01 }\n";
         for text in [SERVER1, &disk, &watched, &three_config("alice", alice)] {
             let text = serde_yaml::to_string(&load(text).unwrap()).unwrap();
             assert_eq!(serde_yaml::to_string(&load(&text).unwrap()).unwrap(), text);
@@ -782,12 +956,29 @@ peers: { server0: '127.0.0.1:7000' }
             (SERVER1.to_owned() + "deadlines: { messageSeconds: 0 }\n", "messageSeconds is 0"),
             (SERVER1.to_owned() + "deadlines: { messageSeconds: .nan }\n", "messageSeconds is NaN"),
             (SERVER1.to_owned() + "transport: { chunkBytes: 7 }\n", "chunkBytes is 7"),
+            (
+                SERVER1.to_owned() + "transport: { network: { rttMs: 10001 } }\n",
+                "transport.network.rttMs is 10001, expected 0 to 10000",
+            ),
+            (
+                SERVER1.to_owned() + "transport: { network: { rttMs: 1, bandwidthMbps: 0 } }\n",
+                "bandwidthMbps is 0, expected 0.1 to 1000000",
+            ),
             (SERVER1.to_owned() + "stock: { memoryMegabytes: 0 }\n", "memoryMegabytes is 0"),
             (SERVER1.to_owned() + "stock: { memory: 1 }\n", "unknown field `memory`"),
             (SERVER1.to_owned() + "stock: { diskMegabytes: 1048577 }\n", "expected 0 to 1048576"),
             (SERVER1.to_owned() + "stock: { diskMegabytes: 9 }\n", "needs `stock.folder`"),
             (SERVER1.to_owned() + "stock: { folder: x }\n", "no `stock.diskMegabytes`"),
             (SERVER1.to_owned() + "telemetry: { port: 9 }\n", "unknown field `port`"),
+            (
+                SERVER1.to_owned() + "telemetry: { otlpEndpoint: 'x:4317' }\n",
+                "telemetry.otlpEndpoint is \"x:4317\", expected http://host:port",
+            ),
+            (
+                SERVER1.to_owned() + "telemetry: { samplingRatio: 1.5 }\n",
+                "telemetry.samplingRatio is 1.5, expected 0 to 1",
+            ),
+            (SERVER1.to_owned() + "telemetry: { traceparent: 00-0-0-01 }\n", "is no traceparent"),
             (SERVER1.to_owned() + "threads: 0\n", "threads is 0, expected 1 to 256"),
             (SERVER1.to_owned() + "threads: 257\n", "threads is 257, expected 1 to 256"),
             (three_config("carol", "threads: 1\n"), "has `threads`, which is another role's"),

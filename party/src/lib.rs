@@ -11,6 +11,7 @@ mod describe;
 pub mod files;
 pub mod identity;
 pub mod idx;
+pub mod inspection;
 pub mod net;
 mod player;
 pub mod result;
@@ -20,6 +21,7 @@ pub mod stop;
 mod telemetry;
 pub mod tensors;
 pub mod termination;
+pub mod trace;
 mod workload;
 
 /// The commit that this was built from; `unknown` where its sources came without their

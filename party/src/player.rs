@@ -21,8 +21,9 @@ use zeroize::Zeroizing;
 
 use crate::config::{OfflineMode, PartyConfig, PlayerTask, Workload};
 use crate::files;
+use crate::inspection::Inspector;
 use crate::net::Link;
-use crate::result::{AccuracyCounter, Latency, LayerTime, RunResult};
+use crate::result::{AccuracyCounter, Inspection, Latency, LayerTime, RunResult};
 use crate::run::{Report, RunError, at, servers};
 use crate::telemetry::{Telemetry, Watcher};
 use crate::tensors::{Brought, Learnt};
@@ -31,24 +32,33 @@ use crate::workload::{self, DataError, Expected, Inputs};
 /// What a player brings to the run besides its configuration.
 pub(crate) enum Part<'config> {
     /// The client of a network.
-    Infers(&'config Workload, Inputs, Option<Expected>),
+    Infers(&'config Workload, Box<Images>),
     /// Any other player.
     Plays(PlayerTask, Brought),
+}
+
+/// What the client of a network infers, and what it sets the outputs against.
+pub(crate) struct Images {
+    inputs: Inputs,
+    expected: Option<Expected>,
+    inspector: Option<Inspector>,
 }
 
 impl<'config> Part<'config> {
     /// Reads the files of `player`, and makes sure that it can write where it has to.
     pub(crate) fn load(
         config: &'config PartyConfig,
-        plan: &Plan,
+        plan: &Arc<Plan>,
         player: Name,
     ) -> Result<Self, RunError> {
         if let Some(workload) = &config.workload {
             let inputs = Inputs::load(workload, plan)?;
             let accuracy = workload.accuracy.as_ref();
             let expected = accuracy.map(|a| Expected::load(a, &inputs, plan)).transpose()?;
+            let inspect = workload.inspect.as_ref();
+            let inspector = inspect.map(|settings| Inspector::load(settings, plan)).transpose()?;
             workload.result.as_deref().map_or(Ok(()), check_place)?;
-            return Ok(Self::Infers(workload, inputs, expected));
+            return Ok(Self::Infers(workload, Box::new(Images { inputs, expected, inspector })));
         }
         let task = config.player.clone().unwrap_or_default();
         let brought = match &task.inputs {
@@ -84,15 +94,15 @@ pub(crate) fn play<R: Ring>(
     links: &mut [Link],
 ) -> Result<Option<RunResult>, RunError> {
     match part {
-        Part::Infers(workload, inputs, expected) => {
-            let expected = expected.as_ref();
-            infer::<R>(config, plan, workload, &inputs, expected, telemetry, links).map(Some)
+        Part::Infers(workload, images) => {
+            infer::<R>(config, plan, workload, *images, telemetry, links).map(Some)
         }
         Part::Plays(task, brought) => {
             let inputs = brought.tensors(0);
             let player = Player::<R, _>::set_up(plan.clone(), name, &inputs, servers(links))?;
             drop(inputs);
             if !plan.takes_part(name) {
+                telemetry.set_up();
                 tracing::info!("handed over what it brings");
                 return Ok(None);
             }
@@ -148,6 +158,8 @@ pub enum Stage {
     Timed,
     /// Scoring the test set.
     Accuracy,
+    /// Comparing what layers put out.
+    Inspect,
 }
 
 impl Progress {
@@ -231,11 +243,12 @@ fn infer<R: Ring>(
     config: &PartyConfig,
     plan: &Arc<Plan>,
     workload: &Workload,
-    inputs: &Inputs,
-    expected: Option<&Expected>,
+    images: Images,
     telemetry: &Telemetry,
     links: &mut [Link],
 ) -> Result<RunResult, RunError> {
+    let Images { inputs, expected, inspector } = images;
+    let expected = expected.as_ref();
     let batch = config.computation.batch();
     let nothing = Tensors::new();
     let client = Player::<R, _>::set_up(plan.clone(), Name::CLIENT, &nothing, servers(links))?;
@@ -268,14 +281,44 @@ fn infer<R: Ring>(
     if out_of_range > 0 {
         tracing::warn!(out_of_range, "scored inferences out of range as wrong");
     }
+    let inspection = match inspector {
+        Some(inspector) => {
+            Some(inspect(&mut client, inspector, &inputs, batch, telemetry, &mut told)?)
+        }
+        None => None,
+    };
     let evaluations = client.finish()?;
     let accuracy = expected.map(|_| counter.finish());
     let result = RunResult {
         accuracy,
+        inspection,
         ..summarise(config, plan, series, &measured, &reports(plan, links)?, evaluations)
     };
     write_result(workload.result.as_deref(), &result)?;
     Ok(result)
+}
+
+/// Has images inferred and compares what each layer puts out.
+fn inspect<R: Ring, C: Channel>(
+    client: &mut Player<R, C, Watcher>,
+    mut inspector: Inspector,
+    inputs: &Inputs,
+    batch: usize,
+    telemetry: &Telemetry,
+    told: &mut Option<Instant>,
+) -> Result<Inspection, RunError> {
+    let samples = inspector.samples().min(inputs.count());
+    for first in (0..samples).step_by(batch) {
+        let images = inputs.batch(first);
+        let ready = client.prepare()?;
+        let revealed = tolerate(client.evaluate(ready, &images))?;
+        let counted = batch.min(samples - first);
+        inspector.compare(images, counted, revealed.as_ref())?;
+        telemetry.inspected(&inspector.finish());
+        let done = (first + counted) as u64;
+        Progress { stage: Stage::Inspect, done, of: samples as u64 }.tell(told);
+    }
+    Ok(inspector.finish())
 }
 
 /// Commands and measures a graph's evaluations.
@@ -357,6 +400,9 @@ fn summarise(
         // The randomness is there already.
         OfflineMode::Ahead => online.clone(),
     };
+    // To reveal what layers put out takes its time, and what is found there takes the room.
+    let inspected = config.computation.inspect;
+    let latency = if inspected { Latency::of } else { Latency::with_distribution };
     RunResult {
         network: plan.graph().name().into(),
         format: plan.format(),
@@ -364,14 +410,18 @@ fn summarise(
         batch_size: config.computation.batch(),
         repetitions: series.timed,
         offline_mode: series.offline,
-        combined: Latency::with_distribution(&combined),
-        online: Latency::with_distribution(online),
+        combined: latency(&combined),
+        online: latency(online),
         offline: Latency::of(offline),
         online_bytes: report0.online_bytes.saturating_add(report1.online_bytes) / each,
         offline_bytes: report0.offline_bytes.saturating_add(report1.offline_bytes) / each,
         online_rounds: report0.online_rounds.max(report1.online_rounds) / each,
-        layers: layer_times(plan, report0, each),
+        layers: match inspected {
+            true => Vec::new(),
+            false => layer_times(plan, report0, each),
+        },
         accuracy: None,
+        inspection: None,
     }
 }
 

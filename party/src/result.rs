@@ -46,6 +46,9 @@ pub struct RunResult {
     /// How right the secure outputs are, if that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accuracy: Option<Accuracy>,
+    /// What was found in the layers of a run that was not private, and only of such a run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inspection: Option<Inspection>,
 }
 
 /// Most layers of a result.
@@ -190,6 +193,77 @@ fn quantile(sorted: &[f64], p: f64) -> f64 {
     let place = p * (sorted.len() - 1) as f64;
     let (low, high) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
     low + (high - low) * place.fract()
+}
+
+/// What layers put out, against the same computation in the clear. Only a run that is not
+/// private tells.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Inspection {
+    /// Always true: the client learnt what every layer puts out, and so the weights.
+    pub not_private: bool,
+    /// Images inspected.
+    pub samples: usize,
+    /// Images of inferences in which a value was out of the format's range, so that nothing
+    /// could be compared.
+    pub out_of_range: usize,
+    /// The magnitude that the format's values stay below.
+    pub limit: f64,
+    /// The layers in the order of the computation; batch normalisation is folded into the
+    /// layer before it.
+    pub layers: Vec<LayerRange>,
+}
+
+/// What a layer puts out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LayerRange {
+    /// The layer.
+    pub name: String,
+    /// How many values.
+    pub values: u64,
+    /// The smallest.
+    pub min: f64,
+    /// The largest.
+    pub max: f64,
+    /// The largest difference to the computation in the clear.
+    pub largest_error: f64,
+    /// Values of at least half the format's limit.
+    pub near_limit: u64,
+}
+
+impl LayerRange {
+    /// Of a layer that has put out nothing yet.
+    pub(crate) fn new(name: &str) -> Self {
+        Self {
+            name: name.chars().take(MAX_LAYER_NAME).collect(),
+            values: 0,
+            min: 0.0,
+            max: 0.0,
+            largest_error: 0.0,
+            near_limit: 0,
+        }
+    }
+
+    /// Takes in a value; `near` is the magnitude from which it counts as near the limit.
+    pub(crate) fn add(&mut self, found: f64, expected: f64, near: f64) {
+        let first = self.values == 0;
+        self.values += 1;
+        self.min = if first { found } else { self.min.min(found) };
+        self.max = if first { found } else { self.max.max(found) };
+        self.largest_error = self.largest_error.max((found - expected).abs());
+        self.near_limit += u64::from(found.abs() >= near);
+    }
+
+    /// With numbers as short as a result has room for.
+    pub(crate) fn rounded(&self) -> Self {
+        Self {
+            min: four_digits(self.min),
+            max: four_digits(self.max),
+            largest_error: four_digits(self.largest_error),
+            ..self.clone()
+        }
+    }
 }
 
 /// Secure outputs against labels, and against the same network in the clear where that is known.

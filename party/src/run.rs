@@ -13,13 +13,15 @@ use spdz::role::{self, Observer, Outcome, Producer, Server, ServerLinks, report_
 
 use crate::background::Background;
 use crate::config::{ConfigError, PartyConfig};
+use crate::inspection::NOT_PRIVATE;
 use crate::net::{self, ConnectError, Link};
 use crate::player::{self, Part};
 use crate::result::RunResult;
 use crate::stock::{Bounded, Disk};
-use crate::telemetry::{Readiness, Telemetry, Watcher};
+use crate::telemetry::{Readiness, Telemetry, Watcher, logs};
 use crate::tensors::{TensorError, TooMuch};
 use crate::termination::{Failure, Reason};
+use crate::trace::SettingsError;
 use crate::workload::DataError;
 
 pub use crate::player::{Progress, Stage};
@@ -66,6 +68,9 @@ pub enum RunError {
         /// Why.
         source: std::io::Error,
     },
+    /// Traces cannot be sent as the environment says.
+    #[error(transparent)]
+    Traces(#[from] SettingsError),
     /// The metrics.
     #[error("cannot make the metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -131,6 +136,7 @@ impl RunError {
             | Self::Data(_)
             | Self::TooMuch(_)
             | Self::Telemetry { .. }
+            | Self::Traces(_)
             | Self::Stock { .. } => Reason::BadInput,
             Self::Connect(
                 ConnectError::Config(_) | ConnectError::Identity(_) | ConnectError::Listen { .. },
@@ -179,8 +185,9 @@ pub(crate) fn run(
 ) -> Result<Option<RunResult>, RunError> {
     let plan = Arc::new(config.computation.plan()?);
     let telemetry = Telemetry::start(config, &plan, background)?;
+    let _lines = logs::run().entered();
     let outcome = meet_and_play(config, &plan, background, &telemetry);
-    telemetry.readiness(Readiness::Ended);
+    telemetry.end(outcome.as_ref().err().map(|error| error.kind().0), background);
     outcome
 }
 
@@ -200,6 +207,9 @@ fn meet_and_play(
         None => None,
     };
     tracing::info!(role = %config.role, session = %config.session.0, plan = %plan.digest(), "starting");
+    if config.computation.inspect {
+        tracing::warn!("{NOT_PRIVATE}");
+    }
     // Players multiply nothing that is large.
     if part.is_none() {
         ring::set_threads(config.threads())?;

@@ -220,7 +220,7 @@ fn unix_ms() -> u64 {
 mod tests {
     use super::*;
     use crate::config::OfflineMode;
-    use crate::result::{Accuracy, Latency, LayerTime, MAX_LAYERS};
+    use crate::result::{Accuracy, Inspection, Latency, LayerRange, LayerTime, MAX_LAYERS};
     use spdz::plan::{NumberFormat, Truncation};
 
     fn failed(message: &str) -> Termination {
@@ -245,6 +245,7 @@ mod tests {
             online_rounds: 6,
             layers: Vec::new(),
             accuracy: None,
+            inspection: None,
         }
     }
 
@@ -298,6 +299,40 @@ mod tests {
         let written = longest_result();
         assert_eq!(read.combined.block_means_ms, written.combined.block_means_ms);
         assert_eq!((read.layers, read.network), (written.layers, written.network));
+    }
+
+    #[test]
+    fn the_longest_inspection_fits_whole() {
+        let third = -1.0 / 3.0;
+        let range = |index: usize| {
+            let mut range = LayerRange::new(&format!("a_layer_of_a_long_name{index}"));
+            range.add(third * 1e3, third, 1.0);
+            LayerRange { values: u64::from(u32::MAX), near_limit: 4_000_000_000, ..range.rounded() }
+        };
+        let longest = longest_result();
+        let bare = |latency: Latency| Latency {
+            quantiles_ms: Vec::new(),
+            block_means_ms: Vec::new(),
+            ..latency
+        };
+        let inspected = RunResult {
+            combined: bare(longest.combined.clone()),
+            online: bare(longest.online.clone()),
+            layers: Vec::new(),
+            inspection: Some(Inspection {
+                not_private: true,
+                samples: 10_000,
+                out_of_range: 10_000,
+                limit: 1024.0,
+                layers: (0..MAX_LAYERS).map(range).collect(),
+            }),
+            ..longest
+        };
+        let success = Termination::success(Role::CLIENT, Some(inspected));
+        let json = success.to_json().unwrap();
+        assert!(json.len() <= MAX_TERMINATION_BYTES - 256, "{}", json.len());
+        let read = Termination::parse(&json).unwrap().result.unwrap();
+        assert_eq!(read.inspection, success.result.unwrap().inspection);
     }
 
     #[test]

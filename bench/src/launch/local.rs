@@ -181,6 +181,7 @@ pub fn configure(job: &Job, folder: &Path) -> Result<Vec<PartyConfig>, LaunchErr
                     _ => None,
                 },
                 workload: job.workload.clone().filter(|_| role == Role::CLIENT),
+                // The environment, which parties inherit, may say where traces go.
                 telemetry: None,
             })
         })

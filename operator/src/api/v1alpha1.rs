@@ -12,6 +12,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
 use kube::{CustomResource, CustomResourceExt, KubeSchema};
+use party::config::Conditions;
 use party::result::RunResult;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -63,6 +64,7 @@ pub const MAX_GRAPH_BYTES: usize = 512 << 10;
     validation = Rule::new("self.networkPolicy == oldSelf.networkPolicy").message("spec.networkPolicy cannot be changed; delete the resource and create it again"),
     validation = Rule::new("self.startDeadlineSeconds == oldSelf.startDeadlineSeconds && self.activeDeadlineSeconds == oldSelf.activeDeadlineSeconds").message("deadlines cannot be changed; delete the resource and create it again"),
     validation = Rule::new("!has(self.model.graph) || !has(self.workload.accuracySamples) || self.workload.accuracySamples == 0").message("spec.workload.accuracySamples is for networks; a graph of one's own has no test set"),
+    validation = Rule::new("!has(self.workload.inspect) || has(self.model.builtin)").message("spec.workload.inspect reveals the weights; it is for benchmarks with the shipped ones, spec.model.builtin"),
     validation = Rule::new("!has(self.model.graph) || self.workload.batchSize == 1").message("spec.workload.batchSize is for networks; the shapes of a graph are its own")
 )]
 pub struct SecureInferenceSpec {
@@ -281,6 +283,16 @@ pub struct Workload {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 10_000))]
     pub accuracy_samples: Option<u32>,
+    /// A slower network to imitate between all parties: what each sends is held back. Without
+    /// it, the cluster's as it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<Conditions>,
+    /// NOT PRIVATE: the client learns what every layer puts out for so many images of the test
+    /// set, and so the weights, and compares it with the same in the clear. For benchmarks:
+    /// only with the shipped weights.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000))]
+    pub inspect: Option<u32>,
 }
 
 impl Default for Workload {
@@ -291,6 +303,8 @@ impl Default for Workload {
             repetitions: 100,
             offline: Offline::Inline,
             accuracy_samples: None,
+            network: None,
+            inspect: None,
         }
     }
 }

@@ -4,13 +4,14 @@
 //! writable but what the party needs, and no access to the API.
 
 use k8s_openapi::api::core::v1::{
-    Affinity, Capabilities, Container, ContainerPort, HTTPGetAction, Pod, PodAffinityTerm,
+    Affinity, Capabilities, Container, ContainerPort, EnvVar, HTTPGetAction, Pod, PodAffinityTerm,
     PodAntiAffinity, PodSecurityContext, PodSpec, Probe, SeccompProfile, SecretVolumeSource,
     SecurityContext, Volume, VolumeMount, WeightedPodAffinityTerm,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use party::config::Session;
+use party::trace::conventions;
 use spdz::channel::Role;
 
 use super::secret::session_text;
@@ -41,7 +42,7 @@ pub fn build(job: &Job, attempt: u32, role: Role, session: Session, image: &str)
     let parties = &job.spec.parties;
     Pod {
         spec: Some(PodSpec {
-            containers: vec![container(job, role, image)],
+            containers: vec![container(job, attempt, role, image)],
             volumes: Some(volumes(job, attempt, role)),
             // A party that ended has spent its masks; another attempt makes new ones.
             restart_policy: Some("Never".into()),
@@ -70,7 +71,7 @@ pub fn build(job: &Job, attempt: u32, role: Role, session: Session, image: &str)
     }
 }
 
-fn container(job: &Job, role: Role, image: &str) -> Container {
+fn container(job: &Job, attempt: u32, role: Role, image: &str) -> Container {
     let parties = &job.spec.parties;
     let mut mounts = vec![VolumeMount {
         name: "identity".into(),
@@ -96,6 +97,7 @@ fn container(job: &Job, role: Role, image: &str) -> Container {
             format!("--config={config}"),
             format!("--termination-message={TERMINATION_LOG}"),
         ]),
+        env: job.spec.telemetry.as_ref().map(|_| vec![trace_resource(job, attempt, role)]),
         ports: Some(vec![ContainerPort {
             name: Some("metrics".into()),
             container_port: i32::from(METRICS_PORT),
@@ -116,6 +118,22 @@ fn container(job: &Job, role: Role, image: &str) -> Container {
             ..SecurityContext::default()
         }),
         ..Container::default()
+    }
+}
+
+/// Where spans come from: what a party cannot know of itself.
+fn trace_resource(job: &Job, attempt: u32, role: Role) -> EnvVar {
+    let attributes = [
+        (conventions::K8S_NAMESPACE_NAME, job.namespace.clone()),
+        (conventions::K8S_POD_NAME, job.object_name(attempt, role)),
+        ("secure_inference.name", job.name.clone()),
+        ("secure_inference.attempt", attempt.to_string()),
+    ];
+    let attributes = attributes.map(|(name, value)| format!("{name}={value}"));
+    EnvVar {
+        name: "OTEL_RESOURCE_ATTRIBUTES".into(),
+        value: Some(attributes.join(",")),
+        value_from: None,
     }
 }
 

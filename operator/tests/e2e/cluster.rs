@@ -47,7 +47,8 @@ pub(crate) struct Cluster {
     pub(crate) image: String,
     /// This machine, if it is the cluster's only node.
     pub(crate) machine: Option<Machine>,
-    kubectl: PathBuf,
+    /// Where `kubectl` and `helm` are.
+    tools: PathBuf,
     kubeconfig: Option<PathBuf>,
 }
 
@@ -121,7 +122,7 @@ impl Site {
             version: (number(&version.major)?, number(&version.minor)?),
             image: self.image.clone().unwrap_or_else(|| IMAGE.into()),
             machine: self.machine.clone(),
-            kubectl: Path::new(folder.trim()).join("kubectl"),
+            tools: folder.trim().into(),
             kubeconfig: own,
         })
     }
@@ -151,7 +152,16 @@ impl Cluster {
 
     /// Runs `kubectl` as the administrator; what it wrote to standard output.
     pub(crate) async fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        let mut command = with(&self.kubectl, arguments);
+        self.tool("kubectl", arguments).await
+    }
+
+    /// Runs `helm` as the administrator; what it wrote to standard output.
+    pub(crate) async fn helm(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        self.tool("helm", arguments).await
+    }
+
+    async fn tool(&self, name: &str, arguments: &[&str]) -> anyhow::Result<String> {
+        let mut command = with(&self.tools.join(name), arguments);
         if let Some(kubeconfig) = &self.kubeconfig {
             command.env("KUBECONFIG", kubeconfig);
         }
@@ -171,7 +181,8 @@ impl Machine {
         Ok(Self { script, root, passing })
     }
 
-    fn kubeconfig(&self) -> PathBuf {
+    /// How to reach it as an administrator.
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
         self.root.join("kubeconfig")
     }
 

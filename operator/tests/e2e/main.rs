@@ -11,6 +11,9 @@ mod cluster;
 mod film;
 mod operator;
 mod process;
+mod prometheus;
+#[path = "../queries/mod.rs"]
+mod queries;
 mod report;
 mod room;
 

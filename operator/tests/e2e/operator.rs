@@ -176,6 +176,11 @@ impl Operator {
         self.cluster.kubectl(&arguments).await.map(drop)
     }
 
+    /// Its pods.
+    pub(crate) async fn pods(&self) -> anyhow::Result<Vec<Pod>> {
+        Ok(self.pods.list(&ListParams::default().labels(SELECTOR)).await?.items)
+    }
+
     /// The replicas that run.
     pub(crate) async fn replicas(&self) -> anyhow::Result<Vec<Replica>> {
         let pods = self.pods.list(&ListParams::default().labels(SELECTOR)).await?;

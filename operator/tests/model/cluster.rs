@@ -675,6 +675,7 @@ impl Cluster {
             online_rounds: 6,
             layers: Vec::new(),
             accuracy: None,
+            inspection: None,
         }
     }
 }

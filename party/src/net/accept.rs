@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use spdz::channel::Role;
 use spdz::prg::SessionId;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::pki_types::CertificateDer;
@@ -19,6 +19,7 @@ use tonic::transport::Server;
 use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::shape::{Shaping, Wire};
 use super::wire::Frame;
 use super::wire::party_server::{Party, PartyServer};
 use super::{Arrival, ConnectError, HTTP2_FRAME, MAX_FRAME, Outgoing, WINDOW};
@@ -32,7 +33,7 @@ const HANDSHAKE: Duration = Duration::from_secs(3);
 const HANDSHAKES: usize = 64;
 
 /// An accepted connection whose peer holds a certificate of this session's authority.
-struct Accepted(TlsStream<TcpStream>);
+struct Accepted(TlsStream<Wire>);
 
 /// The certificate that the peer proved to hold.
 #[derive(Clone)]
@@ -183,6 +184,7 @@ pub(super) async fn listen(
     expected: Vec<Role>,
     credentials: &Credentials,
     queue: usize,
+    shaping: Option<Arc<Shaping>>,
 ) -> Result<Option<Acceptor>, ConnectError> {
     let Some(address) = config.listen else {
         return Ok(None);
@@ -208,6 +210,7 @@ pub(super) async fn listen(
     let accepting = tokio::spawn(accept(
         listener,
         TlsAcceptor::from(credentials.server.clone()),
+        shaping,
         secured,
         refusals.clone(),
     ));
@@ -227,6 +230,7 @@ pub(super) async fn listen(
 async fn accept(
     listener: TcpListener,
     tls: TlsAcceptor,
+    shaping: Option<Arc<Shaping>>,
     secured: mpsc::Sender<std::io::Result<Accepted>>,
     refusals: Refusals,
 ) {
@@ -242,11 +246,11 @@ async fn accept(
             }
         };
         let (tls, secured, refusals) = (tls.clone(), secured.clone(), refusals.clone());
+        let wire = Shaping::wire(shaping.as_ref(), stream);
         tokio::spawn(async move {
             let _slot = slot;
-            // Without it a small message waits for the acknowledgement of the one before.
-            let handshake = match stream.set_nodelay(true) {
-                Ok(()) => tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await,
+            let handshake = match wire {
+                Ok(stream) => tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await,
                 Err(error) => Ok(Err(error)),
             };
             let problem = match handshake {

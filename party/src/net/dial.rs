@@ -1,5 +1,6 @@
 //! The dialling side: connects to a server and checks that it is the one.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hyper_util::rt::TokioIo;
@@ -12,6 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint, Uri};
 
+use super::shape::Shaping;
 use super::wire::party_client::PartyClient;
 use super::{Arrival, ConnectError, HTTP2_FRAME, MAX_FRAME, Outgoing, WINDOW};
 use crate::config::PartyConfig;
@@ -34,6 +36,7 @@ pub(super) async fn dial(
     credentials: &Credentials,
     peer: Role,
     queue: usize,
+    shaping: Option<&Arc<Shaping>>,
     until: Instant,
 ) -> Result<Arrival, ConnectError> {
     let Some(address) = config.peers.get(&peer) else {
@@ -45,7 +48,7 @@ pub(super) async fn dial(
     };
     let mut seen = String::from("no answer");
     loop {
-        let attempt = attempt(config, credentials, peer, queue, address);
+        let attempt = attempt(config, credentials, peer, queue, shaping, address);
         match tokio::time::timeout_at(until.into(), attempt).await {
             Ok(Ok(arrival)) => return Ok(arrival),
             Ok(Err(Failure::Final(reason))) => return Err(ConnectError::Refused { peer, reason }),
@@ -66,11 +69,12 @@ async fn attempt(
     credentials: &Credentials,
     peer: Role,
     queue: usize,
+    shaping: Option<&Arc<Shaping>>,
     address: &str,
 ) -> Result<Arrival, Failure> {
     let unreachable = |error: std::io::Error| Failure::Unreachable(error.to_string());
     let stream = TcpStream::connect(address).await.map_err(unreachable)?;
-    stream.set_nodelay(true).map_err(unreachable)?;
+    let stream = Shaping::wire(shaping, stream).map_err(unreachable)?;
     let name = identity::name(peer, config.session.0);
     let server_name =
         ServerName::try_from(name.clone()).map_err(|error| Failure::Final(error.to_string()))?;

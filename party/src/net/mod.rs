@@ -33,6 +33,7 @@ use crate::stop::Stop;
 
 mod accept;
 mod dial;
+mod shape;
 
 /// The generated types of the wire format.
 #[allow(missing_docs, unreachable_pub, clippy::all)]
@@ -40,6 +41,7 @@ pub mod wire {
     tonic::include_proto!("secureinference.party.v1");
 }
 
+use shape::Shaping;
 use wire::frame::Content;
 use wire::{Abort, Chunk, Frame, Hello};
 
@@ -288,6 +290,8 @@ pub struct Link {
     /// The peer has ended its side in good order.
     ended: bool,
     stop: Stop,
+    /// Below the runtime, with which the connections end: what they sent is still on its way.
+    _shaping: Option<Arc<Shaping>>,
 }
 
 impl Link {
@@ -606,13 +610,17 @@ fn connect_where(
     let until = Instant::now() + config.deadlines.connect();
     let introduction = Introduction::new(config, plan);
     let queue = queue_frames(plan, config.transport.chunk_bytes);
+    let shaping = config.transport.network.map(|conditions| Arc::new(Shaping::new(conditions)));
     let mut expected = PartyConfig::accepts(config.role, plan);
     expected.retain(|peer| wanted(*peer));
     let connecting = async {
-        let mut acceptor = accept::listen(config, expected, &credentials, queue).await?;
+        let mut acceptor =
+            accept::listen(config, expected, &credentials, queue, shaping.clone()).await?;
         let mut arrivals = Vec::new();
         for &peer in PartyConfig::dials(config.role).iter().filter(|peer| wanted(**peer)) {
-            arrivals.push(dial::dial(config, &credentials, peer, queue, until).await?);
+            arrivals.push(
+                dial::dial(config, &credentials, peer, queue, shaping.as_ref(), until).await?,
+            );
         }
         if let Some(acceptor) = &mut acceptor {
             acceptor.wait(until, config.deadlines.connect(), &mut arrivals).await?;
@@ -641,6 +649,7 @@ fn connect_where(
             counters: Arc::default(),
             ended: false,
             stop: stop.clone(),
+            _shaping: shaping.clone(),
         })
         .collect();
     if let Err(error) = introduce(&mut links, &introduction, until) {

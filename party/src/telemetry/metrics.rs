@@ -11,16 +11,18 @@ use std::time::Instant;
 use prometheus::core::Collector;
 use prometheus::local::LocalHistogram;
 use prometheus::{
-    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
+    GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
-use spdz::channel::{Phase, Role};
+use spdz::channel::{Name, Phase, Role};
 use spdz::plan::{Operation, Plan};
 use spdz::role::{Observer, Outcome};
 
 use crate::COMMIT;
 use crate::config::PartyConfig;
 use crate::net::{Counters, Link};
+use crate::result::{Inspection, LayerRange};
+use crate::trace::Counts;
 
 /// What all names begin with.
 const PREFIX: &str = "secure_inference";
@@ -134,7 +136,11 @@ pub(crate) struct Metrics {
     received: IntCounterVec,
     rounds: IntCounterVec,
     available: IntGaugeVec,
-    /// Where the last four come from.
+    /// At the client of a run that is not private.
+    layers: Option<Layers>,
+    /// Where traces are sent.
+    spans: Option<(Arc<Counts>, IntCounterVec)>,
+    /// Where bytes, rounds and what is available come from.
     links: Mutex<Vec<(Role, Arc<Counters>)>>,
     stock: Arc<AtomicU64>,
 }
@@ -209,6 +215,8 @@ impl Metrics {
                 "Evaluations whose correlated randomness waits at this server.",
                 &["role"],
             )?,
+            layers: None,
+            spans: None,
             links: Mutex::default(),
             stock,
             registry,
@@ -243,6 +251,58 @@ impl Metrics {
         }
     }
 
+    /// Adds those of the layers that `plan` reveals to the client of a run that is not private.
+    ///
+    /// # Errors
+    /// If two of all metrics have the same name.
+    pub(crate) fn with_layers(mut self, plan: &Plan) -> Result<Self, prometheus::Error> {
+        let gauges = |name: &str, help: &str, labels: &[&str]| {
+            register(&self.registry, GaugeVec::new(Opts::new(name, help), labels)?)
+        };
+        let layers = Layers {
+            values: gauges(
+                "layer_value",
+                "The smallest and the largest value that a layer put out; the run is not private.",
+                &["layer", "bound"],
+            )?,
+            error: gauges(
+                "layer_largest_error",
+                "The largest difference between what a layer put out and the same in the clear.",
+                &["layer"],
+            )?,
+            near_limit: gauges(
+                "layer_near_limit",
+                "Values that a layer put out of at least half the number format's limit.",
+                &["layer"],
+            )?,
+        };
+        plan.graph()
+            .outputs_of(Name::CLIENT)
+            .iter()
+            .for_each(|(name, _)| layers.set(name, [0.0; 4]));
+        self.layers = Some(layers);
+        Ok(self)
+    }
+
+    /// What was found in the layers so far.
+    pub(crate) fn inspected(&self, inspection: &Inspection) {
+        let Some(layers) = &self.layers else { return };
+        for LayerRange { name, min, max, largest_error, near_limit, .. } in &inspection.layers {
+            layers.set(name, [*min, *max, *largest_error, *near_limit as f64]);
+        }
+    }
+
+    /// Adds what becomes of spans.
+    ///
+    /// # Errors
+    /// If two of all metrics have the same name.
+    pub(crate) fn with_traces(mut self, counts: Arc<Counts>) -> Result<Self, prometheus::Error> {
+        let options = Opts::new("trace_spans_total", "Spans by what became of them.");
+        let family = IntCounterVec::new(options, &["role", "outcome"])?;
+        self.spans = Some((counts, register(&self.registry, family)?));
+        Ok(self)
+    }
+
     fn inference(&self, outcome: &str) -> IntCounter {
         self.inferences.with_label_values(&[self.part.role.name(), outcome])
     }
@@ -271,6 +331,12 @@ impl Metrics {
                 }
             }
         }
+        if let Some((counts, family)) = &self.spans {
+            let outcomes = [("exported", counts.exported()), ("dropped", counts.dropped())];
+            for (outcome, count) in outcomes {
+                raise(&family.with_label_values(&[role, outcome]), count);
+            }
+        }
         if self.part.role.is_server() {
             let available = self.stock.load(Ordering::Relaxed);
             self.available.with_label_values(&[role]).set(available.try_into().unwrap_or(i64::MAX));
@@ -284,6 +350,22 @@ impl Metrics {
     pub(crate) fn text(&self) -> Result<String, prometheus::Error> {
         self.read();
         TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}
+
+/// What layers put out.
+struct Layers {
+    values: GaugeVec,
+    error: GaugeVec,
+    near_limit: GaugeVec,
+}
+
+impl Layers {
+    fn set(&self, layer: &str, [min, max, error, near_limit]: [f64; 4]) {
+        self.values.with_label_values(&[layer, "min"]).set(min);
+        self.values.with_label_values(&[layer, "max"]).set(max);
+        self.error.with_label_values(&[layer]).set(error);
+        self.near_limit.with_label_values(&[layer]).set(near_limit);
     }
 }
 

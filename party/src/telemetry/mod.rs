@@ -4,41 +4,54 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use spdz::channel::Phase;
+use spdz::channel::{Phase, Role};
 use spdz::plan::Plan;
 use spdz::role::{Observer, Outcome};
 
 use crate::background::Background;
 use crate::config::PartyConfig;
 use crate::net::Link;
+use crate::result::Inspection;
 use crate::run::RunError;
+use crate::termination::Reason;
 
 mod http;
 pub(crate) mod logs;
 mod metrics;
+mod traces;
 
 pub(crate) use http::Readiness;
 use http::Status;
 use metrics::{Metrics, Recorder};
+use traces::{Tracer, Traces};
 
 /// What is told of one run.
 #[derive(Debug, Default)]
 pub(crate) struct Telemetry {
     /// Only if somebody may ask.
     status: Option<Arc<Status>>,
+    /// Only if there is a collector.
+    traces: Option<Traces>,
     available: Arc<AtomicU64>,
 }
 
 impl Telemetry {
-    /// Answers requests from now on, if the configuration says where.
+    /// Answers requests and sends traces from now on, if the configuration says where.
     pub(crate) fn start(
         config: &PartyConfig,
         plan: &Plan,
         background: &Background,
     ) -> Result<Self, RunError> {
-        let mut telemetry = Self::default();
+        let traces = Traces::start(config, plan, background)?;
+        let mut telemetry = Self { traces, ..Self::default() };
         if let Some(address) = config.telemetry.as_ref().and_then(|settings| settings.listen) {
-            let metrics = Metrics::new(config.role, plan, telemetry.available.clone())?;
+            let mut metrics = Metrics::new(config.role, plan, telemetry.available.clone())?;
+            if config.computation.inspect && config.role == Role::CLIENT {
+                metrics = metrics.with_layers(plan)?;
+            }
+            if let Some(traces) = &telemetry.traces {
+                metrics = metrics.with_traces(traces.counts().clone())?;
+            }
             let status = Arc::new(Status::new(metrics));
             http::start(address, status.clone(), background)
                 .map_err(|source| RunError::Telemetry { address, source })?;
@@ -52,6 +65,9 @@ impl Telemetry {
         if let Some(status) = &self.status {
             status.set(readiness);
         }
+        if let Some(traces) = self.traces.as_ref().filter(|_| readiness == Readiness::Connecting) {
+            traces.connecting();
+        }
     }
 
     /// All peers are connected.
@@ -59,7 +75,17 @@ impl Telemetry {
         if let Some(status) = &self.status {
             status.metrics().connected(links);
         }
+        if let Some(traces) = &self.traces {
+            traces.connected();
+        }
         self.readiness(Readiness::Connected);
+    }
+
+    /// What was found in the layers of a run that is not private.
+    pub(crate) fn inspected(&self, inspection: &Inspection) {
+        if let Some(status) = &self.status {
+            status.metrics().inspected(inspection);
+        }
     }
 
     /// Where a server says how many prepared evaluations it has.
@@ -67,16 +93,37 @@ impl Telemetry {
         &self.available
     }
 
-    /// What the role tells of its work.
+    /// The set-up is done. What the role tells of its work from now on.
     pub(crate) fn observer(&self) -> Watcher {
+        self.set_up();
         let status = self.status.as_ref();
-        Watcher { recorder: status.map(|status| Recorder::new(status.metrics().clone())) }
+        Watcher {
+            recorder: status.map(|status| Recorder::new(status.metrics().clone())),
+            tracer: self.traces.as_ref().map(Traces::tracer),
+        }
+    }
+
+    /// The set-up is done, by a role that has nothing else to do.
+    pub(crate) fn set_up(&self) {
+        if let Some(traces) = &self.traces {
+            traces.started(None);
+        }
+    }
+
+    /// The run is over: what is not told yet is, for a bounded time.
+    pub(crate) fn end(&self, failure: Option<Reason>, background: &Background) {
+        self.readiness(Readiness::Ended);
+        if let Some(traces) = &self.traces {
+            traces.started(failure);
+            traces.flush(background);
+        }
     }
 }
 
 /// Watches a role for those who want to know; does nothing if nobody does.
 pub(crate) struct Watcher {
     recorder: Option<Recorder>,
+    tracer: Option<Tracer>,
 }
 
 impl Observer for Watcher {
@@ -84,17 +131,26 @@ impl Observer for Watcher {
         if let Some(recorder) = &mut self.recorder {
             recorder.begin(phase, inference);
         }
+        if let Some(tracer) = &mut self.tracer {
+            tracer.begin(phase, inference);
+        }
     }
 
     fn step(&mut self, step: usize) {
         if let Some(recorder) = &mut self.recorder {
             recorder.step(step);
         }
+        if let Some(tracer) = &mut self.tracer {
+            tracer.step(step);
+        }
     }
 
     fn end(&mut self, outcome: Outcome) {
         if let Some(recorder) = &mut self.recorder {
             recorder.end(outcome);
+        }
+        if let Some(tracer) = &mut self.tracer {
+            tracer.end(outcome);
         }
     }
 }

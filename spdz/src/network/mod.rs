@@ -201,6 +201,20 @@ impl Network {
     /// If the layers do not fit together, none has weights, or the batch is outside 1 to
     /// [`MAX_BATCH`].
     pub fn graph(&self, batch: usize) -> Result<Graph, NetworkError> {
+        self.compose(batch, false)
+    }
+
+    /// The [`graph`](Self::graph) in which the client also learns what every layer puts out,
+    /// under the layer's name: for benchmarks, in which the weights are no secret. What the
+    /// layers put out tells the weights.
+    ///
+    /// # Errors
+    /// As [`graph`](Self::graph).
+    pub fn inspected_graph(&self, batch: usize) -> Result<Graph, NetworkError> {
+        self.compose(batch, true)
+    }
+
+    fn compose(&self, batch: usize, inspected: bool) -> Result<Graph, NetworkError> {
         if !(1..=MAX_BATCH).contains(&batch) {
             return Err(NetworkError::Batch { found: batch });
         }
@@ -235,6 +249,11 @@ impl Network {
                 Layer::Activation(polynomial) => g.polynomial(x, polynomial.clone()),
                 Layer::AvgPool { window } => g.avg_pool(x, *window),
             };
+            // What is folded into a linear layer is put out by that of the two that is last;
+            // the last layer of all puts out the logits.
+            if inspected && normalised.is_none() && index + 1 < self.layers.len() {
+                g.output(name, g.reveal(client.as_str(), x));
+            }
         }
         g.output(LOGITS, g.reveal(client.as_str(), x));
         g.build().map_err(|source| NetworkError::Graph { network: self.name.clone(), source })

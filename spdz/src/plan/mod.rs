@@ -426,6 +426,8 @@ pub struct PlanLayer {
     pub name: String,
     /// The graph's operation among them that costs most, as a rule.
     pub kind: &'static str,
+    /// The shape of what it puts out.
+    pub shape: Vec<usize>,
     /// The numbers of the steps, in their order.
     pub steps: Vec<usize>,
 }
@@ -658,11 +660,22 @@ impl Plan {
         let mut places = HashMap::new();
         for (index, step) in self.evaluation() {
             let place = *places.entry(step.layer.as_str()).or_insert_with(|| {
-                let nodes = self.graph.nodes().iter().filter(|node| node.label == step.layer);
-                let main =
-                    nodes.map(|node| &node.operation).min_by_key(|operation| weight(operation));
+                let nodes = || {
+                    let nodes = self.graph.nodes().iter().enumerate();
+                    nodes.filter(|(_, node)| node.label == step.layer)
+                };
+                let main = nodes()
+                    .map(|(_, node)| &node.operation)
+                    .min_by_key(|operation| weight(operation));
                 let kind = main.map_or(step.operation.name(), Op::name);
-                layers.push(PlanLayer { name: step.layer.clone(), kind, steps: Vec::new() });
+                let last = nodes().next_back();
+                let shape = last.map(|(index, _)| self.graph.facts(NodeId(index)).shape.clone());
+                layers.push(PlanLayer {
+                    name: step.layer.clone(),
+                    kind,
+                    shape: shape.unwrap_or_default(),
+                    steps: Vec::new(),
+                });
                 layers.len() - 1
             });
             layers[place].steps.push(index);
@@ -833,6 +846,33 @@ impl Plan {
             _ => 0,
         };
         let elements: usize = self.evaluation().map(|(_, step)| sent(&step.operation)).sum();
+        elements * self.format.wire_bytes()
+    }
+
+    /// What `role` sends at a step of an evaluation, and the producer for it; bytes without
+    /// those of the transport.
+    #[must_use]
+    pub fn sent_bytes(&self, role: Role, step: usize) -> usize {
+        let Some(Step { operation, .. }) = self.steps.get(step) else { return 0 };
+        let elements = match (role, operation) {
+            (Role::Producer, _) => {
+                let dealt = crate::correlated::deals(self).filter(|(dealt, ..)| *dealt == step);
+                dealt.map(|(_, len, _)| len).sum()
+            }
+            (Role::Server0 | Role::Server1, Operation::Output { input, .. }) => {
+                self.private_len(*input)
+            }
+            (
+                Role::Server0 | Role::Server1,
+                Operation::Open { output, .. } | Operation::Divide { output, .. },
+            ) => self.masked_len(*output),
+            (Role::Player(name), Operation::Input { input, output })
+                if self.inputs[*input].player == name =>
+            {
+                2 * self.masked_len(*output)
+            }
+            _ => 0,
+        };
         elements * self.format.wire_bytes()
     }
 

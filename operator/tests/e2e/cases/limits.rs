@@ -106,9 +106,18 @@ pub(super) async fn made_suspended(room: &Room) -> anyhow::Result<Figures> {
         .collect();
     ensure!(made.is_empty(), "expected nothing of a suspended run, found {made:?}");
     room.change("run", json!({ "suspend": false })).await?;
+    room.status("run", "begun", PATIENCE, |status| (status.attempt == Some(1)).then_some(()))
+        .await?;
+    // What is told a second time is counted in the event that is there.
+    room.change("run", json!({ "suspend": true })).await?;
+    room.status("run", "suspended again", PATIENCE, |status| {
+        (status.phase == Some(Phase::Suspended)).then_some(())
+    })
+    .await?;
+    room.change("run", json!({ "suspend": false })).await?;
     let status = room.complete("run", PATIENCE).await?;
     check_complete(&status)?;
-    ensure!(status.attempt == Some(1), "expected attempt 1, found {:?}", status.attempt);
+    ensure!(status.attempt == Some(2), "expected attempt 2, found {:?}", status.attempt);
     Ok(Figures::new())
 }
 

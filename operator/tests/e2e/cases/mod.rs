@@ -10,6 +10,7 @@ use futures::{FutureExt, StreamExt};
 use crate::report::{Figures, Report, Skip};
 use crate::room::{Room, World};
 
+mod chart;
 mod crowd;
 mod deletion;
 mod failures;
@@ -18,6 +19,7 @@ mod invalid;
 mod kills;
 mod limits;
 mod network;
+mod observability;
 mod restarts;
 mod samples;
 mod security;
@@ -70,6 +72,7 @@ pub(crate) const CASES: &[Case] = &[
     case("few writes for a run", |room| frugality::writes(room).boxed()).quiet(),
     case("500 finished resources cost nothing", |room| frugality::finished(room).boxed()).quiet(),
     case("all samples complete", |room| samples::complete(room).boxed()),
+    case("dashboards and rules find data", |room| observability::dashboards(room).boxed()).local(),
     case("an image that cannot be pulled", |room| limits::image(room).boxed()),
     case("pods are restricted", |room| security::restricted(room).boxed()),
     case("killed server0", |room| kills::deleted(room, "server0").boxed()),
@@ -91,6 +94,9 @@ pub(crate) const CASES: &[Case] = &[
         .alone()
         .local(),
     case("30 runs at once, room for two", |room| crowd::all_finish(room).boxed()).quiet(),
+    case("the chart's releases leave runs alone", |room| chart::releases(room).boxed())
+        .alone()
+        .local(),
     case("all permissions are used", |room| security::permissions(room).boxed()).alone(),
 ];
 

@@ -13,7 +13,7 @@ use party::termination::Termination;
 use crate::film::Frame;
 use crate::process::repository;
 use crate::report::Figures;
-use crate::room::{PATIENCE, ROLES, Room, check_complete};
+use crate::room::{PATIENCE, ROLES, Room, brief, check_complete};
 
 /// From the resource being there to all parties running.
 const STARTED: Duration = Duration::from_secs(5);
@@ -21,9 +21,8 @@ const STARTED: Duration = Duration::from_secs(5);
 /// From the client's exit to `Complete`.
 const COMPLETED: Duration = Duration::from_secs(1);
 
-/// The part of it that a node may take: it looks once a second which containers have ended,
-/// so the target is met by most runs, and missed by those that end just after a look.
-const LOOK: Duration = Duration::from_secs(1);
+/// Runs after the first whose waits are measured too.
+const MORE: usize = 4;
 
 /// The sample that is run.
 pub(super) const SAMPLE: &str = "network-c-int64.yaml";
@@ -57,53 +56,92 @@ pub(super) async fn completes(room: &Room) -> anyhow::Result<Figures> {
     }
     columns(room).await?;
 
-    let runs = room.runs.frames();
-    let run = runs.first().context("nothing was seen of the resource")?;
-    let pods = room.pods.frames();
-    let started =
-        ROLES.iter().map(|role| when(&pods, role, has_started)).collect::<Option<Vec<_>>>();
-    let started = started.context("not all parties were seen running")?;
-    let started = started.iter().map(|frame| frame.at).max().unwrap_or(run.at) - run.at;
-    let written = status.parties.iter().filter_map(|party| party.started_at.clone());
-    let written = written.map(|time| time.0).max().context("expected startedAt of the parties")?;
-    let created = run.object.creation_timestamp().context("expected a creationTimestamp")?.0;
-    let written = written.duration_since(created).as_secs_f64();
-
-    let ended = when(&pods, "client", |pod| last_words(pod).is_some());
-    let ended = ended.context("the client's end was not seen")?;
-    let words =
-        last_words(&ended.object).context("expected a termination message of the client")?;
-    let complete = runs.iter().find(|frame| is_complete(&frame.object));
-    let complete = complete.context("it was not seen complete")?;
-    let exit = UNIX_EPOCH + Duration::from_millis(words.finished_at_ms);
-    let node = since(exit, ended.wall);
-    let completed = since(exit, complete.wall);
-    let operator = complete.at.saturating_duration_since(ended.at);
+    let mut waits = vec![Waits::of(room, NAME)?];
+    let shown = &waits[0];
+    let first = format!(
+        "combined {:.2} ms, online {:.2} ms, accuracy {:.4}, agreement {agreement:.4}, KL {divergence:.1e}; \
+         started {:.2} s after apply, {:.0} s as the API counts",
+        results.combined.mean_ms,
+        results.online.mean_ms,
+        accuracy.secure,
+        shown.started.as_secs_f64(),
+        shown.written,
+    );
+    // A node looks once a second which containers have ended, and a run may end just before a
+    // look or just after one.
+    for round in 1..=MORE {
+        let name = format!("again-{round}");
+        room.create(&name, brief(10)).await?;
+        room.complete(&name, PATIENCE).await?;
+        waits.push(Waits::of(room, &name)?);
+    }
+    let median = |part: fn(&Waits) -> Duration| {
+        let mut parts: Vec<Duration> = waits.iter().map(part).collect();
+        parts.sort_unstable();
+        (parts[parts.len() / 2].as_secs_f64(), parts[parts.len() - 1].as_secs_f64())
+    };
+    let (started, slowest) = median(|waits| waits.started);
+    let (completed, latest) = median(|waits| waits.completed);
+    let (node, _) = median(|waits| waits.node);
     let figures = vec![
+        first,
         format!(
-            "all parties started {:.2} s after apply (target {STARTED:?}); {written:.0} s as the API counts",
-            started.as_secs_f64()
+            "all parties started {started:.2} s after the resource (target {STARTED:?}), at most {slowest:.2} s, \
+             of {} runs",
+            waits.len()
         ),
         format!(
-            "Complete {:.2} s after the client's exit (target {COMPLETED:?}): \
-             {:.2} s until the node told, {:.2} s until the operator did",
-            completed.as_secs_f64(),
-            node.as_secs_f64(),
-            operator.as_secs_f64()
-        ),
-        format!(
-            "combined {:.2} ms, online {:.2} ms, accuracy {:.4}, agreement {agreement:.4}, KL {divergence:.1e}",
-            results.combined.mean_ms, results.online.mean_ms, accuracy.secure
+            "Complete {completed:.2} s after the client's exit (target {COMPLETED:?}), at most {latest:.2} s; \
+             {node:.2} s of it until the node told"
         ),
     ];
     let all = figures.join("\n");
-    ensure!(started < STARTED, "expected all parties to start within {STARTED:?}:\n{all}");
-    ensure!(operator < COMPLETED, "expected Complete {COMPLETED:?} after the node told:\n{all}");
-    ensure!(
-        completed < COMPLETED + LOOK,
-        "expected Complete within {COMPLETED:?}, and {LOOK:?} for the node to look:\n{all}"
-    );
+    ensure!(started < STARTED.as_secs_f64(), "expected parties within {STARTED:?}:\n{all}");
+    ensure!(completed < COMPLETED.as_secs_f64(), "expected Complete within {COMPLETED:?}:\n{all}");
     Ok(figures)
+}
+
+/// What a run waited for.
+struct Waits {
+    /// From the resource being there to all parties running.
+    started: Duration,
+    /// The same as the API counts it, seconds.
+    written: f64,
+    /// From the client's exit until its node told of it.
+    node: Duration,
+    /// From the client's exit to `Complete`.
+    completed: Duration,
+}
+
+impl Waits {
+    fn of(room: &Room, name: &str) -> anyhow::Result<Self> {
+        let runs = room.runs.frames();
+        let mut runs = runs.iter().filter(|frame| frame.object.name_any() == name);
+        let run = runs.next().context("nothing was seen of the resource")?;
+        let complete = runs.find(|frame| is_complete(&frame.object));
+        let complete = complete.context("it was not seen complete")?;
+        let status = complete.object.status.clone().unwrap_or_default();
+        let prefix = format!("{name}-");
+        let mut pods = room.pods.frames();
+        pods.retain(|frame| frame.object.name_any().starts_with(&prefix));
+        let started =
+            ROLES.iter().map(|role| when(&pods, role, has_started)).collect::<Option<Vec<_>>>();
+        let started = started.context("not all parties were seen running")?;
+        let started = started.iter().map(|frame| frame.at).max().unwrap_or(run.at);
+        let written = status.parties.iter().filter_map(|party| party.started_at.clone());
+        let written = written.map(|time| time.0).max().context("expected startedAt of parties")?;
+        let created = run.object.creation_timestamp().context("expected a creationTimestamp")?.0;
+        let ended = when(&pods, "client", |pod| last_words(pod).is_some());
+        let ended = ended.context("the client's end was not seen")?;
+        let words = last_words(&ended.object).context("expected the client's last words")?;
+        let exit = UNIX_EPOCH + Duration::from_millis(words.finished_at_ms);
+        Ok(Self {
+            started: started - run.at,
+            written: written.duration_since(created).as_secs_f64(),
+            node: since(exit, ended.wall),
+            completed: since(exit, complete.wall),
+        })
+    }
 }
 
 /// What people see of it.

@@ -107,9 +107,21 @@ async fn score(room: &Room) -> anyhow::Result<Figures> {
     let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let tensors = SafeTensors::deserialize(&bytes)?;
     let tensor = tensors.tensor("score").context("expected a tensor `score`")?;
-    ensure!(tensor.shape() == [1, 1], "expected shape [1, 1], found {:?}", tensor.shape());
-    let value = f64::from_le_bytes(tensor.data().try_into().context("expected one F64")?);
+    let evaluations = 25;
+    ensure!(
+        tensor.shape() == [evaluations, 1, 1],
+        "expected shape [{evaluations}, 1, 1], found {:?}",
+        tensor.shape()
+    );
+    let values: Vec<f64> =
+        tensor.data().as_chunks().0.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect();
     let expected = 1.0 / (1.0 + (-(0.5 * 1.0 - 1.25 * 0.75 - 2.0 * 0.5_f64)).exp());
-    ensure!((value - expected).abs() < 1e-2, "expected a score of {expected:.4}, found {value}");
-    Ok(vec![format!("own-graph: score {value:.4}, in the clear {expected:.4}")])
+    ensure!(
+        values.iter().all(|value| (value - expected).abs() < 1e-2),
+        "expected scores of {expected:.4}, found {values:?}"
+    );
+    Ok(vec![format!(
+        "own-graph: {evaluations} scores of {:.4}, {expected:.4} in the clear",
+        values[0]
+    )])
 }

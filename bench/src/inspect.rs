@@ -1,0 +1,165 @@
+//! `bench inspect`: whether values stay in range, layer by layer.
+//!
+//! The runs are not private: the client learns what every layer puts out. In a benchmark
+//! everybody knows the weights anyway.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::Context;
+use party::config::{
+    Computation, Deadlines, InspectWorkload, OfflineMode, PlayerTask, Stock, Transport, Workload,
+};
+use party::inspection::NOT_PRIVATE;
+use party::result::{Inspection, LayerRange, RunResult};
+use spdz::channel::Name;
+use spdz::plan::{NumberFormat, Truncation};
+
+use crate::data;
+use crate::launch::local::{self, Job};
+use crate::progress::Reporter;
+use crate::reference::file_in;
+
+/// What `bench inspect --help` says besides its options.
+pub(crate) const HELP: &str = "\
+Prints for each layer the smallest and the largest value that it puts out, the
+largest difference to the same computation in the clear, and how many values
+come close to what the number format holds: at least half of it. A network of
+one's own choice of weights (--models) whose values come close needs other
+weights or the other format; a value beyond makes its whole inference useless.
+
+Not private: what layers put out tells the weights. The parties refuse it
+unless all of them are configured for it, log a warning, and the result says so.";
+
+/// What to inspect.
+#[derive(Clone, Debug)]
+pub struct Inspect {
+    /// `A`, `B`, `C`.
+    pub networks: Vec<String>,
+    /// Each network in each of these.
+    pub formats: Vec<NumberFormat>,
+    /// Without it the usual one of the format.
+    pub truncation: Option<Truncation>,
+    /// Images of one inference.
+    pub batch_size: usize,
+    /// Images inspected, from the first of the test set.
+    pub samples: usize,
+    /// Folder with the test set.
+    pub data: PathBuf,
+    /// Folder with the trained weights.
+    pub models: PathBuf,
+    /// The party program.
+    pub party: PathBuf,
+}
+
+/// What was found; prints as tables.
+#[derive(Clone, Debug)]
+pub struct Report(Vec<(RunResult, Inspection)>);
+
+impl Inspect {
+    /// Runs the networks one after the other.
+    ///
+    /// # Errors
+    /// If files are missing or wrong, parties fail, or on interruption.
+    pub fn run(&self, interrupted: &AtomicBool) -> anyhow::Result<Report> {
+        let mut reporter = Reporter::new();
+        reporter.line(NOT_PRIVATE);
+        let mut found = Vec::new();
+        for name in &self.networks {
+            for &format in &self.formats {
+                let label = format!("{name} {format}");
+                reporter.begin(&label, "starting five parties");
+                let result = self
+                    .measure(name, format, |progress| reporter.update(progress), interrupted)
+                    .with_context(|| format!("{label} failed"))?;
+                let inspection = result.inspection.clone();
+                let inspection = inspection.context(
+                    "the client inspected nothing; give this program and the party the same version",
+                )?;
+                found.push((result, inspection));
+            }
+        }
+        reporter.finish();
+        Ok(Report(found))
+    }
+
+    fn measure(
+        &self,
+        network: &str,
+        format: NumberFormat,
+        on_progress: impl FnMut(party::run::Progress),
+        interrupted: &AtomicBool,
+    ) -> anyhow::Result<RunResult> {
+        let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+        let result = folder.path().join("result.json");
+        let weights = file_in(&self.models, network);
+        // The parties may run in another folder than this program.
+        let weights = fs::canonicalize(&weights).with_context(|| {
+            format!(
+                "cannot read the weights {}; run this in the repository's folder, or say where \
+                 they are with --models",
+                weights.display()
+            )
+        })?;
+        let computation = Computation::of_network(network, self.batch_size, format);
+        let owner = PlayerTask { inputs: Some(weights.clone()), ..PlayerTask::default() };
+        let job = Job {
+            computation: Computation { truncation: self.truncation, inspect: true, ..computation },
+            players: BTreeMap::from([(Name::MODEL_OWNER, owner)]),
+            workload: Some(Workload {
+                images: fs::canonicalize(data::TEST_IMAGES.locate(&self.data)?)?,
+                warmup: 0,
+                repetitions: 0,
+                offline: OfflineMode::Inline,
+                accuracy: None,
+                inspect: Some(InspectWorkload { samples: self.samples, weights }),
+                result: Some(result.clone()),
+            }),
+            stock: Stock::default(),
+            threads: None,
+            deadlines: Deadlines::default(),
+            transport: Transport::default(),
+        };
+        let configs = local::configure(&job, folder.path())?;
+        let mut running = local::start(&configs, folder.path(), &self.party)?;
+        running.wait(interrupted, on_progress)?;
+        let json = fs::read(&result).context("the client left no result")?;
+        serde_json::from_slice(&json).context("the client's result cannot be read")
+    }
+}
+
+impl Report {
+    /// The results, in the order in which they were measured.
+    pub fn results(&self) -> impl Iterator<Item = &RunResult> {
+        self.0.iter().map(|(result, _)| result)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{NOT_PRIVATE}")?;
+        for (RunResult { network, format, truncation, .. }, inspection) in &self.0 {
+            let Inspection { samples, out_of_range, limit, layers, .. } = inspection;
+            writeln!(
+                f,
+                "\n{network} {format}, {truncation} truncation, images: {samples}, of them out of \
+                 range: {out_of_range}; values stay below {limit}\n"
+            )?;
+            writeln!(
+                f,
+                "layer        values        smallest         largest   largest error   near the limit"
+            )?;
+            for layer in layers {
+                let LayerRange { name, values, min, max, largest_error, near_limit } = layer;
+                writeln!(
+                    f,
+                    "{name:<8} {values:>10} {min:>15.4} {max:>15.4} {largest_error:>15.6} {near_limit:>16}"
+                )?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,135 @@
+//! `bench report`: results as Markdown, as a page, as CSV and as JSON.
+//!
+//! [`model`] computes what results say, `sections` puts it into words, plots and tables,
+//! and the others write those down. Only this module reads and writes files.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::Args;
+use party::files::write_whole;
+
+use crate::results::Results;
+
+pub mod csv;
+mod figures;
+mod html;
+mod markdown;
+pub mod model;
+mod plot;
+mod sections;
+mod theme;
+
+pub use model::{Report, Run};
+
+/// Most results of one report.
+const MAX_RUNS: usize = 16;
+
+/// What `bench report --help` says besides its options.
+fn help() -> String {
+    let mut text = String::from(
+        "Beside the results it writes report.html (a page that needs no network), report.md, \
+         report.csv and report.json. The columns of report.csv, times in milliseconds of one \
+         inference:\n\n",
+    );
+    for (name, meaning) in csv::COLUMNS {
+        text.push_str(&format!("  {name:<20} {meaning}\n"));
+    }
+    text
+}
+
+/// Arguments of `bench report`.
+#[derive(Debug, Args)]
+#[command(after_long_help = help())]
+pub struct Arguments {
+    /// Folders with a results.json, or such files; the report is about the last, and the
+    /// first is the baseline that the later ones are compared with
+    #[arg(value_name = "DIR", required = true)]
+    results: Vec<PathBuf>,
+    /// Folder for the report; that of the last results without it
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+impl Arguments {
+    /// Reads, computes, writes, and says where the report is.
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        let runs = read_all(&self.results)?;
+        let out = self.out.or_else(|| folder_of(self.results.last()?)).context("no results")?;
+        let paths = write(&runs, &out)?;
+        let mut stdout = io::stdout().lock();
+        for path in paths {
+            writeln!(stdout, "{}", path.display())?;
+        }
+        Ok(())
+    }
+}
+
+fn folder_of(path: &Path) -> Option<PathBuf> {
+    if path.is_dir() { Some(path.into()) } else { path.parent().map(Path::to_path_buf) }
+}
+
+/// Reads results, from folders or files, and gives each a name of its own.
+///
+/// # Errors
+/// If one cannot be read, is of another version, or holds no cell.
+pub fn read_all(paths: &[PathBuf]) -> anyhow::Result<Vec<Run>> {
+    if paths.len() > MAX_RUNS {
+        anyhow::bail!(
+            "{} results are given, and a report has room for {MAX_RUNS}; leave some out",
+            paths.len()
+        );
+    }
+    let mut runs = paths.iter().map(|path| read(path)).collect::<anyhow::Result<Vec<_>>>()?;
+    let names: Vec<String> = runs.iter().map(|run| run.name.clone()).collect();
+    for run in &mut runs {
+        if names.iter().filter(|name| **name == run.name).count() > 1 {
+            run.name = format!("{} ({})", run.name, run.source.display());
+        }
+    }
+    Ok(runs)
+}
+
+fn read(path: &Path) -> anyhow::Result<Run> {
+    let results = Results::read(path).with_context(|| {
+        format!(
+            "no report of {}: bench sweep and bench table1 write the results it is made of",
+            path.display()
+        )
+    })?;
+    if results.runs.is_empty() {
+        anyhow::bail!(
+            "no report of {}: its results hold no cell yet; run the sweep again, and it goes on \
+             where it was",
+            path.display()
+        );
+    }
+    Ok(Run::of(results, path.into()))
+}
+
+/// Writes the report in all its forms into `folder`, which is made if it is not there.
+/// Returns their paths, the page first.
+///
+/// # Errors
+/// If one cannot be written, or there are no runs.
+pub fn write(runs: &[Run], folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let report = Report::of(runs).context("there are no results to report")?;
+    let mut json = serde_json::to_vec_pretty(&report)?;
+    json.push(b'\n');
+    let forms = [
+        ("report.html", html::render(&report).into_bytes()),
+        ("report.md", markdown::render(&report).into_bytes()),
+        ("report.csv", csv::render(&report)?),
+        ("report.json", json),
+    ];
+    std::fs::create_dir_all(folder)
+        .with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    let mut paths = vec![];
+    for (name, content) in forms {
+        let path = folder.join(name);
+        write_whole(&path, &content).with_context(|| format!("cannot write {}", path.display()))?;
+        paths.push(path);
+    }
+    Ok(paths)
+}
