@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use party::config::OfflineMode;
+use party::config::{Conditions, OfflineMode};
 use party::files::write_whole;
 use party::result::{Latency, LayerTime, QUANTILES, RunResult};
 use serde::{Deserialize, Serialize};
@@ -74,20 +74,6 @@ impl fmt::Display for Place {
     }
 }
 
-/// What every link between two parties is shaped to.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Conditions {
-    /// There and back, milliseconds.
-    pub rtt_ms: f64,
-    /// How much each way may be longer, milliseconds.
-    #[serde(default)]
-    pub jitter_ms: f64,
-    /// Each way, 10^6 bits a second; without it as fast as the link is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bandwidth_mbps: Option<f64>,
-}
-
 /// What tells a cell from the others.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -102,7 +88,7 @@ pub struct Key {
     pub batch_size: usize,
     /// When randomness is made.
     pub offline_mode: OfflineMode,
-    /// How the links are shaped; as they are without it.
+    /// The network that was imitated on all links; as they are without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conditions: Option<Conditions>,
     /// Where the parties ran.

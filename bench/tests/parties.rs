@@ -17,7 +17,7 @@ use bench::launch::here::{Files, Here};
 use bench::launch::local::{self, Failure, Job, LaunchError};
 use bench::results::Results;
 use bench::run::{Report, Run};
-use bench::sweep::settings::Truncate;
+use bench::sweep::settings::{Link, Truncate};
 use bench::sweep::{self, Settings};
 use bytes::Bytes;
 use party::config::{

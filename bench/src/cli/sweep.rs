@@ -15,7 +15,7 @@ use crate::launch::cluster::{self, Cluster};
 use crate::launch::here::{Files, Here};
 use crate::launch::{Launcher, local};
 use crate::results::{Place, Results};
-use crate::sweep::settings::Truncate;
+use crate::sweep::settings::{Link, Truncate};
 use crate::sweep::{self, Settings};
 
 /// What `bench sweep --help` says besides its options.
@@ -30,6 +30,8 @@ line replaces what the file says:
   formats: [Int64, Int100]
   truncations: [usual]       # or Local, Interactive
   offline: [inline]          # or ahead
+  conditions: [loopback]     # or lan (0.5 ms, 10 Gbit/s), wan (40 ms, 100 Mbit/s),
+                             # {rttMs: 10, jitterMs: 1, bandwidthMbps: 1000}
   graphs:                    # graphs of one's own, on this machine; see bench run
   - file: score.yaml         # beside the sweep file
     players: {alice: alice.safetensors, bob: bob.safetensors}
@@ -71,6 +73,27 @@ enum TruncateBy {
     Interactive,
 }
 
+/// A network to imitate, on the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Imitate {
+    /// None
+    Loopback,
+    /// 0.5 ms there and back, 10 Gbit/s
+    Lan,
+    /// 40 ms there and back, 100 Mbit/s
+    Wan,
+}
+
+impl From<Imitate> for Link {
+    fn from(imitate: Imitate) -> Self {
+        match imitate {
+            Imitate::Loopback => Self::Loopback,
+            Imitate::Lan => Self::Lan,
+            Imitate::Wan => Self::Wan,
+        }
+    }
+}
+
 /// Arguments of `bench sweep`.
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -97,6 +120,9 @@ pub struct Arguments {
     /// When the producer makes randomness [default: inline]
     #[arg(long, value_name = "WHEN", value_delimiter = ',')]
     offline: Option<Vec<Offline>>,
+    /// Networks to imitate between the parties [default: loopback]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    conditions: Option<Vec<Imitate>>,
     /// Trials of each cell [default: 3]
     #[arg(long, value_name = "N")]
     trials: Option<u32>,
@@ -240,6 +266,7 @@ impl Arguments {
         replace(&mut settings.formats, all::<_, NumberFormat>(self.formats.clone()));
         replace(&mut settings.truncations, all(self.truncations.clone()));
         replace(&mut settings.offline, all::<_, OfflineMode>(self.offline.clone()));
+        replace(&mut settings.conditions, all(self.conditions.clone()));
         replace(&mut settings.trials, self.trials);
         replace(&mut settings.repetitions, self.repetitions);
         replace(&mut settings.warmup, self.warmup);

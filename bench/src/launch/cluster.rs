@@ -364,6 +364,8 @@ fn spec(
                 OfflineMode::Ahead => Offline::Ahead,
             },
             accuracy_samples: Some(samples.try_into()?),
+            network: key.conditions,
+            inspect: None,
         },
         parties: Parties {
             image: options.image.clone(),

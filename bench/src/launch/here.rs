@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::Context;
-use party::config::{AccuracyWorkload, Deadlines, PlayerTask, Workload};
+use party::config::{AccuracyWorkload, Deadlines, PlayerTask, Transport, Workload};
 use party::result::RunResult;
 use party::run::Progress;
 use spdz::channel::Name;
@@ -88,6 +88,7 @@ impl Here {
             repetitions: self.settings.repetitions,
             offline: planned.key.offline_mode,
             accuracy: scored.then(accuracy).transpose()?,
+            inspect: None,
             result: Some(result.into()),
         };
         let players =
@@ -122,7 +123,7 @@ impl Here {
             stock: self.settings.stock(),
             threads: self.settings.threads,
             deadlines: Deadlines::default(),
-            transport: self.settings.transport(),
+            transport: Transport { network: planned.key.conditions, ..self.settings.transport() },
         }
     }
 

@@ -16,7 +16,7 @@ use party::config::OfflineMode;
 use party::run::Progress;
 
 use crate::environment::{Environment, unix_seconds};
-use crate::floor::Measurement;
+use crate::floor::{Floors, Measurement};
 use crate::launch::local::LaunchError;
 use crate::launch::{Launcher, Outcome, Request, TrialError};
 use crate::progress::Reporter;
@@ -174,9 +174,17 @@ impl Run<'_> {
         // In the order of the cells.
         let floor = |cell: &Planned| {
             let entry = if cell.graph.is_some() { None } else { entries.next() }?;
+            let floors = match cell.key.conditions {
+                None => entry.floors,
+                Some(conditions) => {
+                    let speeds = report.speeds.over(&conditions);
+                    let cores = report.environment.cores;
+                    Floors::of(&entry.work, &speeds, entry.products_ms, cores)
+                }
+            };
             Some(match cell.key.offline_mode {
-                OfflineMode::Inline => entry.floors.combined().total_ms(),
-                OfflineMode::Ahead => entry.floors.online.total_ms(),
+                OfflineMode::Inline => floors.combined().total_ms(),
+                OfflineMode::Ahead => floors.online.total_ms(),
             })
         };
         let floors = self.cells.iter().map(floor).collect();

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use party::config::{Computation, ConfigError, OfflineMode, Stock, Transport};
+use party::config::{
+    Computation, Conditions, ConfigError, OfflineMode, OutOfRange, Stock, Transport,
+};
 use serde::{Deserialize, Serialize};
 use spdz::channel::Name;
 use spdz::network::MAX_BATCH;
@@ -32,6 +34,8 @@ pub struct Settings {
     pub truncations: Vec<Truncate>,
     /// When randomness is made.
     pub offline: Vec<OfflineMode>,
+    /// Networks to imitate between the parties.
+    pub conditions: Vec<Link>,
     /// Trials of each cell, 1 to 100: each launches the parties anew.
     pub trials: u32,
     /// Timed inferences of each trial, 1 to 100000.
@@ -66,6 +70,7 @@ impl Default for Settings {
             formats: NumberFormat::ALL.into(),
             truncations: vec![Truncate::Usual],
             offline: vec![OfflineMode::Inline],
+            conditions: vec![Link::Loopback],
             trials: 3,
             repetitions: 100,
             warmup: 5,
@@ -114,6 +119,65 @@ impl Truncate {
     }
 }
 
+/// A network to imitate between the parties: by name, or by its numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "serde_json::Value", into = "serde_json::Value")]
+pub enum Link {
+    /// None: the links as they are.
+    Loopback,
+    /// [`Conditions::LAN`].
+    Lan,
+    /// [`Conditions::WAN`].
+    Wan,
+    /// Any other.
+    Own(Conditions),
+}
+
+impl Link {
+    const NAMED: [(&'static str, Self); 3] =
+        [("loopback", Self::Loopback), ("lan", Self::Lan), ("wan", Self::Wan)];
+
+    /// What it does to what is sent.
+    #[must_use]
+    pub fn conditions(self) -> Option<Conditions> {
+        match self {
+            Self::Loopback => None,
+            Self::Lan => Some(Conditions::LAN),
+            Self::Wan => Some(Conditions::WAN),
+            Self::Own(conditions) => Some(conditions),
+        }
+    }
+}
+
+impl TryFrom<serde_json::Value> for Link {
+    type Error = String;
+
+    fn try_from(value: serde_json::Value) -> Result<Self, String> {
+        let Some(found) = value.as_str() else {
+            let conditions = serde_json::from_value(value);
+            return conditions.map(Self::Own).map_err(|error| format!("conditions: {error}"));
+        };
+        let named = Self::NAMED.into_iter().find(|(name, _)| *name == found);
+        named.map(|(_, link)| link).ok_or_else(|| {
+            format!(
+                "there are no conditions {found}; expected loopback, lan, wan, or \
+                 {{rttMs: 10, jitterMs: 1, bandwidthMbps: 1000}}"
+            )
+        })
+    }
+}
+
+impl From<Link> for serde_json::Value {
+    fn from(link: Link) -> Self {
+        match link {
+            Link::Loopback => "loopback".into(),
+            Link::Lan => "lan".into(),
+            Link::Wan => "wan".into(),
+            Link::Own(conditions) => serde_json::to_value(conditions).unwrap_or_default(),
+        }
+    }
+}
+
 /// One thing to measure.
 #[derive(Clone, Debug)]
 pub struct Planned {
@@ -123,6 +187,14 @@ pub struct Planned {
     pub computation: Computation,
     /// With a graph of one's own what its players bring.
     pub graph: Option<GraphFile>,
+}
+
+/// How a cell is computed, whatever it is.
+struct Manner {
+    format: NumberFormat,
+    truncation: Truncation,
+    offline_mode: OfflineMode,
+    conditions: Option<Conditions>,
 }
 
 /// Why settings describe no sweep.
@@ -170,6 +242,9 @@ pub enum SettingsError {
         /// The most.
         highest: u64,
     },
+    /// There is no network with such conditions.
+    #[error("conditions: {0}")]
+    Conditions(#[from] OutOfRange),
     /// There is no such network.
     #[error("there is no network {found}; expected {BUILTIN:?}, or a file in `graphs`")]
     Network {
@@ -257,9 +332,9 @@ impl Settings {
         };
         for network in &self.networks {
             for &batch in &self.batch_sizes {
-                self.formats_of(|format, truncation, offline| {
-                    let computation = Computation::of_network(network, batch, format);
-                    add(self.planned(network, computation, truncation, offline, None))
+                self.manners(|manner| {
+                    let computation = Computation::of_network(network, batch, manner.format);
+                    add(self.planned(network, computation, &manner, None))
                 })?;
             }
         }
@@ -270,24 +345,28 @@ impl Settings {
             if names.contains(&name) {
                 return Err(SettingsError::Twice { name });
             }
-            self.formats_of(|format, truncation, offline| {
-                let computation = Computation::of_graph(graph.clone(), format);
-                add(self.planned(&name, computation, truncation, offline, Some(file)))
+            self.manners(|manner| {
+                let computation = Computation::of_graph(graph.clone(), manner.format);
+                add(self.planned(&name, computation, &manner, Some(file)))
             })?;
             names.push(name);
         }
         Ok(cells)
     }
 
-    /// Every format with every truncation and way to make randomness.
-    fn formats_of(
+    /// Every format with every truncation, way to make randomness, and network.
+    fn manners(
         &self,
-        mut add: impl FnMut(NumberFormat, Truncation, OfflineMode) -> Result<(), SettingsError>,
+        mut add: impl FnMut(Manner) -> Result<(), SettingsError>,
     ) -> Result<(), SettingsError> {
         for &format in &self.formats {
             for truncation in &self.truncations {
-                for &offline in &self.offline {
-                    add(format, truncation.of(format), offline)?;
+                let truncation = truncation.of(format);
+                for &offline_mode in &self.offline {
+                    for link in &self.conditions {
+                        let conditions = link.conditions();
+                        add(Manner { format, truncation, offline_mode, conditions })?;
+                    }
                 }
             }
         }
@@ -298,17 +377,17 @@ impl Settings {
         &self,
         name: &str,
         computation: Computation,
-        truncation: Truncation,
-        offline_mode: OfflineMode,
+        manner: &Manner,
         graph: Option<&GraphFile>,
     ) -> Planned {
+        let Manner { format, truncation, offline_mode, conditions } = *manner;
         let key = Key {
             network: name.into(),
-            format: computation.format,
+            format,
             truncation,
             batch_size: computation.batch(),
             offline_mode,
-            conditions: None,
+            conditions,
             place: self.on,
         };
         let computation = Computation { truncation: Some(truncation), ..computation };
@@ -322,6 +401,7 @@ impl Settings {
             ("formats", self.formats.is_empty()),
             ("truncations", self.truncations.is_empty()),
             ("offline", self.offline.is_empty()),
+            ("conditions", self.conditions.is_empty()),
         ] {
             if empty {
                 return Err(SettingsError::Empty { list });
@@ -343,7 +423,11 @@ impl Settings {
         range("threads", self.threads.unwrap_or(1) as u64, 1, 256)?;
         range("stockMegabytes", self.stock_megabytes, 1, 1 << 20)?;
         range("stockDiskMegabytes", self.stock_disk_megabytes, 0, 1 << 20)?;
-        let sizes = [self.formats.len(), self.truncations.len(), self.offline.len()];
+        for conditions in self.conditions.iter().filter_map(|link| link.conditions()) {
+            conditions.check()?;
+        }
+        let Self { formats, truncations, offline, conditions, .. } = self;
+        let sizes = [formats.len(), truncations.len(), offline.len(), conditions.len()];
         let sizes = sizes.iter().map(|size| *size as u64).product::<u64>();
         let subjects = self.networks.len() * self.batch_sizes.len() + self.graphs.len();
         range("the number of cells", sizes.saturating_mul(subjects as u64), 1, MAX_CELLS)?;
@@ -373,7 +457,7 @@ impl Settings {
         Stock { disk_megabytes, ..Stock::in_memory(self.stock_megabytes) }
     }
 
-    /// How parties wait and send.
+    /// How parties wait and send, over the network as it is.
     #[must_use]
     pub fn transport(&self) -> Transport {
         Transport { spin_micros: self.spin_micros, ..Transport::default() }
@@ -428,6 +512,15 @@ mod tests {
         ];
         assert_eq!(parse(yaml).unwrap(), expected);
         assert_eq!(parse("{}").unwrap().len(), 6);
+        let links = "networks: [A]\nformats: [Int64]\nconditions: [loopback, wan, {rttMs: 2}]";
+        assert_eq!(
+            parse(links).unwrap(),
+            [
+                "A Int64 Local, batch 1",
+                "A Int64 Local, batch 1, 40 ms and 100 Mbit/s",
+                "A Int64 Local, batch 1, 2 ms"
+            ]
+        );
         let ahead = parse("offline: [ahead]\non: cluster\nnetworks: [B]\nformats: [Int100]");
         assert_eq!(ahead.unwrap(), ["B Int100 Interactive, batch 1, randomness ahead, cluster"]);
     }
@@ -446,6 +539,10 @@ mod tests {
             ("batchSizes: [-1]", "-1"),
             ("trials: 0", "trials is 0, expected 1 to 100"),
             ("accuracySamples: 10001", "accuracySamples is 10001, expected 0 to 10000"),
+            ("conditions: [moon]", "there are no conditions moon; expected loopback, lan, wan"),
+            ("conditions: [{rtt: 3}]", "unknown field `rtt`, expected one of `rttMs`"),
+            ("conditions: [{rttMs: -1}]", "conditions: rttMs is -1, expected 0 to 10000"),
+            ("conditions: []", "measures nothing: conditions is empty"),
             ("networks: [D]", "there is no network D; expected [\"A\", \"B\", \"C\"]"),
             (&format!("graphs: [{graph}]"), "nowhere.yaml"),
             (&format!("graphs: [{graph}]\non: cluster"), "on this machine alone"),
@@ -487,6 +584,8 @@ mod tests {
     #[test]
     fn differences_are_named() {
         let settings = Settings::default();
+        let json = serde_json::to_value(&settings).unwrap();
+        assert_eq!(serde_json::from_value::<Settings>(json).unwrap(), settings);
         let other = Settings { repetitions: 7, threads: Some(2), ..settings.clone() };
         assert_eq!(settings.differences(&settings), Vec::<String>::new());
         assert_eq!(other.differences(&settings), ["repetitions 7 and 100", "threads 2 and none"]);
