@@ -486,7 +486,7 @@ mod tests {
             let Request { cell, round, scored, planned } = *trial;
             self.launched.lock().unwrap().push((cell, round, scored));
             let median = (self.outcome)(cell, round)?;
-            let accuracy = scored.then(|| Accuracy {
+            let accuracy = scored.then_some(Accuracy {
                 samples: 10,
                 plaintext: Some(1.0),
                 secure: 1.0,
