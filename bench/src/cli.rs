@@ -14,8 +14,14 @@ use party::config::{OfflineMode, Stock, Transport};
 use spdz::channel::Name;
 use spdz::plan::{NumberFormat, Truncation};
 
+use crate::launch::here::{Files, Here};
 use crate::launch::local;
-use crate::{data, floor, inspect, reference, report, run, table1};
+use crate::sweep::{Settings, settings};
+use crate::{data, floor, inspect, reference, report, run, sweep, table1};
+
+mod compare;
+#[path = "cli/sweep.rs"]
+mod sweep_arguments;
 
 /// Data, trained models and measurements of the secure-inference toolkit.
 #[derive(Debug, Parser)]
@@ -46,6 +52,20 @@ pub enum Command {
     /// Table 1 beside what it measured, and writes DIR/results.json. Measures first
     /// how fast the machine is, to set the runtimes against their floor (see floor).
     Table1(Table1Arguments),
+    /// Measure networks, batch sizes and number formats, by turns and again and again
+    ///
+    /// Each cell, a network at a batch size in a number format, has several trials, each of
+    /// which launches the parties anew; they take turns, so that a slow minute does not land
+    /// on one cell. Writes DIR/results.json. Interrupted, the same command goes on where it
+    /// was.
+    #[command(after_long_help = sweep_arguments::HELP)]
+    Sweep(Box<sweep_arguments::Arguments>),
+    /// Tell whether one build is slower than another
+    ///
+    /// Exits with 0 if nothing is slower beyond the threshold, with 1 if something is, and
+    /// with 2 if the results cannot be compared.
+    #[command(after_long_help = compare::HELP)]
+    Compare(compare::Arguments),
     /// Measure how fast an inference could be on this machine
     ///
     /// Times matrix products on one core, and messages between two processes on
@@ -115,6 +135,15 @@ enum Truncate {
     Interactive,
 }
 
+impl From<Truncate> for settings::Truncate {
+    fn from(truncation: Truncate) -> Self {
+        match truncation {
+            Truncate::Local => Self::Local,
+            Truncate::Interactive => Self::Interactive,
+        }
+    }
+}
+
 impl From<Truncate> for Truncation {
     fn from(truncation: Truncate) -> Self {
         match truncation {
@@ -131,6 +160,15 @@ enum Offline {
     Inline,
     /// For all timed evaluations before the first of them
     Ahead,
+}
+
+impl From<Offline> for OfflineMode {
+    fn from(offline: Offline) -> Self {
+        match offline {
+            Offline::Inline => Self::Inline,
+            Offline::Ahead => Self::Ahead,
+        }
+    }
 }
 
 /// How parties compute, whatever it is.
@@ -168,10 +206,7 @@ impl Manner {
     }
 
     fn offline(&self) -> OfflineMode {
-        match self.offline {
-            Offline::Inline => OfflineMode::Inline,
-            Offline::Ahead => OfflineMode::Ahead,
-        }
+        self.offline.into()
     }
 
     fn stock(&self) -> Stock {
@@ -234,24 +269,38 @@ pub struct Table1Arguments {
 
 impl Table1Arguments {
     fn run(self) -> anyhow::Result<()> {
-        let plan = table1::Table1 {
+        let stock = self.manner.stock();
+        // A sweep of one trial of each cell.
+        let settings = Settings {
+            name: "table1".into(),
             networks: self.networks,
+            batch_sizes: vec![self.batch_size.into()],
             formats: self.formats.into_iter().map(NumberFormat::from).collect(),
-            truncation: self.manner.truncation(),
-            offline: self.manner.offline(),
-            stock: self.manner.stock(),
-            threads: self.manner.threads.map(usize::from),
-            batch_size: self.batch_size.into(),
+            truncations: vec![match self.manner.truncation {
+                None => settings::Truncate::Usual,
+                Some(truncation) => truncation.into(),
+            }],
+            offline: vec![self.manner.offline()],
+            trials: 1,
             repetitions: self.repetitions,
             warmup: self.warmup,
             accuracy_samples: self.accuracy_samples.into(),
-            data: self.data,
-            models: self.models,
-            party: self.manner.party()?,
-            bench: std::env::current_exe()?,
-            transport: self.manner.transport(),
+            threads: self.manner.threads.map(usize::from),
+            stock_megabytes: stock.memory_megabytes,
+            stock_disk_megabytes: stock.disk_megabytes,
+            spin_micros: self.manner.spin_micros,
+            ..Settings::default()
         };
-        let results = plan.run(interruptible()?.as_ref())?;
+        let options = sweep::Options {
+            journal: None,
+            parallel: 1,
+            stop_at_failure: true,
+            in_order: true,
+            bench: std::env::current_exe()?,
+        };
+        let party = self.manner.party()?;
+        let here = Here::new(Files { data: self.data, models: self.models, party }, &settings)?;
+        let results = sweep::run(&settings, &options, &here, interruptible()?.as_ref())?.results;
         let path = results.write(&self.out)?;
         writeln!(
             io::stdout().lock(),
@@ -499,6 +548,12 @@ pub struct TrainArguments {
     pub out: PathBuf,
 }
 
+/// Something is wrong, or slower than it was.
+const FAILURE: u8 = 1;
+
+/// Results cannot be compared.
+const INCOMPARABLE: u8 = 2;
+
 /// As shells report a program that Ctrl-C ended.
 const INTERRUPTED: u8 = 130;
 
@@ -519,8 +574,9 @@ impl Cli {
     /// Does what the command line asks for, and says on standard error why if it cannot.
     #[must_use]
     pub fn main(self) -> ExitCode {
-        let Err(error) = self.run() else {
-            return ExitCode::SUCCESS;
+        let error = match self.run() {
+            Ok(code) => return code,
+            Err(error) => error,
         };
         let interrupted = error
             .chain()
@@ -528,7 +584,8 @@ impl Cli {
         let (code, message) = if interrupted {
             (ExitCode::from(INTERRUPTED), String::from("interrupted"))
         } else {
-            (ExitCode::FAILURE, format!("error: {}", explain(&error)))
+            let code = if error.is::<compare::Incomparable>() { INCOMPARABLE } else { FAILURE };
+            (ExitCode::from(code), format!("error: {}", explain(&error)))
         };
         // Without a place to complain to, the exit code has to do.
         let _ = writeln!(io::stderr().lock(), "{message}");
@@ -539,8 +596,8 @@ impl Cli {
     ///
     /// # Errors
     /// If it cannot be done; the error says why.
-    fn run(self) -> anyhow::Result<()> {
-        match self.command {
+    fn run(self) -> anyhow::Result<ExitCode> {
+        let done = match self.command {
             Command::Data(arguments) => {
                 let mut stdout = io::stdout().lock();
                 let mut told = Ok(());
@@ -552,6 +609,8 @@ impl Cli {
                 Ok(told?)
             }
             Command::Table1(arguments) => arguments.run(),
+            Command::Sweep(arguments) => arguments.run(),
+            Command::Compare(arguments) => return arguments.run(),
             Command::Floor(arguments) => arguments.run(),
             Command::Run(arguments) => arguments.run(),
             Command::Reference(arguments) => arguments.run(),
@@ -565,7 +624,8 @@ impl Cli {
                 "this build cannot train; build it with its training: \
                  cargo run --release -p bench --features train -- train"
             ),
-        }
+        };
+        done.map(|()| ExitCode::SUCCESS)
     }
 }
 

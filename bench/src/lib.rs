@@ -2,6 +2,7 @@
 
 pub mod card;
 pub mod cli;
+pub mod compare;
 pub mod data;
 pub mod environment;
 pub mod floor;
@@ -15,6 +16,7 @@ pub mod reference;
 pub mod report;
 pub mod results;
 pub mod run;
+pub mod stats;
 pub mod sweep;
 pub mod table1;
 #[cfg(feature = "train")]

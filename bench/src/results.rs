@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use party::config::OfflineMode;
+use party::config::{Conditions, OfflineMode};
 use party::files::write_whole;
 use party::result::{Latency, LayerTime, QUANTILES, RunResult};
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,7 @@ use spdz::plan::{NumberFormat, Truncation};
 use crate::environment::Environment;
 use crate::floor::Speeds;
 use crate::sweep::Settings;
+use crate::sweep::pace::Pace;
 
 /// The version of the schema.
 pub const SCHEMA_VERSION: u32 = 4;
@@ -73,20 +74,6 @@ impl fmt::Display for Place {
     }
 }
 
-/// What every link between two parties is shaped to.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Conditions {
-    /// There and back, milliseconds.
-    pub rtt_ms: f64,
-    /// How much each way may be longer, milliseconds.
-    #[serde(default)]
-    pub jitter_ms: f64,
-    /// Each way, 10^6 bits a second; without it as fast as the link is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bandwidth_mbps: Option<f64>,
-}
-
 /// What tells a cell from the others.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -101,7 +88,7 @@ pub struct Key {
     pub batch_size: usize,
     /// When randomness is made.
     pub offline_mode: OfflineMode,
-    /// How the links are shaped; as they are without it.
+    /// The network that was imitated on all links; as they are without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conditions: Option<Conditions>,
     /// Where the parties ran.
@@ -162,11 +149,9 @@ pub struct Trial {
     pub round: u32,
     /// When it began, seconds since 1970.
     pub started_unix_seconds: u64,
-    /// The cell's floor at the speeds that the machine had just before and just after,
-    /// milliseconds: a yardstick that drifts as the machine does. Absent where it was not
-    /// measured.
+    /// How fast the machine was just before and just after; absent in a cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub floor_ms: Option<f64>,
+    pub pace: Option<Pace>,
     /// In a cluster the node of each role.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub nodes: BTreeMap<String, String>,
@@ -191,8 +176,8 @@ impl Cell {
 
 /// Several trials of one cell as one result; nothing if there are none. A single one stays
 /// as it is. Means and deviations are those of all repetitions together, percentiles those
-/// of the distribution that mixes the trials', as exact as their quantiles are. Bytes,
-/// rounds and accuracy are the first trial's.
+/// of the distribution that mixes the trials', as exact as their quantiles are. Bytes and
+/// rounds are the first trial's, the accuracy is that of the first that was scored.
 #[must_use]
 pub fn merge<'a>(results: impl IntoIterator<Item = &'a RunResult>) -> Option<RunResult> {
     let results: Vec<&RunResult> = results.into_iter().collect();
@@ -208,6 +193,7 @@ pub fn merge<'a>(results: impl IntoIterator<Item = &'a RunResult>) -> Option<Run
     merged.combined = latency(|result| &result.combined);
     merged.online = latency(|result| &result.online);
     merged.offline = latency(|result| &result.offline);
+    merged.accuracy = results.iter().find_map(|result| result.accuracy);
     merged.repetitions = results.iter().map(|result| result.repetitions).sum();
     for layer in &mut merged.layers {
         let same = results.iter().filter_map(|result| {
@@ -446,7 +432,7 @@ pub(crate) mod tests {
         Trial {
             round: 0,
             started_unix_seconds: 7,
-            floor_ms: None,
+            pace: None,
             nodes: BTreeMap::new(),
             result: result(samples),
         }

@@ -131,69 +131,74 @@ impl Run {
 
     /// What each player does, if the files are those that the graph needs.
     fn players(&self, plan: &Plan, result: &Path) -> anyhow::Result<BTreeMap<Name, PlayerTask>> {
-        let graph = plan.graph();
-        let all = graph.players().iter().map(Name::as_str).collect::<Vec<_>>().join(", ");
-        if let Some(player) = self
-            .inputs
-            .keys()
-            .chain(self.outputs.keys())
-            .find(|name| !graph.players().contains(name))
-        {
-            bail!("graph {} has no player {player}; its players are {all}", graph.name());
-        }
-        let mut missing = String::new();
-        let mut files = BTreeSet::new();
-        let mut tasks = BTreeMap::new();
-        for &player in graph.players() {
-            let brings = graph.inputs_of(player);
-            let mut task = PlayerTask::default();
-            match self.inputs.get(&player) {
-                Some(_) if brings.is_empty() => {
-                    bail!(
-                        "--player {player}=...: the graph has {player} bring nothing; leave it out"
-                    )
-                }
-                // The parties may run in another folder than this program.
-                Some(path) => {
-                    let whole = fs::canonicalize(path);
-                    task.inputs = Some(
-                        whole.with_context(|| format!("--player {player}={}", path.display()))?,
-                    );
-                }
-                None if brings.is_empty() => {}
-                None => {
-                    // Writing to a string cannot fail.
-                    let _ = write!(
-                        missing,
-                        "\n  --player {player}=FILE, safetensors with {}",
-                        describe(&brings)
-                    );
-                }
-            }
-            if let Some(path) = self.outputs.get(&player) {
-                if graph.outputs_of(player).is_empty() {
-                    bail!("--output {player}=...: {player} learns nothing; leave it out");
-                }
-                let whole = std::path::absolute(path)?;
-                if !files.insert(whole.clone()) {
-                    bail!("two players would write {}; name another file", path.display());
-                }
-                task.outputs = Some(whole);
-            }
-            if player == plan.driver() {
-                task.evaluations = Some(self.evaluations);
-                task.offline = Some(self.offline);
-                task.result = Some(result.into());
-            }
-            if task != PlayerTask::default() {
-                tasks.insert(player, task);
-            }
-        }
-        if !missing.is_empty() {
-            bail!("graph {} needs what its players bring:{missing}", graph.name());
-        }
+        let mut tasks = tasks(&self.inputs, &self.outputs, plan)?;
+        let driver = tasks.entry(plan.driver()).or_default();
+        driver.evaluations = Some(self.evaluations);
+        driver.offline = Some(self.offline);
+        driver.result = Some(result.into());
         Ok(tasks)
     }
+}
+
+/// What each player of a graph brings and keeps, if the files are those that it needs.
+///
+/// # Errors
+/// If there is no such player, one brings or learns nothing, or a file is missing.
+pub(crate) fn tasks(
+    inputs: &BTreeMap<Name, PathBuf>,
+    outputs: &BTreeMap<Name, PathBuf>,
+    plan: &Plan,
+) -> anyhow::Result<BTreeMap<Name, PlayerTask>> {
+    let graph = plan.graph();
+    let all = graph.players().iter().map(Name::as_str).collect::<Vec<_>>().join(", ");
+    let named = inputs.keys().chain(outputs.keys());
+    if let Some(player) = named.into_iter().find(|name| !graph.players().contains(name)) {
+        bail!("graph {} has no player {player}; its players are {all}", graph.name());
+    }
+    let mut missing = String::new();
+    let mut files = BTreeSet::new();
+    let mut tasks = BTreeMap::new();
+    for &player in graph.players() {
+        let brings = graph.inputs_of(player);
+        let mut task = PlayerTask::default();
+        match inputs.get(&player) {
+            Some(_) if brings.is_empty() => {
+                bail!("--player {player}=...: the graph has {player} bring nothing; leave it out")
+            }
+            // The parties may run in another folder than this program.
+            Some(path) => {
+                let whole = fs::canonicalize(path);
+                task.inputs =
+                    Some(whole.with_context(|| format!("--player {player}={}", path.display()))?);
+            }
+            None if brings.is_empty() => {}
+            None => {
+                // Writing to a string cannot fail.
+                let _ = write!(
+                    missing,
+                    "\n  --player {player}=FILE, safetensors with {}",
+                    describe(&brings)
+                );
+            }
+        }
+        if let Some(path) = outputs.get(&player) {
+            if graph.outputs_of(player).is_empty() {
+                bail!("--output {player}=...: {player} learns nothing; leave it out");
+            }
+            let whole = std::path::absolute(path)?;
+            if !files.insert(whole.clone()) {
+                bail!("two players would write {}; name another file", path.display());
+            }
+            task.outputs = Some(whole);
+        }
+        if task != PlayerTask::default() {
+            tasks.insert(player, task);
+        }
+    }
+    if !missing.is_empty() {
+        bail!("graph {} needs what its players bring:{missing}", graph.name());
+    }
+    Ok(tasks)
 }
 
 /// Reads a graph, JSON or YAML by the file's ending.
@@ -259,11 +264,11 @@ impl fmt::Display for Report {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// The graph in the help.
-    fn example() -> String {
+    pub(crate) fn example() -> String {
         let lines = HELP.lines().skip_while(|line| !line.starts_with("  name:"));
         lines.take_while(|line| !line.is_empty()).map(|line| format!("{}\n", &line[2..])).collect()
     }

@@ -13,9 +13,12 @@ use std::time::{Duration, Instant};
 
 use bench::floor::transport;
 use bench::inspect::Inspect;
+use bench::launch::here::{Files, Here};
 use bench::launch::local::{self, Failure, Job, LaunchError};
+use bench::results::Results;
 use bench::run::{Report, Run};
-use bench::table1::Table1;
+use bench::sweep::settings::{Link, Truncate};
+use bench::sweep::{self, Settings};
 use bytes::Bytes;
 use party::config::{
     AccuracyWorkload, Computation, Conditions, Deadlines, InspectWorkload, OfflineMode,
@@ -104,24 +107,35 @@ fn failures(running: &mut local::Running) -> BTreeMap<Role, Failure> {
 }
 
 /// Timed inferences of a network, and nothing scored.
-fn table1(network: &str, batch_size: usize, repetitions: u64) -> Table1 {
-    Table1 {
+/// One trial of a network in `Int64`, as `bench table1` measures it.
+fn table1(network: &str, batch_size: usize, repetitions: u64) -> Settings {
+    Settings {
         networks: vec![network.into()],
         formats: vec![NumberFormat::Int64],
-        truncation: None,
-        offline: OfflineMode::Inline,
-        stock: Stock::default(),
-        threads: None,
-        batch_size,
+        batch_sizes: vec![batch_size],
+        trials: 1,
         repetitions,
         warmup: 0,
-        accuracy_samples: 0,
-        data: own_folder("data"),
-        models: own_folder("models"),
-        party: party_program(),
-        bench: env!("CARGO_BIN_EXE_bench").into(),
-        transport: Transport::default(),
+        ..Settings::default()
     }
+}
+
+/// Runs a sweep as `bench table1` does.
+fn measure(settings: &Settings) -> anyhow::Result<Results> {
+    let options = sweep::Options {
+        journal: None,
+        parallel: 1,
+        stop_at_failure: true,
+        in_order: true,
+        bench: env!("CARGO_BIN_EXE_bench").into(),
+    };
+    let here = Here::new(files(), settings)?;
+    let finished = sweep::run(settings, &options, &here, &AtomicBool::new(false))?;
+    Ok(finished.results)
+}
+
+fn files() -> Files {
+    Files { data: own_folder("data"), models: own_folder("models"), party: party_program() }
 }
 
 #[test]
@@ -139,17 +153,21 @@ fn five_processes_classify_real_images() {
         let computation = Computation::of_network(network, batch_size, format);
         let plan = Computation { truncation, ..computation }.plan().unwrap();
         let rounds = rounds.unwrap_or(plan.rounds() as u64);
-        let table = Table1 {
+        let settings = Settings {
             formats: vec![format],
-            truncation,
-            offline,
+            truncations: vec![match truncation {
+                None => Truncate::Usual,
+                Some(Local) => Truncate::Local,
+                Some(Interactive) => Truncate::Interactive,
+            }],
+            offline: vec![offline],
             threads,
             warmup: 1,
             // No multiple of the batches: the last is padded.
             accuracy_samples: 500,
             ..table1(network, batch_size, 3)
         };
-        let results = table.run(&AtomicBool::new(false)).unwrap();
+        let results = measure(&settings).unwrap();
         let run = results.runs[0].merged.as_ref().unwrap();
         let accuracy = run.accuracy.unwrap();
         assert_eq!((run.batch_size, run.repetitions, run.online_rounds), (batch_size, 3, rounds));
@@ -317,9 +335,8 @@ fn a_network_that_is_imitated_is_as_slow_as_arithmetic_says() {
 
     // A whole inference: the client's masked input, the openings, the shares of the output.
     let network = Conditions::WAN;
-    let transport = Transport { network: Some(network), ..transport };
-    let table = Table1 { transport, ..table1("A", 1, 3) };
-    let run = table.run(&uninterrupted).unwrap().runs.remove(0).merged.unwrap();
+    let settings = Settings { conditions: vec![Link::Wan], ..table1("A", 1, 3) };
+    let run = measure(&settings).unwrap().runs.remove(0).merged.unwrap();
     let online = run.online.p50_ms;
     let rounds = (run.online_rounds + 2) as f64 * network.rtt_ms / 2.0;
     assert!((rounds..1.3 * rounds).contains(&online), "{online} ms, expected {rounds} ms");
@@ -327,8 +344,7 @@ fn a_network_that_is_imitated_is_as_slow_as_arithmetic_says() {
 
 #[test]
 fn online_bytes_are_what_the_plan_says() {
-    let table = table1("C", 1, 5);
-    let run = table.run(&AtomicBool::new(false)).unwrap().runs.remove(0).merged.unwrap();
+    let run = measure(&table1("C", 1, 5)).unwrap().runs.remove(0).merged.unwrap();
     // Two openings of each activation's input and one of each next layer's, both
     // ways; the masked input to both servers; the shares of ten logits from both.
     let elements = 2 * (2 * 15_220 + 4_180) + 2 * 784 + 2 * 10;
@@ -973,14 +989,14 @@ fn randomness_that_does_not_fit_ends_the_run_with_the_numbers() {
 #[test]
 fn randomness_that_does_not_fit_into_memory_waits_on_disk() {
     let on = |disk_megabytes| {
-        let table = Table1 {
-            offline: OfflineMode::Ahead,
-            stock: Stock { disk_megabytes, ..Stock::in_memory(1) },
+        measure(&Settings {
+            offline: vec![OfflineMode::Ahead],
+            stock_megabytes: 1,
+            stock_disk_megabytes: disk_megabytes,
             warmup: 1,
             accuracy_samples: 40,
             ..table1("C", 2, 5)
-        };
-        table.run(&AtomicBool::new(false))
+        })
     };
     let error = format!("{:#}", on(0).unwrap_err());
     assert!(error.contains("more than the 1 MB of `stock.memoryMegabytes`"), "{error}");

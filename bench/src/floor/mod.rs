@@ -34,7 +34,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use anyhow::Context;
-use party::config::{Computation, Transport};
+use party::config::{Computation, Conditions, Transport};
 use serde::{Deserialize, Serialize};
 use spdz::correlated::dealt_bytes;
 use spdz::geometry::Linear;
@@ -79,6 +79,20 @@ pub struct Speeds {
     pub gigabytes_per_second: f64,
     /// Of large square matrices.
     pub products: Vec<ProductSpeed>,
+}
+
+impl Speeds {
+    /// The same over a network that is imitated: messages of two parties cross, so that an
+    /// exchange takes one way longer.
+    #[must_use]
+    pub fn over(&self, conditions: &Conditions) -> Self {
+        let bandwidth = conditions.bandwidth_mbps.map_or(f64::INFINITY, |mbps| mbps / 8e3);
+        Self {
+            exchange_micros: self.exchange_micros + conditions.one_way().as_secs_f64() * 1e6,
+            gigabytes_per_second: self.gigabytes_per_second.min(bandwidth),
+            products: self.products.clone(),
+        }
+    }
 }
 
 /// How fast one core multiplies matrices.
@@ -421,6 +435,17 @@ mod tests {
         };
         assert_eq!(work, expected);
         assert_eq!(work.macs(), 30 + 40);
+    }
+
+    #[test]
+    fn a_slower_network_is_a_higher_floor() {
+        let here =
+            Speeds { exchange_micros: 20.0, gigabytes_per_second: 2.0, products: Vec::new() };
+        let wan = here.over(&Conditions::WAN);
+        assert!((wan.exchange_micros - 20_020.0).abs() < 1e-6, "{wan:?}");
+        assert_eq!(wan.gigabytes_per_second, 0.0125);
+        let unlimited = Conditions { bandwidth_mbps: None, ..Conditions::LAN };
+        assert_eq!(here.over(&unlimited).gigabytes_per_second, 2.0);
     }
 
     #[test]

@@ -13,7 +13,8 @@ use super::figures::time;
 use crate::environment::Environment;
 use crate::floor::Speeds;
 use crate::paper::{self, PaperRow};
-use crate::results::{Cell, Conditions, Key, Place, Results};
+use crate::results::{Cell, Key, Place, Results};
+use party::config::Conditions;
 
 /// The version of `report.json`.
 pub const REPORT_VERSION: u32 = 1;

@@ -1,14 +1,17 @@
 //! What a sweep measures: a YAML file, or the same from the command line.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
-use party::config::{Computation, OfflineMode, Stock, Transport};
+use party::config::{
+    Computation, Conditions, ConfigError, OfflineMode, OutOfRange, Stock, Transport,
+};
 use serde::{Deserialize, Serialize};
 use spdz::channel::Name;
+use spdz::network::MAX_BATCH;
 use spdz::plan::{NumberFormat, Truncation};
 
-use crate::results::Place;
+use crate::results::{Key, Place};
 
 /// What a sweep measures, and how: the product of the lists is its cells.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,6 +34,8 @@ pub struct Settings {
     pub truncations: Vec<Truncate>,
     /// When randomness is made.
     pub offline: Vec<OfflineMode>,
+    /// Networks to imitate between the parties.
+    pub conditions: Vec<Link>,
     /// Trials of each cell, 1 to 100: each launches the parties anew.
     pub trials: u32,
     /// Timed inferences of each trial, 1 to 100000.
@@ -65,6 +70,7 @@ impl Default for Settings {
             formats: NumberFormat::ALL.into(),
             truncations: vec![Truncate::Usual],
             offline: vec![OfflineMode::Inline],
+            conditions: vec![Link::Loopback],
             trials: 3,
             repetitions: 100,
             warmup: 5,
@@ -110,5 +116,478 @@ impl Truncate {
             Self::Local => Truncation::Local,
             Self::Interactive => Truncation::Interactive,
         }
+    }
+}
+
+/// A network to imitate between the parties: by name, or by its numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "serde_json::Value", into = "serde_json::Value")]
+pub enum Link {
+    /// None: the links as they are.
+    Loopback,
+    /// [`Conditions::LAN`].
+    Lan,
+    /// [`Conditions::WAN`].
+    Wan,
+    /// Any other.
+    Own(Conditions),
+}
+
+impl Link {
+    const NAMED: [(&'static str, Self); 3] =
+        [("loopback", Self::Loopback), ("lan", Self::Lan), ("wan", Self::Wan)];
+
+    /// What it does to what is sent.
+    #[must_use]
+    pub fn conditions(self) -> Option<Conditions> {
+        match self {
+            Self::Loopback => None,
+            Self::Lan => Some(Conditions::LAN),
+            Self::Wan => Some(Conditions::WAN),
+            Self::Own(conditions) => Some(conditions),
+        }
+    }
+}
+
+impl TryFrom<serde_json::Value> for Link {
+    type Error = String;
+
+    fn try_from(value: serde_json::Value) -> Result<Self, String> {
+        let Some(found) = value.as_str() else {
+            let conditions = serde_json::from_value(value);
+            return conditions.map(Self::Own).map_err(|error| format!("conditions: {error}"));
+        };
+        let named = Self::NAMED.into_iter().find(|(name, _)| *name == found);
+        named.map(|(_, link)| link).ok_or_else(|| {
+            format!(
+                "there are no conditions {found}; expected loopback, lan, wan, or \
+                 {{rttMs: 10, jitterMs: 1, bandwidthMbps: 1000}}"
+            )
+        })
+    }
+}
+
+impl From<Link> for serde_json::Value {
+    fn from(link: Link) -> Self {
+        match link {
+            Link::Loopback => "loopback".into(),
+            Link::Lan => "lan".into(),
+            Link::Wan => "wan".into(),
+            Link::Own(conditions) => serde_json::to_value(conditions).unwrap_or_default(),
+        }
+    }
+}
+
+/// One thing to measure.
+#[derive(Clone, Debug)]
+pub struct Planned {
+    /// What tells it from the others.
+    pub key: Key,
+    /// What the parties compute.
+    pub computation: Computation,
+    /// With a graph of one's own what its players bring.
+    pub graph: Option<GraphFile>,
+}
+
+/// How a cell is computed, whatever it is.
+struct Manner {
+    format: NumberFormat,
+    truncation: Truncation,
+    offline_mode: OfflineMode,
+    conditions: Option<Conditions>,
+}
+
+/// Why settings describe no sweep.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The file.
+    #[error("cannot read the sweep file {}: {source}", path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is larger than any sweep.
+    #[error("the sweep file {} has {found} bytes, at most {MAX_FILE_BYTES} are read", path.display())]
+    Size {
+        /// Which.
+        path: PathBuf,
+        /// Its size.
+        found: u64,
+    },
+    /// It is not in order.
+    #[error("sweep file {}: {source}; bench sweep --help explains it", path.display())]
+    Yaml {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: serde_yaml::Error,
+    },
+    /// A list is empty.
+    #[error("the sweep measures nothing: {list} is empty; name at least one")]
+    Empty {
+        /// Which list.
+        list: &'static str,
+    },
+    /// A number is too small or too large.
+    #[error("{what} is {found}, expected {lowest} to {highest}")]
+    Range {
+        /// Which.
+        what: &'static str,
+        /// The number.
+        found: u64,
+        /// The least.
+        lowest: u64,
+        /// The most.
+        highest: u64,
+    },
+    /// There is no network with such conditions.
+    #[error("conditions: {0}")]
+    Conditions(#[from] OutOfRange),
+    /// There is no such network.
+    #[error("there is no network {found}; expected {BUILTIN:?}, or a file in `graphs`")]
+    Network {
+        /// Its name.
+        found: String,
+    },
+    /// Two graphs have the same name, and so would be one cell.
+    #[error("two graphs are called {name}; give one of them another name")]
+    Twice {
+        /// The name.
+        name: String,
+    },
+    /// A graph cannot be read.
+    #[error("{0:#}")]
+    Graph(anyhow::Error),
+    /// Graphs need files that pods do not have.
+    #[error(
+        "graphs are measured on this machine alone; in a cluster apply a SecureInference with \
+         model.graph, whose players' files are on volumes"
+    )]
+    GraphInCluster,
+    /// A setting is one of this machine's processes.
+    #[error("{0} cannot be set in a cluster; leave it out")]
+    NotInCluster(&'static str),
+    /// A cell has no plan.
+    #[error("{key} is impossible: {source}")]
+    Plan {
+        /// Which.
+        key: Box<Key>,
+        /// Why.
+        source: ConfigError,
+    },
+}
+
+/// The paper's networks.
+pub const BUILTIN: [&str; 3] = ["A", "B", "C"];
+
+/// Largest sweep file, bytes.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// Most cells of a sweep.
+const MAX_CELLS: u64 = 10_000;
+
+impl Settings {
+    /// Reads a sweep file. Files that it names are relative to its folder.
+    ///
+    /// # Errors
+    /// If it cannot be read, or has a key that nobody knows or a value that is none.
+    pub fn read(path: &Path) -> Result<Self, SettingsError> {
+        let io = |source| SettingsError::Io { path: path.into(), source };
+        let found = std::fs::metadata(path).map_err(io)?.len();
+        if found > MAX_FILE_BYTES {
+            return Err(SettingsError::Size { path: path.into(), found });
+        }
+        let text = std::fs::read_to_string(path).map_err(io)?;
+        let mut settings: Self = serde_yaml::from_str(&text)
+            .map_err(|source| SettingsError::Yaml { path: path.into(), source })?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        for graph in &mut settings.graphs {
+            graph.file = folder.join(&graph.file);
+            for file in graph.players.values_mut() {
+                *file = folder.join(&*file);
+            }
+        }
+        Ok(settings)
+    }
+
+    /// The cells, each once: networks and then graphs, and for each the product of the
+    /// batch sizes, formats, truncations and ways to make randomness.
+    ///
+    /// # Errors
+    /// If there are none, a number is out of range, or one of them has no plan.
+    pub fn cells(&self) -> Result<Vec<Planned>, SettingsError> {
+        self.check()?;
+        let mut cells: Vec<Planned> = Vec::new();
+        let mut add = |planned: Planned| {
+            // `usual` is one of the others too.
+            if cells.iter().all(|cell| cell.key != planned.key) {
+                let plan = planned.computation.plan();
+                let key = Box::new(planned.key.clone());
+                plan.map_err(|source| SettingsError::Plan { key, source })?;
+                cells.push(planned);
+            }
+            Ok(())
+        };
+        for network in &self.networks {
+            for &batch in &self.batch_sizes {
+                self.manners(|manner| {
+                    let computation = Computation::of_network(network, batch, manner.format);
+                    add(self.planned(network, computation, &manner, None))
+                })?;
+            }
+        }
+        let mut names: Vec<String> = self.networks.clone();
+        for file in &self.graphs {
+            let graph = crate::run::read_graph(&file.file).map_err(SettingsError::Graph)?;
+            let name = graph.name().to_owned();
+            if names.contains(&name) {
+                return Err(SettingsError::Twice { name });
+            }
+            self.manners(|manner| {
+                let computation = Computation::of_graph(graph.clone(), manner.format);
+                add(self.planned(&name, computation, &manner, Some(file)))
+            })?;
+            names.push(name);
+        }
+        Ok(cells)
+    }
+
+    /// Every format with every truncation, way to make randomness, and network.
+    fn manners(
+        &self,
+        mut add: impl FnMut(Manner) -> Result<(), SettingsError>,
+    ) -> Result<(), SettingsError> {
+        for &format in &self.formats {
+            for truncation in &self.truncations {
+                let truncation = truncation.of(format);
+                for &offline_mode in &self.offline {
+                    for link in &self.conditions {
+                        let conditions = link.conditions();
+                        add(Manner { format, truncation, offline_mode, conditions })?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn planned(
+        &self,
+        name: &str,
+        computation: Computation,
+        manner: &Manner,
+        graph: Option<&GraphFile>,
+    ) -> Planned {
+        let Manner { format, truncation, offline_mode, conditions } = *manner;
+        let key = Key {
+            network: name.into(),
+            format,
+            truncation,
+            batch_size: computation.batch(),
+            offline_mode,
+            conditions,
+            place: self.on,
+        };
+        let computation = Computation { truncation: Some(truncation), ..computation };
+        Planned { key, computation, graph: graph.cloned() }
+    }
+
+    fn check(&self) -> Result<(), SettingsError> {
+        for (list, empty) in [
+            ("networks, with graphs,", self.networks.is_empty() && self.graphs.is_empty()),
+            ("batchSizes", self.batch_sizes.is_empty() && !self.networks.is_empty()),
+            ("formats", self.formats.is_empty()),
+            ("truncations", self.truncations.is_empty()),
+            ("offline", self.offline.is_empty()),
+            ("conditions", self.conditions.is_empty()),
+        ] {
+            if empty {
+                return Err(SettingsError::Empty { list });
+            }
+        }
+        let range = |what, found: u64, lowest, highest| {
+            if (lowest..=highest).contains(&found) {
+                return Ok(());
+            }
+            Err(SettingsError::Range { what, found, lowest, highest })
+        };
+        for batch in &self.batch_sizes {
+            range("a batch size", *batch as u64, 1, MAX_BATCH as u64)?;
+        }
+        range("trials", self.trials.into(), 1, 100)?;
+        range("repetitions", self.repetitions, 1, 100_000)?;
+        range("warmup", self.warmup, 0, 100_000)?;
+        range("accuracySamples", self.accuracy_samples as u64, 0, 10_000)?;
+        range("threads", self.threads.unwrap_or(1) as u64, 1, 256)?;
+        range("stockMegabytes", self.stock_megabytes, 1, 1 << 20)?;
+        range("stockDiskMegabytes", self.stock_disk_megabytes, 0, 1 << 20)?;
+        for conditions in self.conditions.iter().filter_map(|link| link.conditions()) {
+            conditions.check()?;
+        }
+        let Self { formats, truncations, offline, conditions, .. } = self;
+        let sizes = [formats.len(), truncations.len(), offline.len(), conditions.len()];
+        let sizes = sizes.iter().map(|size| *size as u64).product::<u64>();
+        let subjects = self.networks.len() * self.batch_sizes.len() + self.graphs.len();
+        range("the number of cells", sizes.saturating_mul(subjects as u64), 1, MAX_CELLS)?;
+        if let Some(found) = self.networks.iter().find(|name| !BUILTIN.contains(&name.as_str())) {
+            return Err(SettingsError::Network { found: found.clone() });
+        }
+        if self.on == Place::Cluster && !self.graphs.is_empty() {
+            return Err(SettingsError::GraphInCluster);
+        }
+        let usual = Self::default();
+        for (setting, changed) in [
+            ("stockMegabytes", self.stock_megabytes != usual.stock_megabytes),
+            ("stockDiskMegabytes", self.stock_disk_megabytes != usual.stock_disk_megabytes),
+            ("spinMicros", self.spin_micros != usual.spin_micros),
+        ] {
+            if changed && self.on == Place::Cluster {
+                return Err(SettingsError::NotInCluster(setting));
+            }
+        }
+        Ok(())
+    }
+
+    /// How much prepared randomness may wait at the servers.
+    #[must_use]
+    pub fn stock(&self) -> Stock {
+        let disk_megabytes = self.stock_disk_megabytes;
+        Stock { disk_megabytes, ..Stock::in_memory(self.stock_megabytes) }
+    }
+
+    /// How parties wait and send, over the network as it is.
+    #[must_use]
+    pub fn transport(&self) -> Transport {
+        Transport { spin_micros: self.spin_micros, ..Transport::default() }
+    }
+
+    /// The names of the settings that differ, with both values, `self`'s first.
+    #[must_use]
+    pub fn differences(&self, other: &Self) -> Vec<String> {
+        let fields = |settings: &Self| match serde_json::to_value(settings) {
+            Ok(serde_json::Value::Object(fields)) => fields,
+            _ => serde_json::Map::new(),
+        };
+        let (ours, theirs) = (fields(self), fields(other));
+        let names: BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
+        let value = |fields: &serde_json::Map<String, serde_json::Value>, name: &str| {
+            fields.get(name).map_or("none".into(), ToString::to_string)
+        };
+        names
+            .into_iter()
+            .filter(|name| ours.get(*name) != theirs.get(*name))
+            .map(|name| format!("{name} {} and {}", value(&ours, name), value(&theirs, name)))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(yaml: &str) -> Result<Vec<String>, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sweep.yaml");
+        std::fs::write(&path, yaml).unwrap();
+        let cells = Settings::read(&path).and_then(|settings| settings.cells());
+        let keys = cells.map(|cells| cells.iter().map(|cell| cell.key.to_string()).collect());
+        keys.map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn cells_are_the_product_each_once() {
+        let yaml = "networks: [C, A]\nbatchSizes: [1, 10]\nformats: [Int64]\n\
+                    truncations: [usual, Local, Interactive]\n";
+        let expected = [
+            "C Int64 Local, batch 1",
+            "C Int64 Interactive, batch 1",
+            "C Int64 Local, batch 10",
+            "C Int64 Interactive, batch 10",
+            "A Int64 Local, batch 1",
+            "A Int64 Interactive, batch 1",
+            "A Int64 Local, batch 10",
+            "A Int64 Interactive, batch 10",
+        ];
+        assert_eq!(parse(yaml).unwrap(), expected);
+        assert_eq!(parse("{}").unwrap().len(), 6);
+        let links = "networks: [A]\nformats: [Int64]\nconditions: [loopback, wan, {rttMs: 2}]";
+        assert_eq!(
+            parse(links).unwrap(),
+            [
+                "A Int64 Local, batch 1",
+                "A Int64 Local, batch 1, 40 ms and 100 Mbit/s",
+                "A Int64 Local, batch 1, 2 ms"
+            ]
+        );
+        let ahead = parse("offline: [ahead]\non: cluster\nnetworks: [B]\nformats: [Int100]");
+        assert_eq!(ahead.unwrap(), ["B Int100 Interactive, batch 1, randomness ahead, cluster"]);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_sweep_is_said() {
+        let graph = "{file: nowhere.yaml}";
+        for (yaml, expected) in [
+            ("batchSize: [1]", "unknown field `batchSize`, expected one of"),
+            ("formats: [Int32]", "unknown variant `Int32`, expected `Int64` or `Int100`"),
+            ("networks: []", "measures nothing: networks, with graphs, is empty"),
+            ("batchSizes: []", "measures nothing: batchSizes is empty; name at least one"),
+            ("offline: []", "measures nothing: offline is empty"),
+            ("batchSizes: [0]", "a batch size is 0, expected 1 to 1024"),
+            ("batchSizes: [1, 1025]", "a batch size is 1025, expected 1 to 1024"),
+            ("batchSizes: [-1]", "-1"),
+            ("trials: 0", "trials is 0, expected 1 to 100"),
+            ("accuracySamples: 10001", "accuracySamples is 10001, expected 0 to 10000"),
+            ("conditions: [moon]", "there are no conditions moon; expected loopback, lan, wan"),
+            ("conditions: [{rtt: 3}]", "unknown field `rtt`, expected one of `rttMs`"),
+            ("conditions: [{rttMs: -1}]", "conditions: rttMs is -1, expected 0 to 10000"),
+            ("conditions: []", "measures nothing: conditions is empty"),
+            ("networks: [D]", "there is no network D; expected [\"A\", \"B\", \"C\"]"),
+            (&format!("graphs: [{graph}]"), "nowhere.yaml"),
+            (&format!("graphs: [{graph}]\non: cluster"), "on this machine alone"),
+            ("on: cluster\nspinMicros: 0", "spinMicros cannot be set in a cluster"),
+            ("", "sweep.yaml"),
+        ] {
+            match parse(yaml) {
+                Err(error) => assert!(error.contains(expected), "{yaml}: {error}"),
+                // An empty file has all defaults.
+                Ok(cells) => assert!(yaml.is_empty() && cells.len() == 6, "{yaml}: {cells:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_graph_is_found_beside_the_sweep_and_measured_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let example = crate::run::tests::example();
+        std::fs::write(folder.path().join("score.yaml"), example).unwrap();
+        let path = folder.path().join("sweep.yaml");
+        let read = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            Settings::read(&path).unwrap()
+        };
+        let graph = "{file: score.yaml, players: {alice: a.safetensors}}";
+        let settings = read(&format!("networks: []\nbatchSizes: [1, 10]\ngraphs: [{graph}]"));
+        assert_eq!(
+            settings.graphs[0].players.values().next().unwrap(),
+            &folder.path().join("a.safetensors")
+        );
+        let keys: Vec<String> =
+            settings.cells().unwrap().iter().map(|cell| cell.key.to_string()).collect();
+        assert_eq!(keys, ["score Int64 Local, batch 1", "score Int100 Interactive, batch 1"]);
+        let twice = read(&format!("graphs: [{graph}, {graph}]"));
+        let error = twice.cells().unwrap_err().to_string();
+        assert!(error.contains("two graphs are called score"), "{error}");
+    }
+
+    #[test]
+    fn differences_are_named() {
+        let settings = Settings::default();
+        let json = serde_json::to_value(&settings).unwrap();
+        assert_eq!(serde_json::from_value::<Settings>(json).unwrap(), settings);
+        let other = Settings { repetitions: 7, threads: Some(2), ..settings.clone() };
+        assert_eq!(settings.differences(&settings), Vec::<String>::new());
+        assert_eq!(other.differences(&settings), ["repetitions 7 and 100", "threads 2 and none"]);
     }
 }

@@ -1,0 +1,390 @@
+//! `bench compare`: whether one build is slower than another.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use party::result::RunResult;
+
+use crate::results::{Cell, Key, Results, Trial};
+use crate::stats::{self, Measured, Pair, Ratio, Verdict};
+
+/// Of the bootstrap. The same results give the same answer.
+const SEED: u64 = 1;
+
+/// Two results of the same cells, beside each other.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Comparison {
+    /// What is not taken for a change, a part: 0.05 for 5 %.
+    pub threshold: f64,
+    /// The cells that both have.
+    pub cells: Vec<Compared>,
+    /// All of them together: the geometric mean of their ratios.
+    pub all: Ratio,
+    /// What to know before believing it.
+    pub notes: Vec<String>,
+}
+
+/// A cell in two results.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Compared {
+    /// Which.
+    pub key: Key,
+    /// The mean runtime in both, milliseconds.
+    pub mean_ms: [f64; 2],
+    /// Trials in both.
+    pub trials: [usize; 2],
+    /// How many times as long it takes: of typical moments at the same speed of the machine,
+    /// and so not the ratio of the means.
+    pub time: Ratio,
+    /// What differs of what does not depend on time.
+    pub changes: Vec<Change>,
+}
+
+/// A change of something that is the same in every run of one build.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Change {
+    /// Of what.
+    pub what: &'static str,
+    /// What it was and is, as people read it.
+    pub values: [String; 2],
+    /// Whether it became worse, and by more than the threshold.
+    pub worse: bool,
+}
+
+/// Why results cannot be compared.
+#[derive(Debug, thiserror::Error)]
+pub enum Incomparable {
+    /// They cannot be read.
+    #[error(transparent)]
+    Read(#[from] crate::results::ReadError),
+    /// They have nothing in common.
+    #[error(
+        "the two have no cell in common: the first has {}, the second {}; compare sweeps with the \
+         same settings",
+        cells[0], cells[1]
+    )]
+    NothingInCommon {
+        /// What each has.
+        cells: [String; 2],
+    },
+}
+
+impl Comparison {
+    /// Compares `after` with `before`. What changes by no more than `threshold` (0.05 for
+    /// 5 %) is no change.
+    ///
+    /// # Errors
+    /// If no cell was measured in both.
+    pub fn of(before: &Results, after: &Results, threshold: f64) -> Result<Self, Incomparable> {
+        let found = |key: &Key| after.runs.iter().find(|cell| cell.key == *key);
+        let common: Vec<(&Cell, &RunResult, &Cell, &RunResult)> = before
+            .runs
+            .iter()
+            .filter_map(|a| {
+                let b = found(&a.key)?;
+                Some((a, a.merged.as_ref()?, b, b.merged.as_ref()?))
+            })
+            .collect();
+        if common.is_empty() {
+            let cells = [before, after].map(|results| match &results.runs[..] {
+                [] => "none".into(),
+                [first, ..] => format!("{} such as {}", results.runs.len(), first.key),
+            });
+            return Err(Incomparable::NothingInCommon { cells });
+        }
+        // A pace is of one processor.
+        let same = before.environment.cpu == after.environment.cpu;
+        let pairs: Vec<Pair> = common
+            .iter()
+            .map(|(a, _, b, _)| {
+                let of = |cell: &Cell| cell.trials.iter().map(|t| measured(t, same)).collect();
+                Pair { before: of(a), after: of(b) }
+            })
+            .collect();
+        let ratios = stats::compare(&pairs, SEED);
+        let cells = common.iter().zip(ratios.cells).map(|((a, x, b, y), time)| Compared {
+            key: a.key.clone(),
+            mean_ms: [x.combined.mean_ms, y.combined.mean_ms],
+            trials: [a.trials.len(), b.trials.len()],
+            time,
+            changes: changes(x, y, threshold),
+        });
+        let cells: Vec<Compared> = cells.collect();
+        let notes = notes(before, after, cells.len());
+        Ok(Self { threshold, cells, all: ratios.all, notes })
+    }
+
+    /// What can be said of one cell's time.
+    #[must_use]
+    pub fn verdict(&self, cell: &Compared) -> Verdict {
+        cell.time.verdict(self.threshold)
+    }
+
+    /// Whether a cell, or all together, became slower or otherwise worse.
+    #[must_use]
+    pub fn is_regression(&self) -> bool {
+        let slower = |ratio: &Ratio| ratio.verdict(self.threshold) == Verdict::Slower;
+        let worse = |cell: &Compared| cell.changes.iter().any(|change| change.worse);
+        slower(&self.all) || self.cells.iter().any(|cell| slower(&cell.time) || worse(cell))
+    }
+}
+
+fn measured(trial: &Trial, paced: bool) -> Measured {
+    let blocks = &trial.result.combined.block_means_ms;
+    let pace = trial.pace.filter(|_| paced);
+    Measured {
+        round: trial.round,
+        // Results that were written without blocks have a mean.
+        blocks: if blocks.is_empty() {
+            vec![trial.result.combined.mean_ms]
+        } else {
+            blocks.clone()
+        },
+        pace: pace.map(|pace| [pace.before_micros, pace.after_micros]),
+    }
+}
+
+/// What differs of what the plan, the weights and the images alone decide. Bytes differ a
+/// little with the number of inferences, whose number is sent with each message.
+fn changes(before: &RunResult, after: &RunResult, threshold: f64) -> Vec<Change> {
+    let mut changes = Vec::new();
+    let mut add = |what, values: [String; 2], worse| changes.push(Change { what, values, worse });
+    if before.online_rounds != after.online_rounds {
+        let [a, b] = [before.online_rounds, after.online_rounds];
+        add("rounds", [a.to_string(), b.to_string()], b > a);
+    }
+    for (what, a, b) in [
+        ("online bytes", before.online_bytes, after.online_bytes),
+        ("offline bytes", before.offline_bytes, after.offline_bytes),
+    ] {
+        let (x, y) = (a as f64, b as f64);
+        if (x - y).abs() > 0.005 * x.max(y) {
+            add(what, [a.to_string(), b.to_string()], y > x * (1.0 + threshold));
+        }
+    }
+    let (Some(a), Some(b)) = (before.accuracy, after.accuracy) else { return changes };
+    if a.samples != b.samples {
+        return changes;
+    }
+    let percent = |part: f64| format!("{:.2} %", 100.0 * part);
+    if let (Some(a), Some(b)) = (a.plaintext, b.plaintext)
+        && (a - b).abs() > 1e-9
+    {
+        add("accuracy in the clear", [percent(a), percent(b)], b < a);
+    }
+    // Masks are random, and with them the last bits of an output: an image on the fence may
+    // fall to either side.
+    let fence = 2.0 / a.samples as f64;
+    if (a.secure - b.secure).abs() > fence {
+        add("secure accuracy", [percent(a.secure), percent(b.secure)], b.secure < a.secure);
+    }
+    if let (Some(a), Some(b)) = (a.mean_kl_divergence, b.mean_kl_divergence)
+        && (a > 2.0 * b || b > 2.0 * a)
+    {
+        add("KL divergence", [format!("{a:.1e}"), format!("{b:.1e}")], b > 2.0 * a);
+    }
+    changes
+}
+
+fn notes(before: &Results, after: &Results, common: usize) -> Vec<String> {
+    let mut notes = Vec::new();
+    let (a, b) = (&before.environment, &after.environment);
+    if (&a.cpu, a.cores) != (&b.cpu, b.cores) {
+        notes.push(format!(
+            "measured on {} cores of {} and on {} of {}: the ratio says more about these than about \
+             the builds",
+            a.cores, a.cpu, b.cores, b.cpu
+        ));
+    }
+    for (results, which) in [(before, "first"), (after, "second")] {
+        let only = results.runs.len() - common;
+        if only > 0 {
+            notes.push(format!("{only} cells of the {which} are not compared"));
+        }
+        let single = results.runs.iter().any(|cell| cell.trials.len() == 1);
+        if single {
+            notes.push(format!(
+                "the {which} has cells of one trial, which say nothing of how much launches differ: \
+                 intervals are wide; sweeps with --trials 3 or more tell"
+            ));
+        }
+        let suspicious = results.runs.iter().filter(|cell| cell.suspicious).count();
+        if suspicious > 0 {
+            notes.push(format!(
+                "{suspicious} cells of the {which} are suspicious: the machine was uneven"
+            ));
+        }
+    }
+    // What shapes a trial; the lists of what is measured may differ.
+    let decisive = ["repetitions", "warmup", "threads", "spinMicros"];
+    let differences = before.sweep.settings.differences(&after.sweep.settings);
+    let names: BTreeSet<&String> = differences
+        .iter()
+        .filter(|difference| decisive.iter().any(|name| difference.starts_with(name)))
+        .collect();
+    for difference in names {
+        notes.push(format!("the settings differ: {difference}"));
+    }
+    notes
+}
+
+impl fmt::Display for Comparison {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{:<44}{:>10}{:>10}{:>8}{:>16}  verdict",
+            "second against first", "first ms", "second ms", "ratio", "95 % interval"
+        )?;
+        let interval = |ratio: &Ratio| format!("{:.2} to {:.2}", ratio.low, ratio.high);
+        for cell in &self.cells {
+            let [first, second] = cell.mean_ms;
+            let key = cell.key.to_string();
+            writeln!(
+                f,
+                "{key:<44}{first:>10.2}{second:>10.2}{:>8.3}{:>16}  {}",
+                cell.time.ratio,
+                interval(&cell.time),
+                self.verdict(cell)
+            )?;
+            for Change { what, values: [before, after], worse } in &cell.changes {
+                let worse = if *worse { ", worse" } else { "" };
+                writeln!(f, "  {what}: {before} and then {after}{worse}")?;
+            }
+        }
+        writeln!(
+            f,
+            "{:<44}{:>10}{:>10}{:>8.3}{:>16}  {}",
+            "all together",
+            "",
+            "",
+            self.all.ratio,
+            interval(&self.all),
+            self.all.verdict(self.threshold)
+        )?;
+        self.notes.iter().try_for_each(|note| writeln!(f, "note: {note}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::environment::Environment;
+    use crate::results::tests::{key, trial};
+    use crate::results::{SCHEMA_VERSION, Sweep};
+    use crate::sweep::Settings;
+    use party::result::Accuracy;
+
+    /// Two cells of three trials, the first of which takes so long.
+    fn results(ms: f64) -> Results {
+        let settings = Settings::default();
+        let cell = |batch_size, ms: f64| {
+            let trials = [1.0, 1.01, 0.99].map(|by| trial(&[ms * by, ms * by * 1.01]));
+            Cell::of(Key { batch_size, ..key() }, None, trials.into())
+        };
+        Results {
+            schema_version: SCHEMA_VERSION,
+            sweep: Sweep { id: "x".into(), name: "x".into(), settings },
+            environment: Environment::read(),
+            speeds: None,
+            runs: vec![cell(1, ms), cell(10, 20.0)],
+        }
+    }
+
+    #[test]
+    fn cells_are_found_by_their_keys() {
+        let (before, mut after) = (results(2.0), results(3.0));
+        after.runs.reverse();
+        let comparison = Comparison::of(&before, &after, 0.05).unwrap();
+        let [small, large] = &comparison.cells[..] else { panic!("{comparison:?}") };
+        assert_eq!((small.key.batch_size, large.key.batch_size), (1, 10));
+        assert!((small.time.ratio - 1.5).abs() < 1e-9, "{small:?}");
+        assert_eq!(comparison.verdict(small), Verdict::Slower);
+        assert_eq!(comparison.verdict(large), Verdict::NoSignificantChange);
+        assert!(comparison.is_regression());
+        let back = Comparison::of(&after, &before, 0.05).unwrap();
+        assert_eq!(back.verdict(&back.cells[1]), Verdict::Faster);
+        assert!(!back.is_regression());
+        let tolerant = Comparison::of(&before, &after, 0.6).unwrap();
+        assert!(!tolerant.is_regression(), "below the threshold");
+        let text = comparison.to_string();
+        assert!(text.contains("1.500") && text.contains("slower"), "{text}");
+        assert!(text.contains("all together"), "{text}");
+    }
+
+    #[test]
+    fn what_time_does_not_touch_is_compared_exactly() {
+        let (before, mut after) = (results(2.0), results(2.0));
+        let run = after.runs[0].merged.as_mut().unwrap();
+        run.online_rounds += 1;
+        run.online_bytes *= 2;
+        let comparison = Comparison::of(&before, &after, 0.05).unwrap();
+        let what: Vec<&str> =
+            comparison.cells[0].changes.iter().map(|change| change.what).collect();
+        assert_eq!(what, ["rounds", "online bytes"]);
+        assert!(
+            comparison.is_regression()
+                && comparison.to_string().contains("rounds: 6 and then 7, worse")
+        );
+        let back = Comparison::of(&after, &before, 0.05).unwrap();
+        assert!(!back.is_regression(), "fewer are no regression");
+
+        let accuracy = |plaintext, secure, divergence| Accuracy {
+            samples: 1000,
+            plaintext: Some(plaintext),
+            secure,
+            agreement: Some(1.0),
+            mean_kl_divergence: Some(divergence),
+        };
+        let changes = |a, b| {
+            let of = |accuracy| {
+                let mut run = results(2.0).runs.remove(0).merged.unwrap();
+                run.accuracy = Some(accuracy);
+                run
+            };
+            let changes = changes(&of(a), &of(b), 0.05);
+            changes.into_iter().map(|change| (change.what, change.worse)).collect::<Vec<_>>()
+        };
+        let usual = accuracy(0.99, 0.99, 1e-7);
+        assert_eq!(changes(usual, usual), []);
+        assert_eq!(changes(usual, accuracy(0.99, 0.991, 1.2e-7)), [], "an image on the fence");
+        assert_eq!(changes(usual, accuracy(0.989, 0.99, 1e-7)), [("accuracy in the clear", true)]);
+        assert_eq!(changes(usual, accuracy(0.99, 0.98, 1e-7)), [("secure accuracy", true)]);
+        assert_eq!(changes(usual, accuracy(0.99, 0.99, 1e-5)), [("KL divergence", true)]);
+        assert_eq!(changes(usual, accuracy(0.99, 0.99, 1e-9)), [("KL divergence", false)]);
+    }
+
+    #[test]
+    fn results_with_nothing_in_common_are_refused() {
+        let (before, mut after) = (results(2.0), results(2.0));
+        for cell in &mut after.runs {
+            cell.key.network = "B".into();
+        }
+        let error = Comparison::of(&before, &after, 0.05).unwrap_err().to_string();
+        assert!(error.contains("the first has 2 such as A Int64 Local, batch 1"), "{error}");
+        // A cell that failed was not measured.
+        let mut failed = results(2.0);
+        failed.runs.iter_mut().for_each(|cell| cell.merged = None);
+        assert!(Comparison::of(&before, &failed, 0.05).is_err());
+    }
+
+    #[test]
+    fn what_to_know_before_believing_it_is_said() {
+        let (before, mut after) = (results(2.0), results(2.0));
+        assert_eq!(Comparison::of(&before, &after, 0.05).unwrap().notes, Vec::<String>::new());
+        after.environment.cpu = "another".into();
+        after.sweep.settings.threads = Some(2);
+        after.runs.pop();
+        after.runs[0].trials.truncate(1);
+        after.runs[0].suspicious = true;
+        let notes = Comparison::of(&before, &after, 0.05).unwrap().notes.join("\n");
+        for expected in [
+            "of another: the ratio says more about these",
+            "1 cells of the first are not compared",
+            "the second has cells of one trial",
+            "1 cells of the second are suspicious",
+            "the settings differ: threads none and 2",
+        ] {
+            assert!(notes.contains(expected), "{expected}: {notes}");
+        }
+    }
+}

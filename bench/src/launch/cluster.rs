@@ -1,0 +1,416 @@
+//! Trials as `SecureInference` resources, which the operator runs as pods.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::{Namespace, Node as ClusterNode, Pod};
+use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::watch_object;
+use kube::{Api, Client, Config, ResourceExt};
+use operator::api::v1alpha1::{
+    Model, Network, Offline, Parties, Phase, SecureInference, SecureInferenceSpec, Workload,
+};
+use operator::conditions::{ACCEPTED, FAILED};
+use party::config::OfflineMode;
+use party::run::Progress;
+use tokio::runtime::Runtime;
+use tokio::time::{Instant, timeout};
+
+use super::{Launcher, Outcome, Request, TrialError};
+use crate::environment::{ClusterEnvironment, Node};
+use crate::sweep::Settings;
+
+/// The label of a sweep's resources; its value is the sweep's id.
+pub const SWEEP_LABEL: &str = "secureinference.dev/sweep";
+
+/// How long the operator may take to look at a new resource.
+const OPERATOR_PATIENCE: Duration = Duration::from_secs(30);
+
+/// For any one answer of the API server.
+const REQUEST_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Between two looks at whether the user has interrupted.
+const POLL: Duration = Duration::from_millis(200);
+
+/// Beyond the run's own deadlines, after which the operator ends it.
+const GRACE: Duration = Duration::from_secs(60);
+
+/// How resources are made.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Their namespace; without it that of the kubeconfig.
+    pub namespace: Option<String>,
+    /// The parties' image; without it the operator's own.
+    pub image: Option<String>,
+    /// How long a run may take, seconds.
+    pub deadline_seconds: u32,
+    /// Whether resources are left behind.
+    pub keep: bool,
+}
+
+/// Has the operator of a cluster run the parties.
+pub struct Cluster {
+    runtime: Runtime,
+    client: Client,
+    namespace: String,
+    version: String,
+    options: Options,
+    settings: Settings,
+    /// The sweep's, which is known when it begins.
+    id: Mutex<String>,
+    seen: Mutex<Seen>,
+}
+
+/// What was seen of the pods.
+#[derive(Debug, Default)]
+struct Seen {
+    nodes: BTreeSet<String>,
+    image: Option<String>,
+    digest: Option<String>,
+}
+
+impl Cluster {
+    /// Connects to the cluster of the kubeconfig, or of the pod that this runs in.
+    ///
+    /// # Errors
+    /// If there is none, it does not answer, or it lacks the definition or the namespace.
+    pub fn connect(options: Options, settings: &Settings) -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .context("cannot start the threads that talk to the cluster")?;
+        let (client, namespace, version) = runtime.block_on(connect(&options))?;
+        Ok(Self {
+            runtime,
+            client,
+            namespace,
+            version,
+            options,
+            settings: settings.clone(),
+            id: Mutex::default(),
+            seen: Mutex::default(),
+        })
+    }
+
+    fn resources(&self) -> Api<SecureInference> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    fn resource(&self, trial: &Request<'_>) -> anyhow::Result<SecureInference> {
+        let id = self.id.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let name = format!("{id}-c{}-r{}", trial.cell, trial.round);
+        let mut resource = SecureInference::new(&name, spec(trial, &self.settings, &self.options)?);
+        resource.labels_mut().insert(SWEEP_LABEL.into(), id);
+        Ok(resource)
+    }
+
+    async fn trial(
+        &self,
+        trial: &Request<'_>,
+        interrupted: &AtomicBool,
+    ) -> Result<Outcome, TrialError> {
+        let resource = self.resource(trial).map_err(TrialError::Hopeless)?;
+        let name = resource.name_any();
+        let outcome = async {
+            self.create(&resource).await.map_err(TrialError::Hopeless)?;
+            let ended = self.follow(&name, interrupted).await?;
+            self.collect(ended).await
+        }
+        .await;
+        if !self.options.keep || matches!(outcome, Err(TrialError::Interrupted)) {
+            // What is left behind has the sweep's label, so that it can be found.
+            let _ = answered(self.resources().delete(&name, &DeleteParams::background())).await;
+        }
+        outcome
+    }
+
+    /// Makes the resource, in place of what an interrupted trial left under its name.
+    async fn create(&self, resource: &SecureInference) -> anyhow::Result<()> {
+        let (resources, name) = (self.resources(), resource.name_any());
+        let deadline = Instant::now() + REQUEST_PATIENCE;
+        loop {
+            match answered(resources.create(&PostParams::default(), resource)).await? {
+                Ok(_) => return Ok(()),
+                Err(kube::Error::Api(status))
+                    if status.code == 409 && Instant::now() < deadline =>
+                {
+                    let parameters = DeleteParams::background();
+                    answered(resources.delete(&name, &parameters))
+                        .await?
+                        .map(drop)
+                        .or_else(absent_is_fine)?;
+                    tokio::time::sleep(POLL).await;
+                }
+                Err(error) => {
+                    return Err(explain(error, &format!("create SecureInference {name}")));
+                }
+            }
+        }
+    }
+
+    /// Waits until the run has ended.
+    async fn follow(
+        &self,
+        name: &str,
+        interrupted: &AtomicBool,
+    ) -> Result<SecureInference, TrialError> {
+        let mut changes = pin!(watch_object(self.resources(), name).default_backoff());
+        let begun = Instant::now();
+        let whole = u64::from(self.options.deadline_seconds);
+        let whole = Duration::from_secs(whole) + OPERATOR_PATIENCE + GRACE;
+        let (mut looked_at, mut seen, mut trouble) = (false, false, String::new());
+        loop {
+            if interrupted.load(Ordering::Relaxed) {
+                return Err(TrialError::Interrupted);
+            }
+            match timeout(POLL, changes.next()).await {
+                Ok(Some(Ok(Some(resource)))) => {
+                    seen = true;
+                    looked_at |= resource.status.as_ref().is_some_and(|s| s.phase.is_some());
+                    if ended(&resource) {
+                        return Ok(resource);
+                    }
+                }
+                Ok(Some(Ok(None))) if seen => {
+                    return Err(TrialError::Failed(anyhow!(
+                        "SecureInference {name} was deleted before it was done"
+                    )));
+                }
+                Ok(Some(Err(error))) => trouble = format!("; the last trouble: {error}"),
+                _ => {}
+            }
+            if !looked_at && begun.elapsed() > OPERATOR_PATIENCE {
+                return Err(TrialError::Hopeless(anyhow!(
+                    "the operator has not looked at SecureInference {name} within {} s{trouble}; is it \
+                     running, and does it watch namespace {}? See: kubectl get pods --all-namespaces \
+                     --selector app.kubernetes.io/name=secure-inference,app.kubernetes.io/component=operator",
+                    OPERATOR_PATIENCE.as_secs(),
+                    self.namespace
+                )));
+            }
+            if begun.elapsed() > whole {
+                return Err(TrialError::Failed(anyhow!(
+                    "SecureInference {name} has not ended within {} s, which --deadline says{trouble}",
+                    self.options.deadline_seconds
+                )));
+            }
+        }
+    }
+
+    /// What a run that has ended reports.
+    async fn collect(&self, resource: SecureInference) -> Result<Outcome, TrialError> {
+        let why = failure(&resource);
+        let status = resource.status.unwrap_or_default();
+        let Some(result) = status.results else {
+            return Err(TrialError::Failed(anyhow!(why)));
+        };
+        let nodes = status.parties.iter();
+        let nodes = nodes.filter_map(|party| Some((party.role.clone(), party.node.clone()?)));
+        let nodes: BTreeMap<String, String> = nodes.collect();
+        if let Some(party) = status.parties.first() {
+            self.see(&party.pod, &nodes).await;
+        }
+        Ok(Outcome { result, pace: None, nodes })
+    }
+
+    /// Remembers what parties ran on. Nothing depends on it, so this may lack permissions.
+    async fn see(&self, pod: &str, nodes: &BTreeMap<String, String>) {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
+        let pod = answered(pods.get(pod)).await.ok().and_then(Result::ok);
+        let container = pod
+            .and_then(|pod| pod.status)
+            .and_then(|status| status.container_statuses?.into_iter().next());
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.nodes.extend(nodes.values().cloned());
+        if let Some(container) = container {
+            seen.image = Some(container.image);
+            seen.digest = Some(container.image_id).filter(|digest| !digest.is_empty());
+        }
+    }
+
+    async fn describe(&self) -> ClusterEnvironment {
+        let (names, image, image_digest) = {
+            let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            (seen.nodes.clone(), seen.image.clone(), seen.digest.clone())
+        };
+        let api: Api<ClusterNode> = Api::all(self.client.clone());
+        let mut nodes = Vec::new();
+        for name in names {
+            // Nodes belong to no namespace: not everybody may read them.
+            if let Ok(Ok(node)) = answered(api.get(&name)).await {
+                nodes.push(describe_node(name, node));
+            }
+        }
+        ClusterEnvironment { kubernetes: self.version.clone(), image, image_digest, nodes }
+    }
+}
+
+impl Launcher for Cluster {
+    fn launch(
+        &self,
+        trial: &Request<'_>,
+        _: &mut dyn FnMut(Progress),
+        interrupted: &AtomicBool,
+    ) -> Result<Outcome, TrialError> {
+        self.runtime.block_on(self.trial(trial, interrupted))
+    }
+
+    fn belongs_to(&self, sweep: &str) {
+        *self.id.lock().unwrap_or_else(PoisonError::into_inner) = sweep.into();
+    }
+
+    fn cluster(&self) -> Option<ClusterEnvironment> {
+        Some(self.runtime.block_on(self.describe()))
+    }
+}
+
+async fn connect(options: &Options) -> anyhow::Result<(Client, String, String)> {
+    let mut config = Config::infer().await.map_err(|error| {
+        anyhow!(
+            "there is no cluster to talk to: {error}; name a kubeconfig in KUBECONFIG, or measure \
+             on this machine with --on local"
+        )
+    })?;
+    config.connect_timeout = Some(REQUEST_PATIENCE);
+    let (url, default) = (config.cluster_url.to_string(), config.default_namespace.clone());
+    let namespace = options.namespace.clone().unwrap_or(default);
+    let client = Client::try_from(config).context("cannot make a client of the cluster")?;
+    let version = answered(client.apiserver_version())
+        .await?
+        .map_err(|error| anyhow!("the cluster at {url} does not answer: {error}"))?;
+    let spaces: Api<Namespace> = Api::all(client.clone());
+    match answered(spaces.get(&namespace)).await? {
+        Err(kube::Error::Api(status)) if status.code == 404 => {
+            return Err(anyhow!(
+                "the cluster has no namespace {namespace}; make it, kubectl create namespace \
+                 {namespace}, or name another with --namespace"
+            ));
+        }
+        // Not everybody may read namespaces.
+        _ => {}
+    }
+    let resources: Api<SecureInference> = Api::namespaced(client.clone(), &namespace);
+    answered(resources.list(&ListParams::default().limit(1)))
+        .await?
+        .map_err(|error| explain(error, "list SecureInference resources"))?;
+    Ok((client, namespace, version.git_version))
+}
+
+/// An answer of the API server, which does not take for ever.
+async fn answered<T>(
+    request: impl Future<Output = Result<T, kube::Error>>,
+) -> anyhow::Result<Result<T, kube::Error>> {
+    timeout(REQUEST_PATIENCE, request).await.map_err(|_| {
+        anyhow!("the cluster has not answered within {} s", REQUEST_PATIENCE.as_secs())
+    })
+}
+
+/// What went wrong, and what to do.
+fn explain(error: kube::Error, what: &str) -> anyhow::Error {
+    match &error {
+        kube::Error::Api(status) if status.code == 404 => anyhow!(
+            "the cluster does not know SecureInference resources; install the definition and the \
+             operator: kubectl apply -k manifests/, or the chart in charts/secure-inference"
+        ),
+        kube::Error::Api(status) if [401, 403].contains(&status.code) => anyhow!(
+            "may not {what}: {}; ask for the right to create, watch and delete \
+             secureinferences.secureinference.dev",
+            status.message
+        ),
+        kube::Error::Api(status) => anyhow!("cannot {what}: {}", status.message),
+        _ => anyhow!("cannot {what}: {error}"),
+    }
+}
+
+fn absent_is_fine(error: kube::Error) -> anyhow::Result<()> {
+    match &error {
+        kube::Error::Api(status) if status.code == 404 => Ok(()),
+        _ => Err(error.into()),
+    }
+}
+
+/// The run of a trial.
+fn spec(
+    trial: &Request<'_>,
+    settings: &Settings,
+    options: &Options,
+) -> anyhow::Result<SecureInferenceSpec> {
+    let key = &trial.planned.key;
+    let builtin = match key.network.as_str() {
+        "A" => Network::A,
+        "B" => Network::B,
+        "C" => Network::C,
+        other => return Err(anyhow!("in a cluster there is no network {other}")),
+    };
+    let samples = if trial.scored { settings.accuracy_samples } else { 0 };
+    Ok(SecureInferenceSpec {
+        model: Model { builtin: Some(builtin), ..Model::default() },
+        number_format: key.format,
+        truncation: Some(key.truncation),
+        workload: Workload {
+            batch_size: key.batch_size.try_into()?,
+            warmup: settings.warmup.try_into()?,
+            repetitions: settings.repetitions.try_into()?,
+            offline: match key.offline_mode {
+                OfflineMode::Inline => Offline::Inline,
+                OfflineMode::Ahead => Offline::Ahead,
+            },
+            accuracy_samples: Some(samples.try_into()?),
+            network: key.conditions,
+            inspect: None,
+        },
+        parties: Parties {
+            image: options.image.clone(),
+            threads: settings.threads.map(TryInto::try_into).transpose()?,
+            ..Parties::default()
+        },
+        active_deadline_seconds: options.deadline_seconds,
+        ..SecureInferenceSpec::default()
+    })
+}
+
+/// Whether there will be no further attempt.
+fn ended(resource: &SecureInference) -> bool {
+    let phase = resource.status.as_ref().and_then(|status| status.phase);
+    matches!(phase, Some(Phase::Succeeded | Phase::Failed))
+}
+
+/// Why a run has no results, in its own words.
+fn failure(resource: &SecureInference) -> String {
+    let name = resource.name_any();
+    let status = resource.status.clone().unwrap_or_default();
+    let condition = |kind: &str, truth: &str| {
+        let of = |c: &&k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition| {
+            c.type_ == kind && c.status == truth
+        };
+        status.conditions.iter().find(of).map(|c| format!("{}: {}", c.reason, c.message))
+    };
+    let why = condition(FAILED, "True").or_else(|| condition(ACCEPTED, "False"));
+    let party = status.failure.map(|failure| {
+        let who = failure.role.map_or(String::new(), |role| format!("{role}, "));
+        format!("; attempt {}: {who}{}: {}", failure.attempt, failure.reason, failure.message)
+    });
+    format!(
+        "SecureInference {name} has no results: {}{}",
+        why.unwrap_or_else(|| "it does not say why".into()),
+        party.unwrap_or_default()
+    )
+}
+
+fn describe_node(name: String, node: ClusterNode) -> Node {
+    let status = node.status.unwrap_or_default();
+    let capacity = status.capacity.unwrap_or_default();
+    let of = |what: &str| capacity.get(what).map_or("unknown".into(), |q| q.0.clone());
+    let os = status.node_info.map_or("unknown".into(), |info| {
+        format!("{}, Linux {}", info.os_image, info.kernel_version)
+    });
+    Node { name, cores: of("cpu"), memory: of("memory"), os }
+}

@@ -1,0 +1,193 @@
+//! Trials as processes on this machine.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::Context;
+use party::config::{AccuracyWorkload, Deadlines, PlayerTask, Transport, Workload};
+use party::result::RunResult;
+use party::run::Progress;
+use spdz::channel::Name;
+use tempfile::TempDir;
+
+use super::local::{self, Job, LaunchError};
+use super::{Launcher, Outcome, Request, TrialError};
+use crate::data;
+use crate::reference::{self, file_in};
+use crate::run;
+use crate::sweep::Settings;
+use crate::sweep::pace::{self, Pace};
+use crate::sweep::settings::{GraphFile, Planned};
+
+/// Where things are on this machine.
+#[derive(Clone, Debug)]
+pub struct Files {
+    /// Folder with the test set.
+    pub data: PathBuf,
+    /// Folder with the weights.
+    pub models: PathBuf,
+    /// The party program.
+    pub party: PathBuf,
+}
+
+/// Starts a process for each party, on loopback.
+#[derive(Debug)]
+pub struct Here {
+    files: Files,
+    settings: Settings,
+    /// What networks say in the clear, by name.
+    references: Mutex<BTreeMap<String, PathBuf>>,
+    folder: TempDir,
+}
+
+impl Here {
+    /// Trials with these settings.
+    ///
+    /// # Errors
+    /// If there is no temporary folder.
+    pub fn new(files: Files, settings: &Settings) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+        Ok(Self { files, settings: settings.clone(), references: Mutex::default(), folder })
+    }
+
+    /// The file with what a network says in the clear, made when it is first asked for.
+    fn reference(&self, network: &str) -> anyhow::Result<PathBuf> {
+        let mut references = self.references.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(path) = references.get(network) {
+            return Ok(path.clone());
+        }
+        let path = self.folder.path().join(format!("reference_{network}.safetensors"));
+        let Files { data, models, .. } = &self.files;
+        reference::write(network, data, models, self.settings.accuracy_samples, &path)?;
+        references.insert(network.into(), path.clone());
+        Ok(path)
+    }
+
+    /// What the parties of a network are to do.
+    fn network(&self, planned: &Planned, scored: bool, result: &Path) -> anyhow::Result<Job> {
+        let network = &planned.key.network;
+        let file = |file: data::File| -> anyhow::Result<PathBuf> {
+            // The parties may run in another folder than this program.
+            Ok(fs::canonicalize(file.locate(&self.files.data)?)?)
+        };
+        let weights = file_in(&self.files.models, network);
+        let inputs = Some(fs::canonicalize(&weights).unwrap_or(weights));
+        let accuracy = || {
+            anyhow::Ok(AccuracyWorkload {
+                samples: self.settings.accuracy_samples,
+                labels: file(data::TEST_LABELS)?,
+                reference: Some(self.reference(network)?),
+            })
+        };
+        let workload = Workload {
+            images: file(data::TEST_IMAGES)?,
+            warmup: self.settings.warmup,
+            repetitions: self.settings.repetitions,
+            offline: planned.key.offline_mode,
+            accuracy: scored.then(accuracy).transpose()?,
+            inspect: None,
+            result: Some(result.into()),
+        };
+        let players =
+            BTreeMap::from([(Name::MODEL_OWNER, PlayerTask { inputs, ..PlayerTask::default() })]);
+        Ok(self.job(planned, players, Some(workload)))
+    }
+
+    /// What the parties of a graph are to do.
+    fn graph(&self, planned: &Planned, graph: &GraphFile, result: &Path) -> anyhow::Result<Job> {
+        let plan = planned.computation.plan()?;
+        let mut players = run::tasks(&graph.players, &BTreeMap::new(), &plan).map_err(|error| {
+            anyhow::anyhow!("{error}\n(under `players` of {})", graph.file.display())
+        })?;
+        let driver = players.entry(plan.driver()).or_default();
+        driver.warmup = Some(self.settings.warmup);
+        driver.evaluations = Some(self.settings.repetitions);
+        driver.offline = Some(planned.key.offline_mode);
+        driver.result = Some(result.into());
+        Ok(self.job(planned, players, None))
+    }
+
+    fn job(
+        &self,
+        planned: &Planned,
+        players: BTreeMap<Name, PlayerTask>,
+        workload: Option<Workload>,
+    ) -> Job {
+        Job {
+            computation: planned.computation.clone(),
+            players,
+            workload,
+            stock: self.settings.stock(),
+            threads: self.settings.threads,
+            deadlines: Deadlines::default(),
+            transport: Transport { network: planned.key.conditions, ..self.settings.transport() },
+        }
+    }
+
+    fn run(
+        &self,
+        configs: &[party::config::PartyConfig],
+        folder: &Path,
+        result: &Path,
+        tell: &mut dyn FnMut(Progress),
+        interrupted: &AtomicBool,
+    ) -> anyhow::Result<RunResult> {
+        let mut running = local::start(configs, folder, &self.files.party)?;
+        running.wait(interrupted, tell)?;
+        let json = fs::read(result).context("the client left no result")?;
+        let run: RunResult =
+            serde_json::from_slice(&json).context("the client's result cannot be read")?;
+        if run.accuracy.is_some_and(|accuracy| accuracy.plaintext.is_none()) {
+            anyhow::bail!(
+                "the client was given what network {} says in the clear, but its result does not \
+                 compare with it; give this program and the party the same version",
+                run.network
+            );
+        }
+        Ok(run)
+    }
+}
+
+impl Launcher for Here {
+    fn launch(
+        &self,
+        trial: &Request<'_>,
+        tell: &mut dyn FnMut(Progress),
+        interrupted: &AtomicBool,
+    ) -> Result<Outcome, TrialError> {
+        let Request { planned, scored, .. } = *trial;
+        let prepare = || {
+            let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+            let result = folder.path().join("result.json");
+            let job = match &planned.graph {
+                None => self.network(planned, scored, &result)?,
+                Some(graph) => self.graph(planned, graph, &result)?,
+            };
+            let configs = local::configure(&job, folder.path())?;
+            anyhow::Ok((folder, result, configs))
+        };
+        // What is wrong with files and settings another trial finds too.
+        let (folder, result, configs) = prepare().map_err(TrialError::Hopeless)?;
+        let before_micros = pace::measure();
+        let run = self.run(&configs, folder.path(), &result, tell, interrupted);
+        let after_micros = pace::measure();
+        let result = run.map_err(|error| {
+            let launch = error.downcast_ref::<LaunchError>();
+            // The parties hear of Ctrl-C too, and may fail of it before this program looks.
+            if interrupted.load(Ordering::Relaxed)
+                || matches!(launch, Some(LaunchError::Interrupted))
+            {
+                TrialError::Interrupted
+            } else if matches!(launch, Some(LaunchError::Failed { .. })) || launch.is_none() {
+                TrialError::Failed(error)
+            } else {
+                TrialError::Hopeless(error)
+            }
+        })?;
+        let pace = Some(Pace { before_micros, after_micros });
+        Ok(Outcome { result, pace, nodes: BTreeMap::new() })
+    }
+}

@@ -1,0 +1,525 @@
+//! Whether one build is slower than another, from trials on a machine that is not steady.
+//!
+//! What is known of such machines, and what is made of it:
+//!
+//! - They slow down by half for seconds, since others share their cores. A trial's *level*
+//!   is the lower quartile of the means of its blocks, which is that of the machine at its
+//!   fast if it was fast for a quarter of the trial; and the level is divided by the
+//!   [pace](crate::sweep::pace) around it, so that a trial in a slow minute counts for what
+//!   it would have been in a fast one.
+//! - Two launches of the same parties differ by some percent whatever the machine does.
+//!   Only several trials tell how much, and few tell it badly: what a cell's own trials say
+//!   of it is balanced with what those of all cells say, and intervals are widened for how
+//!   little both know (Student's t).
+//! - Rounds differ: what happens in one happens to all its cells. The ratio of all cells
+//!   together therefore varies as its rounds do.
+//! - Of many cells some look slower by chance. Intervals of cells are wide enough for all
+//!   of them to hold at once.
+//!
+//! Everything is on a scale of logarithms, where a slow-down by a factor is a difference.
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+/// One trial: the means of its blocks, milliseconds, and the machine's pace around it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Measured {
+    /// The round that it belongs to.
+    pub round: u32,
+    /// Means of blocks of consecutive repetitions, milliseconds.
+    pub blocks: Vec<f64>,
+    /// How long the same piece of work took before and after; nothing if that is not known.
+    pub pace: Option<[f64; 2]>,
+}
+
+/// The trials of one cell in two sweeps.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pair {
+    /// In the first.
+    pub before: Vec<Measured>,
+    /// In the second.
+    pub after: Vec<Measured>,
+}
+
+/// How many times as long something takes after as before.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ratio {
+    /// The best guess.
+    pub ratio: f64,
+    /// The least that is plausible, at a confidence of 95 %.
+    pub low: f64,
+    /// The most.
+    pub high: f64,
+}
+
+impl Ratio {
+    /// What can be said: only what is sure, and more than `threshold` (0.05 for 5 %).
+    #[must_use]
+    pub fn verdict(&self, threshold: f64) -> Verdict {
+        if self.low > 1.0 && self.ratio > 1.0 + threshold {
+            Verdict::Slower
+        } else if self.high < 1.0 && self.ratio < 1.0 / (1.0 + threshold) {
+            Verdict::Faster
+        } else {
+            Verdict::NoSignificantChange
+        }
+    }
+}
+
+/// What can be said of a ratio.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Verdict {
+    /// It takes less time than before.
+    Faster,
+    /// It takes more time than before.
+    Slower,
+    /// Neither can be told from chance.
+    NoSignificantChange,
+}
+
+impl std::fmt::Display for Verdict {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Faster => "faster",
+            Self::Slower => "slower",
+            Self::NoSignificantChange => "no significant change",
+        })
+    }
+}
+
+/// What two sweeps say together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ratios {
+    /// Of each pair; all intervals hold at once.
+    pub cells: Vec<Ratio>,
+    /// Of all pairs together: the geometric mean.
+    pub all: Ratio,
+}
+
+/// Relative spread of launches that is assumed where nothing tells it.
+const ASSUMED_SPREAD: f64 = 0.06;
+
+/// As how many degrees of freedom the spread of all cells counts beside a cell's own.
+const PRIOR_FREEDOM: f64 = 4.0;
+
+/// Between the paces before and after a trial, relative: it saw two machines.
+const UNSTEADY: f64 = 0.1;
+
+/// Bootstrap replicates: enough for the tails of some dozens of cells.
+const REPLICATES: usize = 4000;
+
+/// Resamples of a trial's blocks, which replicates draw from.
+const RESAMPLES: usize = 200;
+
+/// Of the intervals.
+const CONFIDENCE: f64 = 0.95;
+
+/// What is 0.975 of the normal distribution.
+const NORMAL: f64 = 1.959_964;
+
+/// A cell's trials in one sweep.
+struct Side {
+    /// For each trial its round and the logarithm of its level.
+    levels: Vec<(u32, f64)>,
+    /// For each trial how its blocks differ from its level.
+    blocks: Vec<Vec<f64>>,
+    mean: f64,
+}
+
+impl Side {
+    fn of(trials: &[Measured], paced: bool) -> Self {
+        let steady = |trial: &&Measured| {
+            !paced
+                || trial.pace.is_some_and(|[before, after]| (before / after).ln().abs() < UNSTEADY)
+        };
+        // Two trials of a machine that changed are better than one that saw it steady.
+        let enough = trials.iter().filter(steady).count() >= 2;
+        let trials: Vec<&Measured> =
+            trials.iter().filter(|trial| !enough || steady(trial)).collect();
+        let level = |trial: &Measured| {
+            let pace = trial.pace.filter(|_| paced);
+            lower_quartile(&trial.blocks).ln() - pace.map_or(0.0, |[a, b]| ((a + b) / 2.0).ln())
+        };
+        let levels: Vec<(u32, f64)> =
+            trials.iter().map(|trial| (trial.round, level(trial))).collect();
+        let mean = levels.iter().map(|(_, level)| level).sum::<f64>() / levels.len() as f64;
+        let blocks = trials.iter().map(|trial| trial.blocks.clone()).collect();
+        Self { levels, blocks, mean }
+    }
+
+    fn len(&self) -> usize {
+        self.levels.len()
+    }
+
+    /// The deviations of its trials from their mean, as large as they are in truth: a mean
+    /// of few is too close to them.
+    fn deviations(&self) -> impl Iterator<Item = (u32, f64)> {
+        let n = self.len() as f64;
+        let scale = if n > 1.0 { (n / (n - 1.0)).sqrt() } else { 0.0 };
+        self.levels.iter().map(move |(round, level)| (*round, (level - self.mean) * scale))
+    }
+
+    /// Sum of squared deviations, and its degrees of freedom.
+    fn squares(&self) -> (f64, f64) {
+        let sum = self.levels.iter().map(|(_, level)| (level - self.mean).powi(2)).sum();
+        (sum, self.len() as f64 - 1.0)
+    }
+
+    /// For each trial how its level differs by chance, if other blocks had been measured.
+    fn by_blocks(&self, random: &mut StdRng) -> Vec<Vec<f64>> {
+        let mut resampled = Vec::new();
+        let mut of = |blocks: &Vec<f64>| {
+            let level = lower_quartile(blocks);
+            let mut deviation = || {
+                resampled.clear();
+                let pick = |_| blocks[random.random_range(0..blocks.len())];
+                resampled.extend((0..blocks.len()).map(pick));
+                (lower_quartile(&resampled) / level).ln()
+            };
+            (0..RESAMPLES).map(|_| deviation()).collect()
+        };
+        self.blocks.iter().map(&mut of).collect()
+    }
+
+    /// How the mean of as many trials differs by chance, where trials differ by `spread`
+    /// times one of `shapes`, and each by its blocks besides.
+    fn replicates(&self, spread: f64, shapes: &[f64], random: &mut StdRng) -> Vec<f64> {
+        let by_blocks = self.by_blocks(random);
+        let mut mean = || {
+            let trial = |_| {
+                let of_trial = &by_blocks[random.random_range(0..self.len())];
+                of_trial[random.random_range(0..RESAMPLES)] + spread * shape(shapes, random)
+            };
+            (0..self.len()).map(trial).sum::<f64>() / self.len() as f64
+        };
+        (0..REPLICATES).map(|_| mean()).collect()
+    }
+}
+
+/// Least number of shapes that say what a distribution looks like.
+const FEWEST_SHAPES: usize = 6;
+
+/// One of the shapes, or a normal one if there are too few.
+fn shape(shapes: &[f64], random: &mut StdRng) -> f64 {
+    if shapes.len() >= FEWEST_SHAPES {
+        return shapes[random.random_range(0..shapes.len())];
+    }
+    let (u, v): (f64, f64) = (random.random(), random.random());
+    (-2.0 * (1.0 - u).ln()).sqrt() * (std::f64::consts::TAU * v).cos()
+}
+
+/// A quarter of the values is at most this. There must be some.
+fn lower_quartile(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let place = 0.25 * (sorted.len() - 1) as f64;
+    let (low, high) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
+    low + (high - low) * place.fract()
+}
+
+/// How much wider an interval is that knows the spread from so many degrees of freedom
+/// (Abramowitz and Stegun 26.7.5, at 0.975).
+fn widening(freedom: f64) -> f64 {
+    let z = NORMAL;
+    let terms = [
+        (z.powi(3) + z) / 4.0,
+        (5.0 * z.powi(5) + 16.0 * z.powi(3) + 3.0 * z) / 96.0,
+        (3.0 * z.powi(7) + 19.0 * z.powi(5) + 17.0 * z.powi(3) - 15.0 * z) / 384.0,
+    ];
+    let mut t = z;
+    for (power, term) in (1..).zip(terms) {
+        t += term / freedom.powi(power);
+    }
+    t / z
+}
+
+/// The value that a part `p` of these does not exceed.
+fn quantile(mut values: Vec<f64>, p: f64) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let place = (p * values.len() as f64).ceil() as usize;
+    values[place.clamp(1, values.len()) - 1]
+}
+
+/// Compares cells. Every side must have a trial, and every trial a block. The same input
+/// and seed give the same answer.
+#[must_use]
+pub fn compare(pairs: &[Pair], seed: u64) -> Ratios {
+    let trials = || pairs.iter().flat_map(|pair| pair.before.iter().chain(&pair.after));
+    let paced = trials().all(|trial| trial.pace.is_some());
+    let sides: Vec<[Side; 2]> = pairs
+        .iter()
+        .map(|pair| [Side::of(&pair.before, paced), Side::of(&pair.after, paced)])
+        .collect();
+
+    // What all cells together say of how much launches differ.
+    let add = |(a, b): (f64, f64), (c, d): (f64, f64)| (a + c, b + d);
+    let squares = |sides: &[Side; 2]| add(sides[0].squares(), sides[1].squares());
+    let (sum, freedom) = sides.iter().map(squares).fold((0.0, 0.0), add);
+    let assumed = ASSUMED_SPREAD.powi(2);
+    let common = if freedom > 0.0 { sum / freedom } else { assumed };
+    let spreads: Vec<(f64, f64)> = sides
+        .iter()
+        .map(|sides| {
+            let (sum, own) = squares(sides);
+            let freedom = PRIOR_FREEDOM + own;
+            (((PRIOR_FREEDOM * common + sum) / freedom).sqrt(), freedom)
+        })
+        .collect();
+    let shapes: Vec<f64> = sides
+        .iter()
+        .zip(&spreads)
+        .filter(|(_, (spread, _))| *spread > 0.0)
+        .flat_map(|(sides, (spread, _))| {
+            let of = |side: &Side| {
+                let alone = side.len() < 2;
+                side.deviations().filter(|_| !alone).map(|(_, d)| d / spread).collect::<Vec<_>>()
+            };
+            sides.iter().flat_map(of).collect::<Vec<_>>()
+        })
+        .collect();
+
+    let mut random = StdRng::seed_from_u64(seed);
+    let estimates: Vec<f64> =
+        sides.iter().map(|[before, after]| after.mean - before.mean).collect();
+    // For each cell its replicates' deviations from the estimate.
+    let deviations: Vec<Vec<f64>> = sides
+        .iter()
+        .zip(&spreads)
+        .map(|([before, after], (spread, freedom))| {
+            let wider = widening(*freedom);
+            let mut replicates = |side: &Side| side.replicates(*spread, &shapes, &mut random);
+            let (before, after) = (replicates(before), replicates(after));
+            after.iter().zip(before).map(|(after, before)| wider * (after - before)).collect()
+        })
+        .collect();
+    let errors: Vec<f64> = deviations
+        .iter()
+        .map(|d| (d.iter().map(|d| d * d).sum::<f64>() / d.len() as f64).sqrt().max(1e-9))
+        .collect();
+    // So many standard errors hold all cells at once.
+    let largest = (0..REPLICATES).map(|replicate| {
+        let of = |(deviations, error): (&Vec<f64>, &f64)| deviations[replicate].abs() / error;
+        deviations.iter().zip(&errors).map(of).fold(0.0, f64::max)
+    });
+    let reach = quantile(largest.collect(), CONFIDENCE);
+    let ratio = |estimate: f64, reach: f64| Ratio {
+        ratio: estimate.exp(),
+        low: (estimate - reach).exp(),
+        high: (estimate + reach).exp(),
+    };
+    let cells =
+        estimates.iter().zip(&errors).map(|(estimate, error)| ratio(*estimate, reach * error));
+    let all = estimates.iter().sum::<f64>() / estimates.len() as f64;
+    let rounds = [0, 1].map(|which| {
+        let sides: Vec<&Side> = sides.iter().map(|sides| &sides[which]).collect();
+        rounds(&sides)
+    });
+    Ratios { cells: cells.collect(), all: ratio(all, reach_of_all(&rounds, &mut random)) }
+}
+
+/// How each round of a sweep differs from the others, on average of the cells.
+fn rounds(sides: &[&Side]) -> Vec<f64> {
+    let mut sums = std::collections::BTreeMap::new();
+    for side in sides {
+        for (round, deviation) in side.deviations() {
+            let (sum, count) = sums.entry(round).or_insert((0.0, 0u32));
+            *sum += deviation;
+            *count += 1;
+        }
+    }
+    // Extra rounds have few cells, which are not like the others.
+    let most = sums.values().map(|(_, count)| *count).max().unwrap_or(0);
+    let full = sums.values().filter(|(_, count)| 2 * count > most);
+    full.map(|(sum, count)| sum / f64::from(*count)).collect()
+}
+
+/// How far the ratio of all cells may be off.
+fn reach_of_all(rounds: &[Vec<f64>; 2], random: &mut StdRng) -> f64 {
+    let freedom: usize = rounds.iter().map(|rounds| rounds.len().saturating_sub(1)).sum();
+    let wider = if freedom > 0 { widening(freedom as f64) } else { 1.0 };
+    let mut mean = |rounds: &Vec<f64>| {
+        let n = rounds.len().max(1);
+        let draw = |random: &mut StdRng| match rounds.len() {
+            0 | 1 => ASSUMED_SPREAD * shape(&[], random),
+            n => rounds[random.random_range(0..n)],
+        };
+        (0..n).map(|_| draw(random)).sum::<f64>() / n as f64
+    };
+    let deviations = (0..REPLICATES).map(|_| mean(&rounds[1]) - mean(&rounds[0]));
+    let square = deviations.map(|d| d * d).sum::<f64>() / REPLICATES as f64;
+    NORMAL * wider * square.sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A machine that is slow by half for stretches, and whose launches differ.
+    struct Machine {
+        random: StdRng,
+        slow: bool,
+        /// Relative spread of launches.
+        launches: f64,
+        /// How likely it becomes slow, and fast again, from one trial to the next.
+        turns: [f64; 2],
+    }
+
+    impl Machine {
+        fn new(seed: u64, launches: f64, turns: [f64; 2]) -> Self {
+            Self { random: StdRng::seed_from_u64(seed), slow: false, launches, turns }
+        }
+
+        fn normal(&mut self) -> f64 {
+            shape(&[], &mut self.random)
+        }
+
+        /// A sweep of cells that take these milliseconds.
+        fn sweep(&mut self, cells: &[f64], rounds: u32) -> Vec<Vec<Measured>> {
+            let mut sweep = vec![Vec::new(); cells.len()];
+            for round in 0..rounds {
+                for (cell, mean) in cells.iter().enumerate() {
+                    let turn = self.turns[usize::from(self.slow)];
+                    self.slow ^= self.random.random::<f64>() < turn;
+                    let speed = if self.slow { 1.5 } else { 1.0 };
+                    let launch = (self.launches * self.normal()).exp();
+                    let block = |machine: &mut Self| {
+                        // Now and then something else runs for a moment.
+                        let hiccup = if machine.random.random::<f64>() < 0.1 { 1.4 } else { 1.0 };
+                        mean * speed * launch * hiccup * (0.03 * machine.normal()).exp()
+                    };
+                    let blocks = (0..32).map(|_| block(self)).collect();
+                    let pace = 112.0 * speed * (0.01 * self.normal()).exp();
+                    sweep[cell].push(Measured { round, blocks, pace: Some([pace, pace]) });
+                }
+            }
+            sweep
+        }
+    }
+
+    fn pairs(before: Vec<Vec<Measured>>, after: Vec<Vec<Measured>>) -> Vec<Pair> {
+        before.into_iter().zip(after).map(|(before, after)| Pair { before, after }).collect()
+    }
+
+    const CELLS: [f64; 6] = [0.45, 0.72, 1.2, 3.5, 2.1, 6.5];
+
+    /// In how many of 100 pairs of sweeps `wanted` says so, where the second takes `slower`
+    /// times as long.
+    fn count(
+        slower: [f64; 6],
+        launches: f64,
+        turns: [f64; 2],
+        wanted: impl Fn(&Ratios) -> bool,
+    ) -> usize {
+        let tries = 0..100;
+        let of = |seed: &u64| {
+            let mut machine = Machine::new(*seed, launches, turns);
+            let before = machine.sweep(&CELLS, 3);
+            let cells: Vec<f64> = CELLS.iter().zip(slower).map(|(ms, by)| ms * by).collect();
+            let after = machine.sweep(&cells, 3);
+            wanted(&compare(&pairs(before, after), 1))
+        };
+        tries.filter(of).count()
+    }
+
+    fn any(ratios: &Ratios, verdict: Verdict) -> bool {
+        let mut all = ratios.cells.iter().chain([&ratios.all]);
+        all.any(|ratio| ratio.verdict(0.05) == verdict)
+    }
+
+    fn alarm(ratios: &Ratios) -> bool {
+        any(ratios, Verdict::Slower) || any(ratios, Verdict::Faster)
+    }
+
+    #[test]
+    fn the_same_build_is_hardly_ever_found_changed() {
+        for (launches, turns) in [(0.02, [0.0, 1.0]), (0.06, [0.1, 0.3]), (0.04, [0.5, 0.5])] {
+            let alarms = count([1.0; 6], launches, turns, alarm);
+            assert!(alarms <= 8, "{alarms} of 100, launches differ by {launches}");
+        }
+    }
+
+    #[test]
+    fn ten_percent_more_are_found() {
+        for (launches, turns) in [(0.02, [0.0, 1.0]), (0.05, [0.1, 0.3]), (0.04, [0.5, 0.5])] {
+            let found = count([1.1; 6], launches, turns, |ratios| any(ratios, Verdict::Slower));
+            assert!(found >= 92, "{found} of 100, launches differ by {launches}");
+        }
+    }
+
+    #[test]
+    fn one_cell_that_is_much_slower_is_found_alone() {
+        let slower = [1.0, 1.0, 1.4, 1.0, 1.0, 1.0];
+        let found = count(slower, 0.03, [0.1, 0.3], |ratios| {
+            ratios.cells[2].verdict(0.05) == Verdict::Slower
+        });
+        assert!(found >= 95, "{found}");
+        let others = count(slower, 0.03, [0.1, 0.3], |ratios| {
+            let mut others = ratios.cells.iter().enumerate().filter(|(cell, _)| *cell != 2);
+            others.any(|(_, ratio)| ratio.verdict(0.05) != Verdict::NoSignificantChange)
+        });
+        assert!(others <= 8, "{others}");
+    }
+
+    #[test]
+    fn a_slow_machine_is_no_slow_build() {
+        // The whole second sweep was in a slow hour.
+        let mut machine = Machine::new(5, 0.02, [0.0, 0.0]);
+        let before = machine.sweep(&CELLS, 3);
+        machine.slow = true;
+        let after = machine.sweep(&CELLS, 3);
+        let ratios = compare(&pairs(before, after), 1);
+        assert!(!alarm(&ratios), "{ratios:?}");
+        assert!((ratios.all.ratio - 1.0).abs() < 0.04, "{ratios:?}");
+    }
+
+    #[test]
+    fn a_trial_of_an_unsteady_machine_does_not_count_where_others_do() {
+        let trial = |ms: f64, pace| Measured { round: 0, blocks: vec![ms; 4], pace: Some(pace) };
+        let steady = [trial(1.0, [100.0; 2]), trial(1.5, [150.0; 2])];
+        let uneven = trial(1.0, [100.0, 150.0]);
+        let mixed = Side::of(&[steady[0].clone(), uneven.clone(), steady[1].clone()], true);
+        assert_eq!(mixed.len(), 2);
+        assert!((mixed.mean - (0.01f64).ln()).abs() < 1e-12);
+        assert_eq!(Side::of(&[steady[0].clone(), uneven], true).len(), 2);
+    }
+
+    #[test]
+    fn single_trials_tell_large_changes_alone() {
+        let single = |factor: f64| {
+            let cells = |by: f64| {
+                let of = |ms: &f64| {
+                    let blocks = (0..32).map(|block| ms * by * (1.0 + f64::from(block) / 1e4));
+                    vec![Measured { round: 0, blocks: blocks.collect(), pace: None }]
+                };
+                CELLS.iter().map(of).collect::<Vec<_>>()
+            };
+            compare(&pairs(cells(1.0), cells(factor)), 1)
+        };
+        assert!(!alarm(&single(1.1)));
+        assert!(any(&single(1.6), Verdict::Slower) && any(&single(0.6), Verdict::Faster));
+    }
+
+    #[test]
+    fn the_same_input_has_the_same_answer() {
+        let mut machine = Machine::new(3, 0.05, [0.2, 0.2]);
+        let pairs = pairs(machine.sweep(&CELLS, 3), machine.sweep(&CELLS, 3));
+        assert_eq!(compare(&pairs, 7), compare(&pairs, 7));
+        assert_ne!(compare(&pairs, 7), compare(&pairs, 8));
+    }
+
+    #[test]
+    fn few_degrees_of_freedom_widen_as_students_do() {
+        for (freedom, t) in [(4.0, 2.776), (8.0, 2.306), (30.0, 2.042), (1e6, 1.960)] {
+            let found = NORMAL * widening(freedom);
+            assert!((found / t - 1.0).abs() < 0.005, "{freedom}: {found}, in tables {t}");
+        }
+    }
+
+    #[test]
+    fn quartiles_are_those_of_the_textbook() {
+        assert_eq!(lower_quartile(&[3.0]), 3.0);
+        assert_eq!(lower_quartile(&[4.0, 1.0, 3.0, 2.0, 5.0]), 2.0);
+        assert_eq!(lower_quartile(&[2.0, 1.0]), 1.25);
+    }
+}

@@ -1,0 +1,286 @@
+//! What a sweep has done so far, in the folder of its results: each trial is a file that is
+//! written whole, so that an interruption loses no more than the trial that ran.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use party::files::write_whole;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::environment::Environment;
+use crate::floor::Speeds;
+use crate::results::{Key, SCHEMA_VERSION, Sweep, Trial};
+use crate::sweep::Settings;
+
+/// The folder of the journal in that of the results.
+pub const JOURNAL_FOLDER: &str = "journal";
+
+/// How a sweep began.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Head {
+    /// [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// Which sweep it is, with its settings.
+    pub sweep: Sweep,
+    /// On what it began.
+    pub environment: Environment,
+    /// What its floors come from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speeds: Option<Speeds>,
+    /// The floor of each cell, milliseconds.
+    pub floors_ms: Vec<Option<f64>>,
+}
+
+/// A trial that succeeded.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Entry {
+    key: Key,
+    seconds: f64,
+    trial: Trial,
+}
+
+/// A trial of a cell that has been done.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Done {
+    /// The cell's place in the settings' order.
+    pub cell: usize,
+    /// How long it took with all around it, seconds.
+    pub seconds: f64,
+    /// What came of it.
+    pub trial: Trial,
+}
+
+/// Why there is no journal to write to.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// A file.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// A file is not what a sweep writes.
+    #[error(
+        "{} is no part of a sweep's journal: {source}; remove the folder {} to begin anew",
+        path.display(), folder.display()
+    )]
+    Content {
+        /// Which.
+        path: PathBuf,
+        /// The journal.
+        folder: PathBuf,
+        /// What is wrong.
+        source: serde_json::Error,
+    },
+    /// The journal is of another sweep.
+    #[error(
+        "{} holds an unfinished sweep that differs in {}; repeat its command to go on with it, \
+         give --out another folder, or remove {} to begin anew",
+        folder.display(), differences.join(", "), folder.display()
+    )]
+    Another {
+        /// The journal.
+        folder: PathBuf,
+        /// In what it differs: what it is now, and what it was.
+        differences: Vec<String>,
+    },
+}
+
+/// The journal of one sweep.
+#[derive(Debug)]
+pub struct Journal {
+    folder: PathBuf,
+}
+
+const HEAD: &str = "sweep.json";
+
+impl Journal {
+    /// Of the results in `out`. Nothing is read or made yet.
+    #[must_use]
+    pub fn in_folder(out: &Path) -> Self {
+        Self { folder: out.join(JOURNAL_FOLDER) }
+    }
+
+    /// How the sweep in it began; nothing if there is none.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is of other settings or another build than these.
+    pub fn resume(
+        &self,
+        settings: &Settings,
+        environment: &Environment,
+    ) -> Result<Option<Head>, JournalError> {
+        let path = self.folder.join(HEAD);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let head: Head = self.read(&path)?;
+        let mut differences = settings.differences(&head.sweep.settings);
+        let (ours, theirs) = (environment, &head.environment);
+        for (name, ours, theirs) in [
+            ("commit", &ours.commit, &theirs.commit),
+            ("version", &ours.version, &theirs.version),
+            ("cpu", &ours.cpu, &theirs.cpu),
+        ] {
+            if ours != theirs {
+                differences.push(format!("{name} {ours} and {theirs}"));
+            }
+        }
+        if head.schema_version != SCHEMA_VERSION {
+            let theirs = head.schema_version;
+            differences.push(format!("schema version {SCHEMA_VERSION} and {theirs}"));
+        }
+        if differences.is_empty() {
+            return Ok(Some(head));
+        }
+        Err(JournalError::Another { folder: self.folder.clone(), differences })
+    }
+
+    /// Begins a sweep.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn begin(&self, head: &Head) -> Result<(), JournalError> {
+        let io = |source| JournalError::Io { action: "make", path: self.folder.clone(), source };
+        fs::create_dir_all(&self.folder).map_err(io)?;
+        self.write(&self.folder.join(HEAD), head)
+    }
+
+    fn path(&self, cell: usize, round: u32) -> PathBuf {
+        self.folder.join(format!("cell-{cell:04}-round-{round:03}.json"))
+    }
+
+    /// Keeps a trial.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn keep(&self, key: &Key, done: &Done) -> Result<(), JournalError> {
+        let Done { cell, seconds, trial } = done.clone();
+        let path = self.path(cell, trial.round);
+        self.write(&path, &Entry { key: key.clone(), seconds, trial })
+    }
+
+    /// All trials that were kept of `rounds` rounds of these cells, round by round.
+    ///
+    /// # Errors
+    /// If one cannot be read, or is of another cell.
+    pub fn kept(&self, keys: &[&Key], rounds: u32) -> Result<Vec<Done>, JournalError> {
+        let mut kept = Vec::new();
+        for round in 0..rounds {
+            for (cell, key) in keys.iter().enumerate() {
+                let path = self.path(cell, round);
+                if !path.exists() {
+                    continue;
+                }
+                let Entry { key: found, seconds, trial } = self.read(&path)?;
+                if found != **key || trial.round != round {
+                    let differences = vec![format!("{key} and {found} of {}", path.display())];
+                    return Err(JournalError::Another { folder: self.folder.clone(), differences });
+                }
+                kept.push(Done { cell, seconds, trial });
+            }
+        }
+        Ok(kept)
+    }
+
+    /// Removes the journal: what was in it is in the results.
+    ///
+    /// # Errors
+    /// If that cannot be done.
+    pub fn end(&self) -> Result<(), JournalError> {
+        fs::remove_dir_all(&self.folder).map_err(|source| JournalError::Io {
+            action: "remove",
+            path: self.folder.clone(),
+            source,
+        })
+    }
+
+    fn read<T: DeserializeOwned>(&self, path: &Path) -> Result<T, JournalError> {
+        let io = |source| JournalError::Io { action: "read", path: path.into(), source };
+        let bytes = fs::read(path).map_err(io)?;
+        serde_json::from_slice(&bytes).map_err(|source| JournalError::Content {
+            path: path.into(),
+            folder: self.folder.clone(),
+            source,
+        })
+    }
+
+    fn write<T: Serialize>(&self, path: &Path, value: &T) -> Result<(), JournalError> {
+        let io = |source| JournalError::Io { action: "write", path: path.into(), source };
+        let json = serde_json::to_vec_pretty(value).map_err(|error| io(error.into()))?;
+        write_whole(path, &json).map_err(io)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::results::tests::{key, trial};
+
+    fn head(settings: &Settings) -> Head {
+        let sweep = Sweep { id: "x".into(), name: "x".into(), settings: settings.clone() };
+        let environment = Environment::read();
+        let floors_ms = vec![Some(1.5), None];
+        Head { schema_version: SCHEMA_VERSION, sweep, environment, speeds: None, floors_ms }
+    }
+
+    #[test]
+    fn trials_are_found_again_and_others_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let (settings, environment) = (Settings::default(), Environment::read());
+        let journal = Journal::in_folder(folder.path());
+        assert_eq!(journal.resume(&settings, &environment).unwrap(), None);
+        let begun = head(&settings);
+        journal.begin(&begun).unwrap();
+        assert_eq!(journal.resume(&settings, &environment).unwrap(), Some(begun));
+        let keys = [key(), Key { batch_size: 10, ..key() }];
+        let keys: Vec<&Key> = keys.iter().collect();
+        assert_eq!(journal.kept(&keys, 3).unwrap(), []);
+        let done =
+            |cell, round| Done { cell, seconds: 0.5, trial: Trial { round, ..trial(&[1.0, 2.0]) } };
+        for (cell, round) in [(1, 2), (0, 0), (1, 0)] {
+            journal.keep(keys[cell], &done(cell, round)).unwrap();
+        }
+        assert_eq!(journal.kept(&keys, 3).unwrap(), [done(0, 0), done(1, 0), done(1, 2)]);
+        assert_eq!(journal.kept(&keys, 1).unwrap().len(), 2);
+
+        let error = journal.kept(&[keys[1], keys[0]], 3).unwrap_err().to_string();
+        assert!(
+            error.contains("differs in A Int64 Local, batch 10 and A Int64 Local, batch 1"),
+            "{error}"
+        );
+        fs::write(folder.path().join("journal/cell-0000-round-000.json"), "{}").unwrap();
+        let error = journal.kept(&keys, 3).unwrap_err().to_string();
+        assert!(
+            error.contains("cell-0000-round-000.json is no part of a sweep's journal"),
+            "{error}"
+        );
+        journal.end().unwrap();
+        assert_eq!(journal.resume(&settings, &environment).unwrap(), None);
+    }
+
+    #[test]
+    fn another_sweep_or_build_is_not_gone_on_with() {
+        let folder = tempfile::tempdir().unwrap();
+        let (settings, environment) = (Settings::default(), Environment::read());
+        let journal = Journal::in_folder(folder.path());
+        journal.begin(&head(&settings)).unwrap();
+        let error = |settings: &Settings, environment: &Environment| {
+            journal.resume(settings, environment).unwrap_err().to_string()
+        };
+        let other = Settings { repetitions: 7, ..settings.clone() };
+        let refused = error(&other, &environment);
+        for part in ["differs in repetitions 7 and 100", "--out another folder", "begin anew"] {
+            assert!(refused.contains(part), "{refused}");
+        }
+        let other = Environment { commit: "0123".into(), ..environment.clone() };
+        assert!(error(&settings, &other).contains("differs in commit 0123 and"));
+    }
+}
