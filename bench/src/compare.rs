@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use party::result::RunResult;
+use serde::Serialize;
 
 use crate::results::{Cell, Key, Results, Trial};
 use crate::stats::{self, Measured, Pair, Ratio, Verdict};
@@ -11,8 +12,12 @@ use crate::stats::{self, Measured, Pair, Ratio, Verdict};
 /// Of the bootstrap. The same results give the same answer.
 const SEED: u64 = 1;
 
+/// What is not taken for a change unless something else is said: 5 %.
+pub const THRESHOLD: f64 = 0.05;
+
 /// Two results of the same cells, beside each other.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Comparison {
     /// What is not taken for a change, a part: 0.05 for 5 %.
     pub threshold: f64,
@@ -20,12 +25,15 @@ pub struct Comparison {
     pub cells: Vec<Compared>,
     /// All of them together: the geometric mean of their ratios.
     pub all: Ratio,
+    /// What can be said of that.
+    pub verdict: Verdict,
     /// What to know before believing it.
     pub notes: Vec<String>,
 }
 
 /// A cell in two results.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Compared {
     /// Which.
     pub key: Key,
@@ -36,12 +44,15 @@ pub struct Compared {
     /// How many times as long it takes: of typical moments at the same speed of the machine,
     /// and so not the ratio of the means.
     pub time: Ratio,
+    /// What can be said of that.
+    pub verdict: Verdict,
     /// What differs of what does not depend on time.
     pub changes: Vec<Change>,
 }
 
 /// A change of something that is the same in every run of one build.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Change {
     /// Of what.
     pub what: &'static str,
@@ -49,6 +60,13 @@ pub struct Change {
     pub values: [String; 2],
     /// Whether it became worse, and by more than the threshold.
     pub worse: bool,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { what, values: [before, after], worse } = self;
+        write!(f, "{what}: {before} and then {after}{}", if *worse { ", worse" } else { "" })
+    }
 }
 
 /// Why results cannot be compared.
@@ -106,26 +124,23 @@ impl Comparison {
             key: a.key.clone(),
             mean_ms: [x.combined.mean_ms, y.combined.mean_ms],
             trials: [a.trials.len(), b.trials.len()],
+            verdict: time.verdict(threshold),
             time,
             changes: changes(x, y, threshold),
         });
         let cells: Vec<Compared> = cells.collect();
         let notes = notes(before, after, cells.len());
-        Ok(Self { threshold, cells, all: ratios.all, notes })
-    }
-
-    /// What can be said of one cell's time.
-    #[must_use]
-    pub fn verdict(&self, cell: &Compared) -> Verdict {
-        cell.time.verdict(self.threshold)
+        let verdict = ratios.all.verdict(threshold);
+        Ok(Self { threshold, cells, all: ratios.all, verdict, notes })
     }
 
     /// Whether a cell, or all together, became slower or otherwise worse.
     #[must_use]
     pub fn is_regression(&self) -> bool {
-        let slower = |ratio: &Ratio| ratio.verdict(self.threshold) == Verdict::Slower;
-        let worse = |cell: &Compared| cell.changes.iter().any(|change| change.worse);
-        slower(&self.all) || self.cells.iter().any(|cell| slower(&cell.time) || worse(cell))
+        let worse = |cell: &Compared| {
+            cell.verdict == Verdict::Slower || cell.changes.iter().any(|change| change.worse)
+        };
+        self.verdict == Verdict::Slower || self.cells.iter().any(worse)
     }
 }
 
@@ -244,12 +259,9 @@ impl fmt::Display for Comparison {
                 "{key:<44}{first:>10.2}{second:>10.2}{:>8.3}{:>16}  {}",
                 cell.time.ratio,
                 interval(&cell.time),
-                self.verdict(cell)
+                cell.verdict
             )?;
-            for Change { what, values: [before, after], worse } in &cell.changes {
-                let worse = if *worse { ", worse" } else { "" };
-                writeln!(f, "  {what}: {before} and then {after}{worse}")?;
-            }
+            cell.changes.iter().try_for_each(|change| writeln!(f, "  {change}"))?;
         }
         writeln!(
             f,
@@ -259,7 +271,7 @@ impl fmt::Display for Comparison {
             "",
             self.all.ratio,
             interval(&self.all),
-            self.all.verdict(self.threshold)
+            self.verdict
         )?;
         self.notes.iter().try_for_each(|note| writeln!(f, "note: {note}"))
     }
@@ -298,11 +310,11 @@ mod tests {
         let [small, large] = &comparison.cells[..] else { panic!("{comparison:?}") };
         assert_eq!((small.key.batch_size, large.key.batch_size), (1, 10));
         assert!((small.time.ratio - 1.5).abs() < 1e-9, "{small:?}");
-        assert_eq!(comparison.verdict(small), Verdict::Slower);
-        assert_eq!(comparison.verdict(large), Verdict::NoSignificantChange);
+        assert_eq!(small.verdict, Verdict::Slower);
+        assert_eq!(large.verdict, Verdict::NoSignificantChange);
         assert!(comparison.is_regression());
         let back = Comparison::of(&after, &before, 0.05).unwrap();
-        assert_eq!(back.verdict(&back.cells[1]), Verdict::Faster);
+        assert_eq!(back.cells[1].verdict, Verdict::Faster);
         assert!(!back.is_regression());
         let tolerant = Comparison::of(&before, &after, 0.6).unwrap();
         assert!(!tolerant.is_regression(), "below the threshold");

@@ -42,7 +42,7 @@ pub struct Pair {
 }
 
 /// How many times as long something takes after as before.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Ratio {
     /// The best guess.
     pub ratio: f64,

@@ -58,7 +58,7 @@ mod tests {
 
     #[test]
     fn a_threshold_is_a_percentage() {
-        assert_eq!(percent("5%"), Ok(0.05));
+        assert_eq!(percent("5%"), Ok(crate::compare::THRESHOLD), "the default");
         assert_eq!(percent("12.5"), Ok(0.125));
         for text in ["", "%", "-1%", "five", "NaN", "2000"] {
             assert!(percent(text).is_err(), "{text}");

@@ -1,15 +1,15 @@
 //! What the report computes from results: pure, and what `report.json` holds.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::PathBuf;
 
 use party::config::{Computation, OfflineMode};
-use party::result::{Latency, RunResult};
+use party::result::RunResult;
 use serde::{Serialize, Serializer};
 use spdz::plan::{NumberFormat, Truncation};
 
 use super::figures::time;
+use crate::compare::{Comparison, THRESHOLD};
 use crate::environment::Environment;
 use crate::floor::Speeds;
 use crate::paper::{self, PaperRow};
@@ -38,7 +38,7 @@ pub struct Report<'a> {
     /// What was measured in both formats.
     pub formats: Vec<Pair<'a>>,
     /// The later runs against the first.
-    pub comparisons: Vec<Comparison<'a>>,
+    pub comparisons: Vec<Against<'a>>,
     #[serde(skip)]
     pub(super) naming: Naming,
 }
@@ -62,6 +62,9 @@ pub struct Run {
     pub cells: Vec<Measured>,
     /// What failed.
     pub failures: Vec<Failure>,
+    /// All that was read, to compare it with another.
+    #[serde(skip)]
+    results: Results,
 }
 
 /// A cell with a result.
@@ -161,9 +164,9 @@ impl Run {
     pub fn of(results: Results, source: PathBuf) -> Self {
         let mut cells = vec![];
         let mut failures = vec![];
-        for cell in results.runs {
+        for cell in &results.runs {
             let times_floor = cell.times_floor();
-            let Cell { key, merged, floor_ms, trials, suspicious, failure } = cell;
+            let Cell { key, merged, floor_ms, trials, suspicious, failure } = cell.clone();
             if let Some(why) = failure {
                 failures.push(Failure { key: key.clone(), why, measured: merged.is_some() });
             }
@@ -180,13 +183,14 @@ impl Run {
             });
         }
         Self {
-            name: results.sweep.name,
-            sweep: results.sweep.id,
+            name: results.sweep.name.clone(),
+            sweep: results.sweep.id.clone(),
             source,
-            environment: results.environment,
-            speeds: results.speeds,
+            environment: results.environment.clone(),
+            speeds: results.speeds.clone(),
             cells,
             failures,
+            results,
         }
     }
 }
@@ -279,7 +283,7 @@ impl<'a> Report<'a> {
             table1: table1(&subject.cells),
             batches: batches(&subject.cells),
             formats: formats(&subject.cells),
-            comparisons: runs[1..].iter().map(|run| Comparison::of(&runs[0], run)).collect(),
+            comparisons: runs[1..].iter().map(|run| Against::of(&runs[0], run)).collect(),
             naming: Naming::of(&subject.cells),
         })
     }
@@ -443,134 +447,28 @@ pub(super) fn conditions(conditions: Conditions) -> String {
 /// One run against the first.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Comparison<'a> {
+pub struct Against<'a> {
     /// Which run.
     pub run: &'a str,
-    /// Each cell that both have.
-    pub changes: Vec<Change<'a>>,
+    /// What came of it; nothing if no cell was measured in both.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub comparison: Option<Comparison>,
     /// How many cells only one of the two has.
     pub unmatched: usize,
 }
 
-/// A cell's mean runtime against the same cell's in the baseline.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Change<'a> {
-    /// Which.
-    pub key: &'a Key,
-    /// Its mean runtime in the baseline, milliseconds.
-    pub baseline_ms: f64,
-    /// Its mean runtime, milliseconds.
-    pub now_ms: f64,
-    /// The second over the first.
-    pub ratio: f64,
-    /// The ends of the ratio's interval.
-    pub interval: [f64; 2],
-    /// What it comes to.
-    pub verdict: Verdict,
-}
-
-/// What a change comes to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Verdict {
-    /// By more than chance and [`THRESHOLD`].
-    Slower,
-    /// The same, the other way.
-    Faster,
-    /// The interval holds 1, or the change is too small to matter.
-    NoSignificantChange,
-}
-
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Slower => "slower",
-            Self::Faster => "faster",
-            Self::NoSignificantChange => "no significant change",
-        })
-    }
-}
-
-/// A change that is smaller does not matter: a part of the baseline's runtime.
-pub const THRESHOLD: f64 = 0.05;
-
-/// How many standard errors the interval reaches to each side: 95 %.
-const DEVIATES: f64 = 1.96;
-
-/// The interval of a ratio of mean runtimes, and what it comes to.
-fn judge(before: &Latency, now: &Latency) -> ([f64; 2], Verdict) {
-    let ratio = now.mean_ms / before.mean_ms;
-    let error = (relative_error(before).powi(2) + relative_error(now).powi(2)).sqrt() * DEVIATES;
-    let [low, high] = [ratio * (-error).exp(), ratio * error.exp()];
-    let verdict = match ratio {
-        _ if low <= 1.0 && high >= 1.0 || (ratio - 1.0).abs() < THRESHOLD => {
-            Verdict::NoSignificantChange
-        }
-        _ if ratio > 1.0 => Verdict::Slower,
-        _ => Verdict::Faster,
-    };
-    ([low, high], verdict)
-}
-
-/// The standard error of a mean, as a part of it. It comes from blocks of consecutive
-/// inferences: neighbours share the machine's slow moments. Endless where there are too few.
-fn relative_error(latency: &Latency) -> f64 {
-    let blocks = Latency::of(&latency.block_means_ms);
-    match latency.block_means_ms.len() {
-        0..4 => f64::INFINITY,
-        count => blocks.stddev_ms / (count as f64).sqrt() / latency.mean_ms,
-    }
-}
-
-impl<'a> Change<'a> {
-    fn of(before: &Measured, now: &'a Measured) -> Self {
-        let [baseline, found] = [before, now].map(|cell| &cell.result.combined);
-        let (interval, verdict) = judge(baseline, found);
-        Self {
-            key: &now.key,
-            baseline_ms: baseline.mean_ms,
-            now_ms: found.mean_ms,
-            ratio: found.mean_ms / baseline.mean_ms,
-            interval,
-            verdict,
-        }
-    }
-}
-
-impl<'a> Comparison<'a> {
+impl<'a> Against<'a> {
     fn of(baseline: &Run, run: &'a Run) -> Self {
-        let before = |cell: &Measured| baseline.cells.iter().find(|before| before.key == cell.key);
-        let changes: Vec<Change<'a>> =
-            run.cells.iter().filter_map(|cell| Some(Change::of(before(cell)?, cell))).collect();
-        let unmatched = run.cells.len() + baseline.cells.len() - 2 * changes.len();
-        Self { run: &run.name, changes, unmatched }
+        let comparison = Comparison::of(&baseline.results, &run.results, THRESHOLD).ok();
+        let both = comparison.as_ref().map_or(0, |comparison| comparison.cells.len());
+        let unmatched = run.cells.len() + baseline.cells.len() - 2 * both;
+        Self { run: &run.name, comparison, unmatched }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn latency(factor: f64, spread: f64) -> Latency {
-        let sample = |index: i32| factor * (10.0 + spread * f64::from(index % 7 - 3));
-        Latency::with_distribution(&(0..320).map(sample).collect::<Vec<_>>())
-    }
-
-    #[test]
-    fn changes_are_judged_by_their_intervals() {
-        let before = latency(1.0, 0.5);
-        let verdict = |now: &Latency| judge(&before, now).1;
-        assert_eq!(verdict(&before), Verdict::NoSignificantChange);
-        assert_eq!(verdict(&latency(1.02, 0.5)), Verdict::NoSignificantChange, "too small");
-        assert_eq!(verdict(&latency(1.1, 0.5)), Verdict::Slower);
-        assert_eq!(verdict(&latency(0.9, 0.5)), Verdict::Faster);
-        // Without blocks nothing is sure.
-        let unsure = Latency { block_means_ms: vec![], ..latency(2.0, 0.5) };
-        assert_eq!(verdict(&unsure), Verdict::NoSignificantChange);
-        let ([low, high], _) = judge(&before, &latency(1.1, 0.5));
-        assert!(low < 1.1 && 1.1 < high && low > 1.0, "{low} {high}");
-    }
 
     #[test]
     fn conditions_are_read_as_a_sentence() {

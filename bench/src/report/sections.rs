@@ -8,12 +8,12 @@ use party::result::{Latency, RunResult};
 use spdz::plan::NumberFormat;
 
 use super::figures::{bytes, change, figure, milliseconds, percent, scientific, time};
-use super::model::{
-    BatchPoint, Comparison, Measured, Naming, Pair, Report, Run, THRESHOLD, Verdict, conditions,
-};
+use super::model::{Against, BatchPoint, Measured, Naming, Pair, Report, conditions};
 use super::plot::{At, Line, Mark, Panel, Panels, Row, Rows, Shape, Side, Spacing};
 use super::theme::Ink;
+use crate::compare::{Comparison, THRESHOLD};
 use crate::paper;
+use crate::stats::{Ratio, Verdict};
 
 /// A part of the report.
 pub(super) struct Section {
@@ -832,27 +832,42 @@ fn traffic(cells: &[&Measured], naming: &Naming) -> Section {
     section
 }
 
-/// What the changes come to, in a sentence.
-fn verdict(comparison: &Comparison<'_>) -> String {
-    let count = |verdict| comparison.changes.iter().filter(|c| c.verdict == verdict).count();
+/// What a comparison comes to, in a sentence.
+fn verdict(against: &Against<'_>) -> String {
+    let Against { run, comparison, unmatched } = against;
+    let Some(comparison) = comparison else {
+        return format!("{run}: no cell is in both, so there is nothing to compare.");
+    };
+    let count = |verdict| comparison.cells.iter().filter(|c| c.verdict == verdict).count();
     let (slower, faster) = (count(Verdict::Slower), count(Verdict::Faster));
-    let all = comparison.changes.len();
+    let all = comparison.cells.len();
     let cells = |count: usize| match count {
         1 => String::from("1 cell is"),
         _ => format!("{count} cells are"),
     };
     let mut text = match (slower, faster) {
-        _ if all == 0 => "no cell is in both, so there is nothing to compare".into(),
         (0, 0) => format!("no significant change in any of {all} cells"),
         (_, 0) => format!("{} slower, of {all}", cells(slower)),
         (0, _) => format!("{} faster, of {all}", cells(faster)),
         _ => format!("{} slower and {} faster, of {all}", cells(slower), cells(faster)),
     };
-    if comparison.unmatched > 0 && all > 0 {
-        let unmatched = comparison.unmatched;
+    let together = match comparison.verdict {
+        Verdict::NoSignificantChange => "no significant change of all together".into(),
+        verdict => format!("all together are {verdict}"),
+    };
+    text.push_str(&format!(
+        "; {together}: {} ({})",
+        change(comparison.all.ratio),
+        interval(&comparison.all)
+    ));
+    if *unmatched > 0 {
         text.push_str(&format!("; {unmatched} more in one of the two only"));
     }
-    format!("{}: {text}.", comparison.run)
+    format!("{run}: {text}.")
+}
+
+fn interval(ratio: &Ratio) -> String {
+    format!("{} to {}", change(ratio.low), change(ratio.high))
 }
 
 fn comparison(report: &Report<'_>) -> Section {
@@ -867,89 +882,86 @@ fn comparison(report: &Report<'_>) -> Section {
         return section;
     }
     section.prose.push(format!(
-        "The baseline is “{}”, measured {}, commit {}. Each interval holds the ratio of the mean \
-         runtimes with a probability of 95 %; how sure a mean is comes from blocks of consecutive \
-         inferences. Where the interval holds 1, or the change is below {} %, nothing has changed \
-         significantly.",
+        "The baseline is “{}”, measured {}, commit {}. A ratio is that of typical moments, each \
+         trial divided by how fast the machine was around it, and so not exactly that of the \
+         means. The intervals of all cells hold at once, with a probability of 95 %. Where one \
+         holds 1, or the ratio is within {} %, nothing has changed significantly.",
         baseline.name,
         time(baseline.environment.started_unix_seconds),
         baseline.environment.commit,
         THRESHOLD * 100.0,
     ));
-    let once = |run: &Run| run.cells.iter().any(|cell| cell.trial_means_ms.len() < 2);
-    if report.runs.iter().any(once) {
-        section.prose.push(
-            "Some cells have one trial only. A slow minute of the machine then looks like a \
-             change; with several trials, spread over the sweep, it does not."
-                .into(),
-        );
-    }
-    for comparison in &report.comparisons {
-        section.prose.push(verdict(comparison));
-        if comparison.changes.is_empty() {
-            continue;
-        }
-        let interval = |[low, high]: [f64; 2]| format!("{} to {}", change(low), change(high));
-        let rows = comparison.changes.iter().map(|found| {
-            let ink = match found.verdict {
-                Verdict::Slower => Ink::Vermilion,
-                Verdict::Faster => Ink::Blue,
-                Verdict::NoSignificantChange => Ink::Grey,
-            };
-            let [from, to] = found.interval;
-            let marks = vec![
-                Mark::Line { from, to, ink, title: interval(found.interval) },
-                Mark::Point {
-                    at: found.ratio,
-                    ink,
-                    shape: Shape::Square,
-                    label: None,
-                    title: change(found.ratio),
-                },
-            ];
-            let note = match found.verdict {
-                Verdict::NoSignificantChange => found.verdict.to_string(),
-                _ => format!("{} {}", found.verdict, change(found.ratio)),
-            };
-            Row { name: report.naming.full(found.key), marks, note }
-        });
-        section.figures.push(Figure {
-            caption: format!(
-                "{}: mean runtime as a multiple of the baseline’s, and its interval",
-                comparison.run
-            ),
-            key: vec![],
-            plot: Plot::Rows(Rows {
-                title: format!("Runtime of {} against the baseline’s", comparison.run),
-                description: "A row for each cell with the ratio of mean runtimes and its \
-                              interval on a logarithmic axis; left of 1 is faster. The table \
-                              below has the numbers."
-                    .into(),
-                spacing: Spacing::Log,
-                axis: "times the baseline’s runtime, logarithmic".into(),
-                reference: Some(1.0),
-                // Small changes shall look small.
-                at_least: Some([0.85, 1.0 / 0.85]),
-                rows: rows.collect(),
-            }),
-        });
-        let rows = comparison.changes.iter().map(|found| {
+    for against in &report.comparisons {
+        section.prose.push(verdict(against));
+        let Some(comparison) = &against.comparison else { continue };
+        let sentence = |note: &String| format!("{}: {note}.", against.run);
+        section.prose.extend(comparison.notes.iter().map(sentence));
+        section.figures.push(ratios(against.run, comparison, &report.naming));
+        let rows = comparison.cells.iter().map(|cell| {
+            let [before, now] = cell.mean_ms;
+            let changes: Vec<String> = cell.changes.iter().map(ToString::to_string).collect();
             vec![
-                report.naming.full(found.key),
-                figure(found.baseline_ms),
-                figure(found.now_ms),
-                change(found.ratio),
-                interval(found.interval),
-                found.verdict.to_string(),
+                report.naming.full(&cell.key),
+                figure(before),
+                figure(now),
+                change(cell.time.ratio),
+                interval(&cell.time),
+                cell.verdict.to_string(),
+                if changes.is_empty() { "nothing".into() } else { changes.join("; ") },
             ]
         });
         section.tables.push(Table {
-            caption: format!("{} against {}", comparison.run, baseline.name),
-            head: head(&["Cell", ">Before, ms", ">Now, ms", ">Change", ">Interval", "Verdict"]),
+            caption: format!("{} against {}", against.run, baseline.name),
+            head: head(&[
+                "Cell",
+                ">Before, ms",
+                ">Now, ms",
+                ">Change",
+                ">Interval",
+                "Verdict",
+                "Besides time",
+            ]),
             rows: rows.collect(),
         });
     }
     section
+}
+
+/// A row for each cell with its ratio and interval.
+fn ratios(run: &str, comparison: &Comparison, naming: &Naming) -> Figure {
+    let rows = comparison.cells.iter().map(|cell| {
+        let ink = match cell.verdict {
+            Verdict::Slower => Ink::Vermilion,
+            Verdict::Faster => Ink::Blue,
+            Verdict::NoSignificantChange => Ink::Grey,
+        };
+        let Ratio { ratio, low, high } = cell.time;
+        let marks = vec![
+            Mark::Line { from: low, to: high, ink, title: interval(&cell.time) },
+            Mark::Point { at: ratio, ink, shape: Shape::Square, label: None, title: change(ratio) },
+        ];
+        let note = match cell.verdict {
+            Verdict::NoSignificantChange => cell.verdict.to_string(),
+            _ => format!("{} {}", cell.verdict, change(ratio)),
+        };
+        Row { name: naming.full(&cell.key), marks, note }
+    });
+    Figure {
+        caption: format!("{run}: runtime as a multiple of the baseline’s, and its interval"),
+        key: vec![],
+        plot: Plot::Rows(Rows {
+            title: format!("Runtime of {run} against the baseline’s"),
+            description: "A row for each cell with the ratio of its runtimes and the interval on \
+                          a logarithmic axis; left of 1 is faster. The table below has the numbers."
+                .into(),
+            spacing: Spacing::Log,
+            axis: "times the baseline’s runtime, logarithmic".into(),
+            reference: Some(1.0),
+            // Small changes shall look small.
+            at_least: Some([0.85, 1.0 / 0.85]),
+            rows: rows.collect(),
+        }),
+    }
 }
 
 fn environment(report: &Report<'_>) -> Section {
