@@ -1,6 +1,6 @@
 CARGO ?= cargo
 
-.PHONY: help build table1 report test e2e lint fmt image chart-test cluster-up cluster-down
+.PHONY: help build table1 report sweep test e2e lint fmt image chart-test cluster-up cluster-down
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -11,8 +11,12 @@ build: ## Build the release programs, party and bench
 table1: build ## The main job: the paper's Table 1, on this machine
 	$(CARGO) run --locked --quiet --release -p bench -- table1
 
-report: table1 ## The same as a page to send on: results/report.html, and Markdown, CSV and JSON beside it
-	$(CARGO) run --locked --quiet --release -p bench -- report results
+report: build ## Table 1 and larger batches, several times each, as a page: results/report/report.html
+	$(CARGO) run --locked --quiet --release -p bench -- sweep bench/sweeps/report.yaml --out results/report --report
+
+sweep: build ## Measure what the sweep file FILE says, with a report; the same command goes on after Ctrl-C
+	@test -n '$(FILE)' || { echo 'make sweep: name a file, such as FILE=bench/sweeps/networks.yaml' >&2; exit 2; }
+	$(CARGO) run --locked --quiet --release -p bench -- sweep '$(FILE)' --out 'results/$(basename $(notdir $(FILE)))' --report
 
 test: lint ## Format, lints, unit, property and five-process tests, the examples, and e2e
 	$(CARGO) test --locked --workspace --all-features

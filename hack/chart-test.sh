@@ -87,6 +87,10 @@ check_refusals() {
   refused "invalid propertyName 'a-b'" --set metrics.prometheusRule.alertLabels.a-b=c
   refused "at '/dashboards': additional properties 'label' not allowed" --set dashboards.label=x
   refused "at '/telemetry/otlpEndpoint'" --set telemetry.otlpEndpoint=tempo:4317
+  refused "at '/benchmark/schedule'" --set benchmark.schedule=sometimes
+  refused "at '/benchmark/networks/0': value must be one of" --set 'benchmark.networks={D}'
+  refused "at '/benchmark/batchSizes': minItems: got 0, want 1" --set-json 'benchmark.batchSizes=[]'
+  refused "at '/benchmark/storage': additional properties 'configMap' not allowed" --set benchmark.storage.configMap=x
   refused "chart requires kubeVersion: >=1.20.0-0" --kube-version 1.19.0
 }
 

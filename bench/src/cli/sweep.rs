@@ -14,6 +14,7 @@ use crate::data;
 use crate::launch::cluster::{self, Cluster};
 use crate::launch::here::{Files, Here};
 use crate::launch::{Launcher, local};
+use crate::report;
 use crate::results::{Place, Results};
 use crate::sweep::settings::{Link, Truncate};
 use crate::sweep::{self, Settings};
@@ -145,6 +146,9 @@ pub struct Arguments {
     /// Folder for results.json and, until it is there, for the journal
     #[arg(long, value_name = "DIR", default_value = "results")]
     out: PathBuf,
+    /// Write the report too, beside results.json (see bench report)
+    #[arg(long)]
+    report: bool,
     /// Folder with the test set
     #[arg(long, value_name = "DIR", default_value = data::DEFAULT_FOLDER)]
     data: PathBuf,
@@ -247,6 +251,9 @@ impl Arguments {
         let results = finished?.results;
         let path = results.write(&self.out)?;
         writeln!(io::stdout().lock(), "{}\nWritten to {}", render(&results), path.display())?;
+        if self.report {
+            report::of(&[path], &self.out)?;
+        }
         if !sweep::forget(&results, &self.out)? {
             bail!("trials failed, their cells say why; the same command tries them again");
         }

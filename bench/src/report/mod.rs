@@ -55,15 +55,19 @@ pub struct Arguments {
 impl Arguments {
     /// Reads, computes, writes, and says where the report is.
     pub(crate) fn run(self) -> anyhow::Result<()> {
-        let runs = read_all(&self.results)?;
         let out = self.out.or_else(|| folder_of(self.results.last()?)).context("no results")?;
-        let paths = write(&runs, &out)?;
-        let mut stdout = io::stdout().lock();
-        for path in paths {
-            writeln!(stdout, "{}", path.display())?;
-        }
-        Ok(())
+        of(&self.results, &out)
     }
+}
+
+/// The report of `results` into the folder `out`; says where it is.
+pub(crate) fn of(results: &[PathBuf], out: &Path) -> anyhow::Result<()> {
+    let paths = write(&read_all(results)?, out)?;
+    let mut stdout = io::stdout().lock();
+    for path in paths {
+        writeln!(stdout, "{}", path.display())?;
+    }
+    Ok(())
 }
 
 fn folder_of(path: &Path) -> Option<PathBuf> {

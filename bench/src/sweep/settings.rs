@@ -497,6 +497,20 @@ mod tests {
     }
 
     #[test]
+    fn the_files_that_come_with_the_project_are_sweeps() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("sweeps");
+        let mut found = BTreeMap::new();
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let settings = Settings::read(&path).unwrap();
+            assert_eq!(path.file_stem().unwrap().to_str(), Some(&*settings.name));
+            found.insert(settings.name.clone(), settings.cells().unwrap().len());
+        }
+        assert_eq!(found["report"], 3 * 3 * 2);
+        assert_eq!(found["networks"], 3 * 2 * 3);
+    }
+
+    #[test]
     fn cells_are_the_product_each_once() {
         let yaml = "networks: [C, A]\nbatchSizes: [1, 10]\nformats: [Int64]\n\
                     truncations: [usual, Local, Interactive]\n";
