@@ -161,6 +161,17 @@ impl Scenario {
         running.wait(&AtomicBool::new(false), |_| {}).unwrap();
     }
 
+    /// Runs it. What the collector has when the client exits, which is all there will be.
+    fn spans(&self, collector: &Collector) -> Vec<(String, Span)> {
+        let mut running =
+            local::start(&self.configs, self.folder.path(), &party_program()).unwrap();
+        assert!(running.process(Role::CLIENT).unwrap().wait().unwrap().success());
+        let spans = collector.spans();
+        running.wait(&AtomicBool::new(false), |_| {}).unwrap();
+        assert_eq!(collector.spans().len(), spans.len(), "some came after the client's exit");
+        spans
+    }
+
     fn inferences(&self, count: u64) -> BTreeSet<Vec<u8>> {
         let session = self.configs[0].session.0;
         (0..count).map(|k| trace::inference(session, k).to_bytes().to_vec()).collect()
@@ -309,10 +320,7 @@ fn an_inference_is_one_trace_of_all_parties() {
         let telemetry =
             Telemetry { traceparent: given.then_some(parent), ..telemetry(&collector.endpoint) };
         let scenario = Scenario::new(network, format, 3, &telemetry);
-        scenario.run();
-
-        // All is there now that the processes have ended.
-        let mut traces = by_trace(collector.spans());
+        let mut traces = by_trace(scenario.spans(&collector));
         let session = trace::session(scenario.configs[0].session.0);
         let of_start = if given { parent.trace } else { session };
         let start = traces.remove(&of_start.to_bytes()[..]).unwrap();

@@ -224,7 +224,9 @@ fn meet_and_play(
     };
     match outcome {
         Ok(result) => {
-            let closed = net::close(links, config.deadlines.message());
+            // Before any peer sees the end of this party: see `close`.
+            telemetry.flush(background);
+            let closed = close(config, plan, links);
             // Only a player that hands over its part and leaves does so while others
             // still depend on what it sent.
             if matches!(config.role, Role::Player(name) if !plan.takes_part(name)) {
@@ -238,6 +240,15 @@ fn meet_and_play(
             Err(error)
         }
     }
+}
+
+/// Closes all connections, a server that to the player that commands last: so that player
+/// ends after all others have told what they did, and the traces are complete then.
+fn close(config: &PartyConfig, plan: &Plan, links: Vec<Link>) -> Result<(), ChannelFault> {
+    let driver = |link: &Link| config.role.is_server() && player(link) == Some(plan.driver());
+    let (last, first): (Vec<Link>, Vec<Link>) = links.into_iter().partition(driver);
+    let patience = config.deadlines.message();
+    net::close(first, patience).and(net::close(last, patience))
 }
 
 /// A failure of a message that is this crate's affair, not the plan's.

@@ -110,12 +110,21 @@ impl Telemetry {
         }
     }
 
-    /// The run is over: what is not told yet is, for a bounded time.
+    /// What is not told yet is, for a bounded time.
+    pub(crate) fn flush(&self, background: &Background) {
+        if let Some(traces) = &self.traces {
+            traces.flush(background);
+        }
+    }
+
+    /// The run is over. What it did is told already, unless it failed.
     pub(crate) fn end(&self, failure: Option<Reason>, background: &Background) {
         self.readiness(Readiness::Ended);
-        if let Some(traces) = &self.traces {
-            traces.started(failure);
-            traces.flush(background);
+        if failure.is_some() {
+            if let Some(traces) = &self.traces {
+                traces.started(failure);
+            }
+            self.flush(background);
         }
     }
 }
