@@ -25,7 +25,7 @@ use crate::inspection::Inspector;
 use crate::net::Link;
 use crate::result::{AccuracyCounter, Inspection, Latency, LayerTime, RunResult};
 use crate::run::{Report, RunError, at, servers};
-use crate::telemetry::{Telemetry, Watcher};
+use crate::telemetry::{Telemetry, Told, Watcher};
 use crate::tensors::{Brought, Learnt};
 use crate::workload::{self, DataError, Expected, Inputs};
 
@@ -195,7 +195,7 @@ struct Measured {
 /// Has a series of evaluations made, on what `bring` says for each, counted from 0;
 /// hands the outputs to `keep`, nothing where they were out of range.
 fn measure<R: Ring, C: Channel>(
-    player: &mut Player<R, C, Watcher>,
+    player: &mut Player<R, C, Watcher<Told>>,
     series: Series,
     told: &mut Option<Instant>,
     bring: impl Fn(u64) -> Tensors,
@@ -203,7 +203,7 @@ fn measure<R: Ring, C: Channel>(
 ) -> Result<Measured, RunError> {
     let milliseconds = |from: Instant| from.elapsed().as_secs_f64() * 1e3;
     let Series { warmup, timed, offline } = series;
-    let prepare = |player: &mut Player<R, C, Watcher>| {
+    let prepare = |player: &mut Player<R, C, Watcher<Told>>| {
         let start = Instant::now();
         let ready = player.prepare()?;
         Ok::<_, RunError>((ready, milliseconds(start)))
@@ -300,7 +300,7 @@ fn infer<R: Ring>(
 
 /// Has images inferred and compares what each layer puts out.
 fn inspect<R: Ring, C: Channel>(
-    client: &mut Player<R, C, Watcher>,
+    client: &mut Player<R, C, Watcher<Told>>,
     mut inspector: Inspector,
     inputs: &Inputs,
     batch: usize,
@@ -314,7 +314,7 @@ fn inspect<R: Ring, C: Channel>(
         let revealed = tolerate(client.evaluate(ready, &images))?;
         let counted = batch.min(samples - first);
         inspector.compare(images, counted, revealed.as_ref())?;
-        telemetry.inspected(&inspector.finish());
+        telemetry.inspected(|| inspector.finish());
         let done = (first + counted) as u64;
         Progress { stage: Stage::Inspect, done, of: samples as u64 }.tell(told);
     }
@@ -323,7 +323,7 @@ fn inspect<R: Ring, C: Channel>(
 
 /// Commands and measures a graph's evaluations.
 fn drive<R: Ring, C: Channel>(
-    mut player: Player<R, C, Watcher>,
+    mut player: Player<R, C, Watcher<Told>>,
     series: Series,
     brought: &Brought,
     learnt: &mut Option<Learnt>,
@@ -336,7 +336,7 @@ fn drive<R: Ring, C: Channel>(
 
 /// Takes part in evaluations that another player commands.
 fn follow<R: Ring, C: Channel>(
-    mut player: Player<R, C, Watcher>,
+    mut player: Player<R, C, Watcher<Told>>,
     brought: &Brought,
     learnt: &mut Option<Learnt>,
 ) -> Result<u64, RunError> {

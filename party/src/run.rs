@@ -9,7 +9,7 @@ use spdz::channel::{Channel, ChannelError, ChannelFault, Name, Phase, Role};
 use spdz::plan::{NumberFormat, Plan};
 use spdz::prg::{NoRandomness, Seed};
 use spdz::ring::{self, Int64, Int100, Ring, Side, ThreadsError};
-use spdz::role::{self, Observer, Outcome, Producer, Server, ServerLinks, report_tag};
+use spdz::role::{self, Outcome, Producer, Server, ServerLinks, report_tag};
 
 use crate::background::Background;
 use crate::config::{ConfigError, PartyConfig};
@@ -18,7 +18,7 @@ use crate::net::{self, ConnectError, Link};
 use crate::player::{self, Part};
 use crate::result::RunResult;
 use crate::stock::{Bounded, Disk};
-use crate::telemetry::{Readiness, Telemetry, Watcher, logs};
+use crate::telemetry::{Readiness, Telemetry, Watcher, Witness, logs};
 use crate::tensors::{TensorError, TooMuch};
 use crate::termination::{Failure, Reason};
 use crate::trace::SettingsError;
@@ -339,9 +339,7 @@ fn serve<R: Ring>(
     );
     let departing = departing.into_iter().map(|(_, link)| link).collect();
     let mut server = match set_up {
-        Ok(server) => {
-            server.observed_by(Timed { clock: &mut clock, watcher: telemetry.observer() })
-        }
+        Ok(server) => server.observed_by(Watcher((&mut clock, telemetry.witness()))),
         Err(error) => {
             // The caller tells the others.
             let error = RunError::from(error);
@@ -446,44 +444,21 @@ impl LayerClock {
     }
 }
 
-impl Observer for LayerClock {
-    fn begin(&mut self, phase: Phase, _: u64) {
+impl Witness for LayerClock {
+    fn begin(&mut self, phase: Phase, _: u64, at: Instant) {
         self.phase = phase;
-        self.last = Instant::now();
+        self.last = at;
     }
 
-    fn step(&mut self, step: usize) {
-        let now = Instant::now();
-        let took = u64::try_from((now - self.last).as_nanos()).unwrap_or(u64::MAX);
-        self.last = now;
+    fn step(&mut self, step: usize, at: Instant) {
+        let took = u64::try_from((at - self.last).as_nanos()).unwrap_or(u64::MAX);
+        self.last = at;
         let span = &mut self.layers[self.layer_of[step]];
         let sum = if self.phase == Phase::Offline { &mut span.offline } else { &mut span.online };
         *sum = sum.saturating_add(took);
     }
 
-    fn end(&mut self, _: Outcome) {}
-}
-
-/// Tells two observers.
-struct Timed<'clock> {
-    clock: &'clock mut LayerClock,
-    watcher: Watcher,
-}
-
-impl Observer for Timed<'_> {
-    fn begin(&mut self, phase: Phase, inference: u64) {
-        self.watcher.begin(phase, inference);
-        self.clock.begin(phase, inference);
-    }
-
-    fn step(&mut self, step: usize) {
-        self.clock.step(step);
-        self.watcher.step(step);
-    }
-
-    fn end(&mut self, outcome: Outcome) {
-        self.watcher.end(outcome);
-    }
+    fn end(&mut self, _: Outcome, _: Instant) {}
 }
 
 #[cfg(test)]

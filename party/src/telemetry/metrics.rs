@@ -16,8 +16,9 @@ use prometheus::{
 };
 use spdz::channel::{Name, Phase, Role};
 use spdz::plan::{Operation, Plan};
-use spdz::role::{Observer, Outcome};
+use spdz::role::Outcome;
 
+use super::watch::Witness;
 use crate::COMMIT;
 use crate::config::PartyConfig;
 use crate::net::{Counters, Link};
@@ -435,25 +436,24 @@ impl Recorder {
     }
 }
 
-impl Observer for Recorder {
-    fn begin(&mut self, phase: Phase, _: u64) {
+impl Witness for Recorder {
+    fn begin(&mut self, phase: Phase, _: u64, at: Instant) {
         self.phase = Some(phase);
-        self.began = Instant::now();
-        self.last = self.began;
+        self.began = at;
+        self.last = at;
     }
 
-    fn step(&mut self, step: usize) {
+    fn step(&mut self, step: usize, at: Instant) {
         if self.phase == Some(self.metrics.part.timed)
             && let Some(histogram) = self.histograms[step]
         {
-            let now = Instant::now();
-            self.op_durations[histogram].observe((now - self.last).as_secs_f64());
-            self.last = now;
+            self.op_durations[histogram].observe((at - self.last).as_secs_f64());
+            self.last = at;
         }
     }
 
-    fn end(&mut self, outcome: Outcome) {
-        let seconds = self.began.elapsed().as_secs_f64();
+    fn end(&mut self, outcome: Outcome, at: Instant) {
+        let seconds = (at - self.began).as_secs_f64();
         match self.phase.take() {
             Some(Phase::Offline) => {
                 self.took(OFFLINE, seconds);

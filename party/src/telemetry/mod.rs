@@ -4,26 +4,29 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use spdz::channel::{Phase, Role};
-use spdz::plan::Plan;
-use spdz::role::{Observer, Outcome};
-
 use crate::background::Background;
 use crate::config::PartyConfig;
 use crate::net::Link;
 use crate::result::Inspection;
 use crate::run::RunError;
 use crate::termination::Reason;
+use spdz::channel::Role;
+use spdz::plan::Plan;
 
 mod http;
 pub(crate) mod logs;
 mod metrics;
 mod traces;
+mod watch;
 
 pub(crate) use http::Readiness;
 use http::Status;
 use metrics::{Metrics, Recorder};
 use traces::{Tracer, Traces};
+pub(crate) use watch::{Watcher, Witness};
+
+/// Those that a role's work is told to.
+pub(crate) type Told = (Option<Recorder>, Option<Tracer>);
 
 /// What is told of one run.
 #[derive(Debug, Default)]
@@ -82,9 +85,9 @@ impl Telemetry {
     }
 
     /// What was found in the layers of a run that is not private.
-    pub(crate) fn inspected(&self, inspection: &Inspection) {
+    pub(crate) fn inspected(&self, inspection: impl FnOnce() -> Inspection) {
         if let Some(status) = &self.status {
-            status.metrics().inspected(inspection);
+            status.metrics().inspected(&inspection());
         }
     }
 
@@ -94,13 +97,16 @@ impl Telemetry {
     }
 
     /// The set-up is done. What the role tells of its work from now on.
-    pub(crate) fn observer(&self) -> Watcher {
+    pub(crate) fn witness(&self) -> Told {
         self.set_up();
         let status = self.status.as_ref();
-        Watcher {
-            recorder: status.map(|status| Recorder::new(status.metrics().clone())),
-            tracer: self.traces.as_ref().map(Traces::tracer),
-        }
+        let recorder = status.map(|status| Recorder::new(status.metrics().clone()));
+        (recorder, self.traces.as_ref().map(Traces::tracer))
+    }
+
+    /// The same, for a role that nobody else watches.
+    pub(crate) fn observer(&self) -> Watcher<Told> {
+        Watcher(self.witness())
     }
 
     /// The set-up is done, by a role that has nothing else to do.
@@ -125,41 +131,6 @@ impl Telemetry {
                 traces.started(failure);
             }
             self.flush(background);
-        }
-    }
-}
-
-/// Watches a role for those who want to know; does nothing if nobody does.
-pub(crate) struct Watcher {
-    recorder: Option<Recorder>,
-    tracer: Option<Tracer>,
-}
-
-impl Observer for Watcher {
-    fn begin(&mut self, phase: Phase, inference: u64) {
-        if let Some(recorder) = &mut self.recorder {
-            recorder.begin(phase, inference);
-        }
-        if let Some(tracer) = &mut self.tracer {
-            tracer.begin(phase, inference);
-        }
-    }
-
-    fn step(&mut self, step: usize) {
-        if let Some(recorder) = &mut self.recorder {
-            recorder.step(step);
-        }
-        if let Some(tracer) = &mut self.tracer {
-            tracer.step(step);
-        }
-    }
-
-    fn end(&mut self, outcome: Outcome) {
-        if let Some(recorder) = &mut self.recorder {
-            recorder.end(outcome);
-        }
-        if let Some(tracer) = &mut self.tracer {
-            tracer.end(outcome);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What a party does as spans, which `docs/observability.md` describes.
 //!
-//! The protocol's thread pays for a look at the clock after each step of an evaluation that
-//! is traced; spans are made of it by the thread that sends them.
+//! The protocol's thread notes when each step of an evaluation that is traced was done; spans
+//! are made of it by the thread that sends them.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -12,9 +12,10 @@ use opentelemetry::{Array, KeyValue, Value};
 use spdz::channel::{Phase, Role};
 use spdz::plan::{Operation, Plan};
 use spdz::prg::SessionId;
-use spdz::role::{Observer, Outcome};
+use spdz::role::Outcome;
 
 use super::logs;
+use super::watch::Witness;
 use crate::background::Background;
 use crate::config::PartyConfig;
 use crate::termination::Reason;
@@ -282,10 +283,10 @@ impl Tracer {
     }
 }
 
-impl Observer for Tracer {
-    fn begin(&mut self, phase: Phase, inference_number: u64) {
+impl Witness for Tracer {
+    fn begin(&mut self, phase: Phase, inference_number: u64, at: Instant) {
         self.phase = Some(phase);
-        self.began = Instant::now();
+        self.began = at;
         let waits = self.prepared.front().is_some_and(|record| record.number == inference_number);
         self.current = match phase {
             Phase::Offline => {
@@ -316,16 +317,16 @@ impl Observer for Tracer {
         }
     }
 
-    fn step(&mut self, step: usize) {
+    fn step(&mut self, step: usize, at: Instant) {
         if let Some(record) = &mut self.current
             && self.phase == Some(self.shape.timed)
         {
-            record.steps.push((step, Instant::now()));
+            record.steps.push((step, at));
         }
     }
 
-    fn end(&mut self, outcome: Outcome) {
-        let times = Some([self.began, Instant::now()]);
+    fn end(&mut self, outcome: Outcome, at: Instant) {
+        let times = Some([self.began, at]);
         let phase = self.phase.take();
         let Some(record) = &mut self.current else { return };
         if phase == Some(Phase::Offline) {
