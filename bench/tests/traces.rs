@@ -2,23 +2,21 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+#[path = "../../party/tests/collector/mod.rs"]
+mod collector;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bench::launch::local::{self, Job};
-use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
-    TraceService, TraceServiceServer,
-};
-use opentelemetry_proto::tonic::collector::trace::v1::{
-    ExportTraceServiceRequest, ExportTraceServiceResponse,
-};
+use collector::Collector;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use party::config::{
@@ -30,9 +28,7 @@ use safetensors::SafeTensors;
 use spdz::channel::{Name, Role};
 use spdz::plan::{NumberFormat, Plan};
 use tempfile::TempDir;
-use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
-use tonic::{Request, Response, Status};
+use tokio::runtime::{Builder, Runtime};
 
 fn party_program() -> PathBuf {
     let path = Path::new(env!("CARGO_BIN_EXE_bench")).with_file_name("party");
@@ -44,56 +40,16 @@ fn own_folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
-type Requests = Arc<Mutex<Vec<ExportTraceServiceRequest>>>;
+/// Runs all collectors.
+static RUNTIME: LazyLock<Runtime> =
+    LazyLock::new(|| Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap());
 
-/// Keeps what it receives.
-struct Collector {
-    requests: Requests,
-    endpoint: String,
-    _runtime: tokio::runtime::Runtime,
+fn collector() -> Collector {
+    Collector::start("127.0.0.1:0".parse().unwrap(), RUNTIME.handle()).unwrap()
 }
 
-struct Keep(Requests);
-
-#[tonic::async_trait]
-impl TraceService for Keep {
-    async fn export(
-        &self,
-        request: Request<ExportTraceServiceRequest>,
-    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        self.0.lock().unwrap().push(request.into_inner());
-        Ok(Response::new(ExportTraceServiceResponse::default()))
-    }
-}
-
-impl Collector {
-    fn start() -> Self {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-        let runtime = runtime.unwrap();
-        let requests = Requests::default();
-        let _context = runtime.enter();
-        let incoming = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let endpoint = format!("http://{}", incoming.local_addr().unwrap());
-        let service = TraceServiceServer::new(Keep(requests.clone()));
-        runtime.spawn(Server::builder().add_service(service).serve_with_incoming(incoming));
-        Self { requests, endpoint, _runtime: runtime }
-    }
-
-    /// All spans, each with the service it comes from.
-    fn spans(&self) -> Vec<(String, Span)> {
-        let requests = self.requests.lock().unwrap().clone();
-        let resources = requests.into_iter().flat_map(|request| request.resource_spans);
-        resources
-            .flat_map(|resource| {
-                let about = resource.resource.unwrap().attributes;
-                let name = about.iter().find(|about| about.key == "service.name").unwrap();
-                let name = text(name.value.as_ref().unwrap().value.as_ref().unwrap());
-                let spans = resource.scope_spans.into_iter().flat_map(|scope| scope.spans);
-                spans.map(move |span| (name.clone(), span))
-            })
-            .collect()
-    }
+fn endpoint(collector: &Collector) -> String {
+    format!("http://{}", collector.address())
 }
 
 fn text(value: &Value) -> String {
@@ -314,11 +270,11 @@ fn an_inference_is_one_trace_of_all_parties() {
         ("C", NumberFormat::Int64, false),
         ("C", NumberFormat::Int100, true),
     ] {
-        let collector = Collector::start();
+        let collector = collector();
         let parent: trace::Context =
             "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse().unwrap();
         let telemetry =
-            Telemetry { traceparent: given.then_some(parent), ..telemetry(&collector.endpoint) };
+            Telemetry { traceparent: given.then_some(parent), ..telemetry(&endpoint(&collector)) };
         let scenario = Scenario::new(network, format, 3, &telemetry);
         let mut traces = by_trace(scenario.spans(&collector));
         let session = trace::session(scenario.configs[0].session.0);
@@ -392,8 +348,8 @@ impl Secrets {
 
 #[test]
 fn no_span_and_no_line_of_a_log_has_an_input_or_a_weight() {
-    let collector = Collector::start();
-    let scenario = Scenario::new("A", NumberFormat::Int64, 2, &telemetry(&collector.endpoint));
+    let collector = collector();
+    let scenario = Scenario::new("A", NumberFormat::Int64, 2, &telemetry(&endpoint(&collector)));
     scenario.run();
     let file = std::fs::read(own_folder("models/a.safetensors")).unwrap();
     let tensors = SafeTensors::deserialize(&file).unwrap();
@@ -448,11 +404,12 @@ fn no_span_and_no_line_of_a_log_has_an_input_or_a_weight() {
 #[test]
 fn all_parties_trace_the_same_inferences() {
     for ratio in [0.0, 0.5] {
-        let collector = Collector::start();
-        let telemetry = Telemetry { sampling_ratio: Some(ratio), ..telemetry(&collector.endpoint) };
+        let collector = collector();
+        let telemetry =
+            Telemetry { sampling_ratio: Some(ratio), ..telemetry(&endpoint(&collector)) };
         let scenario = Scenario::new("A", NumberFormat::Int64, 24, &telemetry);
         scenario.run();
-        let settings = Settings::read("x", [], Some(&collector.endpoint), Some(ratio), |_| None);
+        let settings = Settings::read("x", [], Some(&endpoint(&collector)), Some(ratio), |_| None);
         let settings = settings.unwrap().unwrap();
         let session = scenario.configs[0].session.0;
         let sampled = (0..24).map(|k| trace::inference(session, k));
@@ -478,14 +435,14 @@ fn all_parties_trace_the_same_inferences() {
 
 #[test]
 fn a_benchmark_is_traced_where_the_environment_says() {
-    let collector = Collector::start();
+    let collector = collector();
     let folder = tempfile::tempdir().unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_bench"))
         .args(["table1", "--networks=A", "--formats=Int64", "--repetitions=2", "--warmup=1"])
         .args(["--accuracy-samples=0", "--out"])
         .arg(folder.path())
         .current_dir(own_folder(".."))
-        .env("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.endpoint)
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint(&collector))
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

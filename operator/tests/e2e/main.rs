@@ -8,6 +8,8 @@
 
 mod cases;
 mod cluster;
+#[path = "../../../party/tests/collector/mod.rs"]
+mod collector;
 mod film;
 mod operator;
 mod process;

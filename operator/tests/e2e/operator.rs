@@ -11,7 +11,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::{DeleteParams, ListParams, LogParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
 use crate::process::repository;
@@ -127,14 +127,19 @@ impl Operator {
 
     /// Installs it in place of one of earlier tests, and waits until it works.
     pub(crate) async fn install(&self) -> anyhow::Result<()> {
+        self.install_with(&[]).await
+    }
+
+    /// The same with further arguments.
+    pub(crate) async fn install_with(&self, arguments: &[&str]) -> anyhow::Result<()> {
         self.remove().await?;
-        let overlay = self.overlay()?;
+        let overlay = self.overlay(arguments)?;
         self.cluster.kubectl(&["apply", "-k", &overlay.to_string_lossy()]).await?;
         self.leader(Duration::from_secs(60)).await.map(drop)
     }
 
     /// The manifests with the image that is tested.
-    fn overlay(&self) -> anyhow::Result<std::path::PathBuf> {
+    fn overlay(&self, arguments: &[&str]) -> anyhow::Result<std::path::PathBuf> {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("overlay");
         std::fs::create_dir_all(&folder)?;
         let folder = folder.canonicalize()?;
@@ -157,12 +162,22 @@ impl Operator {
             image.extend(version.clone());
         }
         let mark = json!([{ "op": "add", "path": format!("/metadata/labels/{}", MARK.replace('/', "~1")), "value": "true" }]);
+        let container = "/spec/template/spec/containers/0";
+        let more = arguments.iter().map(|argument| {
+            json!({ "op": "add", "path": format!("{container}/args/-"), "value": argument })
+        });
+        let mut patches =
+            vec![json!({ "target": { "kind": "Namespace" }, "patch": mark.to_string() })];
+        if !arguments.is_empty() {
+            let more = Value::Array(more.collect()).to_string();
+            patches.push(json!({ "target": { "kind": "Deployment" }, "patch": more }));
+        }
         let kustomization = json!({
             "apiVersion": "kustomize.config.k8s.io/v1beta1",
             "kind": "Kustomization",
             "resources": [base],
             "images": [image],
-            "patches": [{ "target": { "kind": "Namespace" }, "patch": mark.to_string() }],
+            "patches": patches,
         });
         std::fs::write(folder.join("kustomization.yaml"), kustomization.to_string())?;
         Ok(folder)
@@ -170,7 +185,7 @@ impl Operator {
 
     /// Removes it, all resources with it.
     pub(crate) async fn remove(&self) -> anyhow::Result<()> {
-        let overlay = self.overlay()?;
+        let overlay = self.overlay(&[])?;
         let overlay = overlay.to_string_lossy();
         let arguments = ["delete", "-k", &overlay, "--ignore-not-found", "--timeout=60s"];
         self.cluster.kubectl(&arguments).await.map(drop)
@@ -179,6 +194,11 @@ impl Operator {
     /// Its pods.
     pub(crate) async fn pods(&self) -> anyhow::Result<Vec<Pod>> {
         Ok(self.pods.list(&ListParams::default().labels(SELECTOR)).await?.items)
+    }
+
+    /// What one of its pods logged.
+    pub(crate) async fn log(&self, pod: &str) -> anyhow::Result<String> {
+        Ok(self.pods.logs(pod, &LogParams::default()).await?)
     }
 
     /// The replicas that run.

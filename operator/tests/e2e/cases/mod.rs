@@ -23,6 +23,8 @@ mod observability;
 mod restarts;
 mod samples;
 mod security;
+mod sweep;
+mod traces;
 
 /// How long a case may take; each wait in it has a deadline of its own.
 const DEADLINE: Duration = Duration::from_secs(900);
@@ -92,6 +94,12 @@ pub(crate) const CASES: &[Case] = &[
     case("operator killed again and again", |room| restarts::operator_killed(room).boxed()).alone(),
     case("API server restarted in mid-run", |room| restarts::apiserver(room).boxed())
         .alone()
+        .local(),
+    case("traces are complete and tell no secret", |room| traces::complete(room).boxed())
+        .alone()
+        .local(),
+    case("the chart's benchmark leaves a report", |room| sweep::scheduled(room).boxed())
+        .quiet()
         .local(),
     case("30 runs at once, room for two", |room| crowd::all_finish(room).boxed()).quiet(),
     case("the chart's releases leave runs alone", |room| chart::releases(room).boxed())
