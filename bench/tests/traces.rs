@@ -442,7 +442,7 @@ fn a_benchmark_is_traced_where_the_environment_says() {
         .args(["--accuracy-samples=0", "--out"])
         .arg(folder.path())
         .current_dir(own_folder(".."))
-        .env("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint(&collector))
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint(&collector))
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
