@@ -246,7 +246,8 @@ E
   {"type": "portmap", "capabilities": {"portMappings": true}}]}
 E
   : >"$etc/resolv.conf" # pods ask the cluster's DNS alone
-  # Images are never collected: they cannot be pulled again.
+  # Images are never collected: they cannot be pulled again. What the kubelet may ask of the API
+  # server is what it may from 1.27 on: five requests a second are less than the news of one run.
   cat >"$etc/kubelet.yaml" <<E
 apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
@@ -269,6 +270,10 @@ syncFrequency: 10s
 nodeStatusUpdateFrequency: 5s
 serializeImagePulls: false
 maxPods: 200
+kubeAPIQPS: 50
+kubeAPIBurst: 100
+eventRecordQPS: 50
+eventBurst: 100
 E
   cat >"$etc/kube-proxy.yaml" <<E
 apiVersion: kubeproxy.config.k8s.io/v1alpha1
