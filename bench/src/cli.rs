@@ -171,6 +171,37 @@ impl From<Offline> for OfflineMode {
     }
 }
 
+/// Where the networks and what they are measured on are.
+#[derive(Debug, Args)]
+struct Folders {
+    /// Folder with the test set
+    #[arg(long, value_name = "DIR", default_value = data::DEFAULT_FOLDER)]
+    data: PathBuf,
+    /// Folder with the trained weights
+    #[arg(long, value_name = "DIR", default_value = "bench/models")]
+    models: PathBuf,
+}
+
+impl Folders {
+    fn with(self, party: PathBuf) -> Files {
+        Files { data: self.data, models: self.models, party }
+    }
+}
+
+/// What the parties run.
+#[derive(Debug, Args)]
+struct Program {
+    /// The party program; without it the one beside this program
+    #[arg(long, value_name = "FILE")]
+    party: Option<PathBuf>,
+}
+
+impl Program {
+    fn path(&self) -> Result<PathBuf, local::LaunchError> {
+        self.party.clone().map_or_else(local::party_program, Ok)
+    }
+}
+
 /// How parties compute, whatever it is.
 #[derive(Debug, Args)]
 struct Manner {
@@ -192,9 +223,8 @@ struct Manner {
     /// it the parties share the cores
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: Option<u16>,
-    /// The party program; without it the one beside this program
-    #[arg(long, value_name = "FILE")]
-    party: Option<PathBuf>,
+    #[command(flatten)]
+    program: Program,
     /// How long a party looks for a message before it sleeps, microseconds
     #[arg(long, value_name = "MICROS", default_value_t = Transport::default().spin_micros)]
     spin_micros: u64,
@@ -216,10 +246,6 @@ impl Manner {
 
     fn transport(&self) -> Transport {
         Transport { spin_micros: self.spin_micros, ..Transport::default() }
-    }
-
-    fn party(&self) -> Result<PathBuf, local::LaunchError> {
-        self.party.clone().map_or_else(local::party_program, Ok)
     }
 }
 
@@ -257,12 +283,8 @@ pub struct Table1Arguments {
     /// Folder for results.json
     #[arg(long, value_name = "DIR", default_value = "results")]
     out: PathBuf,
-    /// Folder with the test set
-    #[arg(long, value_name = "DIR", default_value = data::DEFAULT_FOLDER)]
-    data: PathBuf,
-    /// Folder with the trained weights
-    #[arg(long, value_name = "DIR", default_value = "bench/models")]
-    models: PathBuf,
+    #[command(flatten)]
+    folders: Folders,
     #[command(flatten)]
     manner: Manner,
 }
@@ -298,8 +320,7 @@ impl Table1Arguments {
             in_order: true,
             bench: std::env::current_exe()?,
         };
-        let party = self.manner.party()?;
-        let here = Here::new(Files { data: self.data, models: self.models, party }, &settings)?;
+        let here = Here::new(self.folders.with(self.manner.program.path()?), &settings)?;
         let results = sweep::run(&settings, &options, &here, interruptible()?.as_ref())?.results;
         let path = results.write(&self.out)?;
         writeln!(
@@ -356,12 +377,8 @@ pub struct ReferenceArguments {
     #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "A,B,C")]
     #[arg(value_parser = ["A", "B", "C"])]
     networks: Vec<String>,
-    /// Folder with the test set
-    #[arg(long, value_name = "DIR", default_value = data::DEFAULT_FOLDER)]
-    data: PathBuf,
-    /// Folder with the trained weights
-    #[arg(long, value_name = "DIR", default_value = "bench/models")]
-    models: PathBuf,
+    #[command(flatten)]
+    folders: Folders,
     /// Folder to put the files into, made if it is not there
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -373,7 +390,7 @@ impl ReferenceArguments {
             .with_context(|| format!("cannot make the folder {}", self.out.display()))?;
         for network in &self.networks {
             let path = reference::file_in(&self.out, network);
-            reference::write(network, &self.data, &self.models, usize::MAX, &path)?;
+            reference::write(network, &self.folders.data, &self.folders.models, usize::MAX, &path)?;
             writeln!(io::stdout().lock(), "{}", path.display())?;
         }
         Ok(())
@@ -401,15 +418,10 @@ pub struct InspectArguments {
     /// Images to inspect, from the first of the test set
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     samples: u16,
-    /// Folder with the test set
-    #[arg(long, value_name = "DIR", default_value = data::DEFAULT_FOLDER)]
-    data: PathBuf,
-    /// Folder with the trained weights
-    #[arg(long, value_name = "DIR", default_value = "bench/models")]
-    models: PathBuf,
-    /// The party program; without it the one beside this program
-    #[arg(long, value_name = "FILE")]
-    party: Option<PathBuf>,
+    #[command(flatten)]
+    folders: Folders,
+    #[command(flatten)]
+    program: Program,
 }
 
 impl InspectArguments {
@@ -420,9 +432,7 @@ impl InspectArguments {
             truncation: self.truncation.map(Truncation::from),
             batch_size: self.batch_size.into(),
             samples: self.samples.into(),
-            data: self.data,
-            models: self.models,
-            party: self.party.map_or_else(local::party_program, Ok)?,
+            files: self.folders.with(self.program.path()?),
         };
         let report = inspect.run(interruptible()?.as_ref())?;
         write!(io::stdout().lock(), "{report}")?;
@@ -501,7 +511,7 @@ impl RunArguments {
             offline: self.manner.offline(),
             stock: self.manner.stock(),
             threads: self.manner.threads.map(usize::from),
-            party: self.manner.party()?,
+            party: self.manner.program.path()?,
             transport: self.manner.transport(),
         };
         let report = run.run(interruptible()?.as_ref())?;

@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
-use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::Context;
@@ -19,6 +18,7 @@ use spdz::channel::Name;
 use spdz::plan::{NumberFormat, Truncation};
 
 use crate::data;
+use crate::launch::here::Files;
 use crate::launch::local::{self, Job};
 use crate::progress::Reporter;
 use crate::reference::file_in;
@@ -47,12 +47,8 @@ pub struct Inspect {
     pub batch_size: usize,
     /// Images inspected, from the first of the test set.
     pub samples: usize,
-    /// Folder with the test set.
-    pub data: PathBuf,
-    /// Folder with the trained weights.
-    pub models: PathBuf,
-    /// The party program.
-    pub party: PathBuf,
+    /// Where things are.
+    pub files: Files,
 }
 
 /// What was found; prints as tables.
@@ -95,7 +91,7 @@ impl Inspect {
     ) -> anyhow::Result<RunResult> {
         let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
         let result = folder.path().join("result.json");
-        let weights = file_in(&self.models, network);
+        let weights = file_in(&self.files.models, network);
         // The parties may run in another folder than this program.
         let weights = fs::canonicalize(&weights).with_context(|| {
             format!(
@@ -110,7 +106,7 @@ impl Inspect {
             computation: Computation { truncation: self.truncation, inspect: true, ..computation },
             players: BTreeMap::from([(Name::MODEL_OWNER, owner)]),
             workload: Some(Workload {
-                images: fs::canonicalize(data::TEST_IMAGES.locate(&self.data)?)?,
+                images: fs::canonicalize(data::TEST_IMAGES.locate(&self.files.data)?)?,
                 warmup: 0,
                 repetitions: 0,
                 offline: OfflineMode::Inline,
@@ -124,7 +120,7 @@ impl Inspect {
             transport: Transport::default(),
         };
         let configs = local::configure(&job, folder.path())?;
-        let mut running = local::start(&configs, folder.path(), &self.party)?;
+        let mut running = local::start(&configs, folder.path(), &self.files.party)?;
         running.wait(interrupted, on_progress)?;
         let json = fs::read(&result).context("the client left no result")?;
         serde_json::from_slice(&json).context("the client's result cannot be read")

@@ -241,9 +241,7 @@ fn an_inspected_run_says_what_layers_put_out_and_that_it_is_not_private() {
             truncation: None,
             batch_size: 4,
             samples: 10,
-            data: own_folder("data"),
-            models: own_folder("models"),
-            party: party_program(),
+            files: files(),
         };
         let report = inspect.run(&AtomicBool::new(false)).unwrap();
         let inspection = report.results().next().unwrap().inspection.clone().unwrap();

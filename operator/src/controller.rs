@@ -360,13 +360,7 @@ impl Context {
                 break;
             }
             tracing::debug!(namespace, name, actions = ?plan.actions, "acts");
-            let acted = async {
-                for action in &plan.actions {
-                    self.act(current, &namespace, action).await?;
-                }
-                Ok(())
-            };
-            let acted: Result<(), Error> = acted.await;
+            let acted = self.act_all(current, &namespace, &plan.actions).await;
             self.trace(current, &plan, began, acted.is_err());
             acted?;
             self.remember(&current.uid().unwrap_or_default(), |memory| memory.refusal = None);
@@ -383,6 +377,19 @@ impl Context {
             }
             None => Next::await_change(),
         })
+    }
+
+    /// One after the other; the rest is left when one fails.
+    async fn act_all(
+        &self,
+        resource: &SecureInference,
+        namespace: &str,
+        actions: &[Action],
+    ) -> Result<(), Error> {
+        for action in actions {
+            self.act(resource, namespace, action).await?;
+        }
+        Ok(())
     }
 
     /// Plans, and asks for the turn where that is needed.

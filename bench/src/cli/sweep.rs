@@ -9,11 +9,10 @@ use clap::{Args, ValueEnum};
 use party::config::OfflineMode;
 use spdz::plan::NumberFormat;
 
-use super::{Format, Offline, interruptible};
-use crate::data;
+use super::{Folders, Format, Offline, Program, interruptible};
+use crate::launch::Launcher;
 use crate::launch::cluster::{self, Cluster};
-use crate::launch::here::{Files, Here};
-use crate::launch::{Launcher, local};
+use crate::launch::here::Here;
 use crate::report;
 use crate::results::{Place, Results};
 use crate::sweep::settings::{Link, Truncate};
@@ -149,15 +148,10 @@ pub struct Arguments {
     /// Write the report too, beside results.json (see bench report)
     #[arg(long)]
     report: bool,
-    /// Folder with the test set
-    #[arg(long, value_name = "DIR", default_value = data::DEFAULT_FOLDER)]
-    data: PathBuf,
-    /// Folder with the trained weights
-    #[arg(long, value_name = "DIR", default_value = "bench/models")]
-    models: PathBuf,
-    /// The party program; without it the one beside this program
-    #[arg(long, value_name = "FILE")]
-    party: Option<PathBuf>,
+    #[command(flatten)]
+    folders: Folders,
+    #[command(flatten)]
+    program: Program,
     #[command(flatten)]
     cluster: ClusterArguments,
 }
@@ -224,9 +218,7 @@ impl Arguments {
         };
         let launcher: Box<dyn Launcher> = match settings.on {
             Place::Local => {
-                let party = self.party.map_or_else(local::party_program, Ok)?;
-                let files = Files { data: self.data, models: self.models, party };
-                Box::new(Here::new(files, &settings)?)
+                Box::new(Here::new(self.folders.with(self.program.path()?), &settings)?)
             }
             Place::Cluster => {
                 let ClusterArguments { namespace, keep, image, deadline, .. } = self.cluster;
