@@ -70,6 +70,17 @@ impl<K: Resource + Clone> Reel<K> {
     }
 }
 
+/// A kind whose objects can be recorded.
+pub(crate) trait Filmed:
+    Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static
+{
+}
+
+impl<K> Filmed for K where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static
+{
+}
+
 /// A recording of all objects of an API, from its start until it is dropped. It survives
 /// that the API server is away.
 pub(crate) struct Film<K> {
@@ -86,7 +97,7 @@ impl<K> Drop for Film<K> {
 
 impl<K> Film<K>
 where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+    K: Filmed,
 {
     /// Begins, and returns when what is there already has been seen.
     pub(crate) async fn start(api: Api<K>, labels: &str) -> anyhow::Result<Self> {

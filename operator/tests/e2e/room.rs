@@ -18,11 +18,10 @@ use operator::api::v1alpha1::{
 };
 use operator::conditions::{self, COMPLETE, FAILED, PARTIES_READY};
 use operator::resources::{JOB_UID, MANAGED_BY, ROLE};
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
-use crate::film::Film;
+use crate::film::{Film, Filmed};
 use crate::operator::{MARK, Operator};
 
 /// What all cases share.
@@ -97,12 +96,7 @@ impl Room {
     /// Records what the operator makes of a kind from now on.
     pub(crate) async fn film<K>(&self) -> anyhow::Result<Film<K>>
     where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + DeserializeOwned
-            + std::fmt::Debug
-            + Send
-            + 'static,
+        K: Filmed + Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
     {
         Film::start(self.api(), &managed()).await
     }
@@ -214,12 +208,7 @@ impl Room {
     /// Waits until no object of a kind is left of a run.
     pub(crate) async fn gone<K>(&self, uid: &str, within: Duration) -> anyhow::Result<()>
     where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + DeserializeOwned
-            + std::fmt::Debug
-            + Send
-            + 'static,
+        K: Filmed + Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
     {
         let film: Film<K> = Film::start(self.api(), &format!("{JOB_UID}={uid}")).await?;
         let what = format!("no {} of the run to be left", K::plural(&()));
