@@ -25,7 +25,7 @@ mod sweep_arguments;
 
 /// Data, trained models and measurements of the secure-inference toolkit.
 #[derive(Debug, Parser)]
-#[command(name = "bench", version)]
+#[command(name = "bench", version = party::VERSION)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -321,12 +321,13 @@ impl Table1Arguments {
             bench: std::env::current_exe()?,
         };
         let here = Here::new(self.folders.with(self.manner.program.path()?), &settings)?;
-        let results = sweep::run(&settings, &options, &here, interruptible()?.as_ref())?.results;
+        let finished = sweep::run(&settings, &options, &[&here], interruptible()?.as_ref())?;
+        let results = &finished.results[0];
         let path = results.write(&self.out)?;
         writeln!(
             io::stdout().lock(),
             "{}\nWritten to {}",
-            table1::render(&results),
+            table1::render(results),
             path.display()
         )?;
         Ok(())
@@ -619,7 +620,7 @@ impl Cli {
                 Ok(told?)
             }
             Command::Table1(arguments) => arguments.run(),
-            Command::Sweep(arguments) => arguments.run(),
+            Command::Sweep(arguments) => return arguments.run(),
             Command::Compare(arguments) => return arguments.run(),
             Command::Floor(arguments) => arguments.run(),
             Command::Run(arguments) => arguments.run(),

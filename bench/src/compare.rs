@@ -119,7 +119,9 @@ impl Comparison {
                 Pair { before: of(a), after: of(b) }
             })
             .collect();
-        let ratios = stats::compare(&pairs, SEED);
+        // Builds that took turns are of one sweep.
+        let took_turns = before.sweep.id == after.sweep.id;
+        let ratios = stats::compare(&pairs, took_turns, SEED);
         let cells = common.iter().zip(ratios.cells).map(|((a, x, b, y), time)| Compared {
             key: a.key.clone(),
             mean_ms: [x.combined.mean_ms, y.combined.mean_ms],
@@ -295,7 +297,7 @@ mod tests {
         };
         Results {
             schema_version: SCHEMA_VERSION,
-            sweep: Sweep { id: "x".into(), name: "x".into(), settings },
+            sweep: Sweep { id: format!("took {ms} ms"), name: "x".into(), settings },
             environment: Environment::read(),
             speeds: None,
             runs: vec![cell(1, ms), cell(10, 20.0)],

@@ -11,6 +11,9 @@
 //!   Only several trials tell how much, and few tell it badly: what a cell's own trials say
 //!   of it is balanced with what those of all cells say, and intervals are widened for how
 //!   little both know (Student's t).
+//! - It drifts by a tenth within a minute in ways that no pace shows. Where two builds took
+//!   turns, each trial is set against the one beside it, without paces, and what both saw of the
+//!   machine is gone from the difference.
 //! - Rounds differ: what happens in one happens to all its cells. The ratio of all cells
 //!   together therefore varies as its rounds do.
 //! - Of many cells some look slower by chance. Intervals of cells are wide enough for all
@@ -32,7 +35,7 @@ pub struct Measured {
     pub pace: Option<[f64; 2]>,
 }
 
-/// The trials of one cell in two sweeps.
+/// The trials of one cell in two sweeps, or of two builds that took turns in one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pair {
     /// In the first.
@@ -148,6 +151,22 @@ impl Side {
         Self { levels, blocks, mean }
     }
 
+    /// Of two builds that took turns: how the second's trials differ from the first's beside
+    /// them. Nothing if no round has both.
+    fn beside(pair: &Pair) -> Option<Self> {
+        let (mut levels, mut blocks) = (Vec::new(), Vec::new());
+        for after in &pair.after {
+            let Some(before) = pair.before.iter().find(|before| before.round == after.round) else {
+                continue;
+            };
+            let level = lower_quartile(&before.blocks);
+            levels.push((after.round, (lower_quartile(&after.blocks) / level).ln()));
+            blocks.push(after.blocks.clone());
+        }
+        let mean = levels.iter().map(|(_, level)| level).sum::<f64>() / levels.len() as f64;
+        (!levels.is_empty()).then_some(Self { levels, blocks, mean })
+    }
+
     fn len(&self) -> usize {
         self.levels.len()
     }
@@ -241,20 +260,30 @@ fn quantile(mut values: Vec<f64>, p: f64) -> f64 {
     values[place.clamp(1, values.len()) - 1]
 }
 
-/// Compares cells. Every side must have a trial, and every trial a block. The same input
-/// and seed give the same answer.
-#[must_use]
-pub fn compare(pairs: &[Pair], seed: u64) -> Ratios {
+/// The sides of each cell, the one whose mean counts last: one if each trial has another
+/// beside it, else two.
+fn sides(pairs: &[Pair], took_turns: bool) -> Vec<Vec<Side>> {
+    let beside: Option<Vec<_>> = pairs.iter().map(|pair| Some(vec![Side::beside(pair)?])).collect();
+    if let Some(beside) = beside.filter(|_| took_turns) {
+        return beside;
+    }
     let trials = || pairs.iter().flat_map(|pair| pair.before.iter().chain(&pair.after));
     let paced = trials().all(|trial| trial.pace.is_some());
-    let sides: Vec<[Side; 2]> = pairs
+    pairs
         .iter()
-        .map(|pair| [Side::of(&pair.before, paced), Side::of(&pair.after, paced)])
-        .collect();
+        .map(|pair| vec![Side::of(&pair.before, paced), Side::of(&pair.after, paced)])
+        .collect()
+}
+
+/// Compares cells, of two sweeps or of two builds that `took_turns`. Every side must have a
+/// trial, and every trial a block. The same input and seed give the same answer.
+#[must_use]
+pub fn compare(pairs: &[Pair], took_turns: bool, seed: u64) -> Ratios {
+    let sides = sides(pairs, took_turns);
 
     // What all cells together say of how much launches differ.
     let add = |(a, b): (f64, f64), (c, d): (f64, f64)| (a + c, b + d);
-    let squares = |sides: &[Side; 2]| add(sides[0].squares(), sides[1].squares());
+    let squares = |sides: &Vec<Side>| sides.iter().map(Side::squares).fold((0.0, 0.0), add);
     let (sum, freedom) = sides.iter().map(squares).fold((0.0, 0.0), add);
     let assumed = ASSUMED_SPREAD.powi(2);
     let common = if freedom > 0.0 { sum / freedom } else { assumed };
@@ -280,17 +309,22 @@ pub fn compare(pairs: &[Pair], seed: u64) -> Ratios {
         .collect();
 
     let mut random = StdRng::seed_from_u64(seed);
+    // The last side less the one before it.
+    let differ = |values: &mut dyn Iterator<Item = f64>| values.fold(0.0, |sum, value| value - sum);
     let estimates: Vec<f64> =
-        sides.iter().map(|[before, after]| after.mean - before.mean).collect();
+        sides.iter().map(|sides| differ(&mut sides.iter().map(|side| side.mean))).collect();
     // For each cell its replicates' deviations from the estimate.
     let deviations: Vec<Vec<f64>> = sides
         .iter()
         .zip(&spreads)
-        .map(|([before, after], (spread, freedom))| {
+        .map(|(sides, (spread, freedom))| {
             let wider = widening(*freedom);
             let mut replicates = |side: &Side| side.replicates(*spread, &shapes, &mut random);
-            let (before, after) = (replicates(before), replicates(after));
-            after.iter().zip(before).map(|(after, before)| wider * (after - before)).collect()
+            let all: Vec<Vec<f64>> = sides.iter().map(&mut replicates).collect();
+            let one = |replicate: usize| {
+                wider * differ(&mut all.iter().map(|replicates| replicates[replicate]))
+            };
+            (0..REPLICATES).map(one).collect()
         })
         .collect();
     let errors: Vec<f64> = deviations
@@ -311,10 +345,10 @@ pub fn compare(pairs: &[Pair], seed: u64) -> Ratios {
     let cells =
         estimates.iter().zip(&errors).map(|(estimate, error)| ratio(*estimate, reach * error));
     let all = estimates.iter().sum::<f64>() / estimates.len() as f64;
-    let rounds = [0, 1].map(|which| {
-        let sides: Vec<&Side> = sides.iter().map(|sides| &sides[which]).collect();
-        rounds(&sides)
-    });
+    let most = sides.iter().map(Vec::len).max().unwrap_or(0);
+    let rounds: Vec<Vec<f64>> = (0..most)
+        .map(|which| rounds(&sides.iter().filter_map(|s| s.get(which)).collect::<Vec<_>>()))
+        .collect();
     Ratios { cells: cells.collect(), all: ratio(all, reach_of_all(&rounds, &mut random)) }
 }
 
@@ -335,7 +369,7 @@ fn rounds(sides: &[&Side]) -> Vec<f64> {
 }
 
 /// How far the ratio of all cells may be off.
-fn reach_of_all(rounds: &[Vec<f64>; 2], random: &mut StdRng) -> f64 {
+fn reach_of_all(rounds: &[Vec<f64>], random: &mut StdRng) -> f64 {
     let freedom: usize = rounds.iter().map(|rounds| rounds.len().saturating_sub(1)).sum();
     let wider = if freedom > 0 { widening(freedom as f64) } else { 1.0 };
     let mut mean = |rounds: &Vec<f64>| {
@@ -346,7 +380,8 @@ fn reach_of_all(rounds: &[Vec<f64>; 2], random: &mut StdRng) -> f64 {
         };
         (0..n).map(|_| draw(random)).sum::<f64>() / n as f64
     };
-    let deviations = (0..REPLICATES).map(|_| mean(&rounds[1]) - mean(&rounds[0]));
+    let deviations =
+        (0..REPLICATES).map(|_| rounds.iter().fold(0.0, |sum, rounds| mean(rounds) - sum));
     let square = deviations.map(|d| d * d).sum::<f64>() / REPLICATES as f64;
     NORMAL * wider * square.sqrt()
 }
@@ -417,7 +452,7 @@ mod tests {
             let before = machine.sweep(&CELLS, 3);
             let cells: Vec<f64> = CELLS.iter().zip(slower).map(|(ms, by)| ms * by).collect();
             let after = machine.sweep(&cells, 3);
-            wanted(&compare(&pairs(before, after), 1))
+            wanted(&compare(&pairs(before, after), false, 1))
         };
         tries.filter(of).count()
     }
@@ -468,7 +503,7 @@ mod tests {
         let before = machine.sweep(&CELLS, 3);
         machine.slow = true;
         let after = machine.sweep(&CELLS, 3);
-        let ratios = compare(&pairs(before, after), 1);
+        let ratios = compare(&pairs(before, after), false, 1);
         assert!(!alarm(&ratios), "{ratios:?}");
         assert!((ratios.all.ratio - 1.0).abs() < 0.04, "{ratios:?}");
     }
@@ -494,7 +529,7 @@ mod tests {
                 };
                 CELLS.iter().map(of).collect::<Vec<_>>()
             };
-            compare(&pairs(cells(1.0), cells(factor)), 1)
+            compare(&pairs(cells(1.0), cells(factor)), false, 1)
         };
         assert!(!alarm(&single(1.1)));
         assert!(any(&single(1.6), Verdict::Slower) && any(&single(0.6), Verdict::Faster));
@@ -504,8 +539,37 @@ mod tests {
     fn the_same_input_has_the_same_answer() {
         let mut machine = Machine::new(3, 0.05, [0.2, 0.2]);
         let pairs = pairs(machine.sweep(&CELLS, 3), machine.sweep(&CELLS, 3));
-        assert_eq!(compare(&pairs, 7), compare(&pairs, 7));
-        assert_ne!(compare(&pairs, 7), compare(&pairs, 8));
+        assert_eq!(compare(&pairs, false, 7), compare(&pairs, false, 7));
+        assert_ne!(compare(&pairs, false, 7), compare(&pairs, false, 8));
+    }
+
+    #[test]
+    fn builds_that_took_turns_are_told_apart_on_a_machine_that_drifts() {
+        // A fifth up and down from round to round, and no pace that shows it.
+        let turns = |seed, factor: f64| {
+            let mut machine = Machine::new(seed, 0.05, [0.0, 1.0]);
+            let cells = [0.6, 1.4, 2.5];
+            let mut pairs = cells.map(|_| Pair { before: Vec::new(), after: Vec::new() });
+            for round in 0..8 {
+                for (pair, cell) in pairs.iter_mut().zip(cells) {
+                    let drift = (0.2 * machine.normal()).exp();
+                    for (side, by) in [(&mut pair.before, 1.0), (&mut pair.after, factor)] {
+                        let mut trial = machine.sweep(&[cell * drift * by], 1).remove(0).remove(0);
+                        trial.round = round;
+                        side.push(trial);
+                    }
+                }
+            }
+            pairs
+        };
+        let slower = |factor, took_turns| {
+            let found = |seed: &u64| alarm(&compare(&turns(*seed, factor), took_turns, 1));
+            (0..40).filter(found).count()
+        };
+        let (same, slow, apart) = (slower(1.0, true), slower(1.1, true), slower(1.1, false));
+        assert!(same <= 4, "{same} false alarms of 40");
+        assert!(slow >= 38, "{slow} of 40 found");
+        assert!(apart < slow, "{apart} of 40 without turns");
     }
 
     #[test]

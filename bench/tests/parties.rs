@@ -130,8 +130,8 @@ fn measure(settings: &Settings) -> anyhow::Result<Results> {
         bench: env!("CARGO_BIN_EXE_bench").into(),
     };
     let here = Here::new(files(), settings)?;
-    let finished = sweep::run(settings, &options, &here, &AtomicBool::new(false))?;
-    Ok(finished.results)
+    let finished = sweep::run(settings, &options, &[&here], &AtomicBool::new(false))?;
+    Ok(finished.results.into_iter().next().unwrap())
 }
 
 fn files() -> Files {

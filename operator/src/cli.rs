@@ -40,7 +40,7 @@ const FAREWELL: Duration = Duration::from_secs(10);
 #[derive(Debug, Parser)]
 #[command(
     name = "operator",
-    version,
+    version = party::VERSION,
     disable_help_subcommand = true,
     after_help = "Log level: RUST_LOG (default info). Logs are JSON when standard error is no terminal."
 )]

@@ -25,7 +25,7 @@ use crate::termination::{Ending, Failure, Reason, TERMINATION_VARIABLE, Terminat
 #[derive(Debug, Parser)]
 #[command(
     name = "party",
-    version,
+    version = crate::VERSION,
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
     disable_help_subcommand = true,

@@ -27,3 +27,6 @@ mod workload;
 /// The commit that this was built from; `unknown` where its sources came without their
 /// history and nobody said.
 pub const COMMIT: &str = env!("COMMIT");
+
+/// What `--version` says: the version, and the commit in brackets.
+pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("COMMIT"), ")");

@@ -46,10 +46,15 @@ impl Arguments {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let read = |path: &PathBuf| Results::read(path).map_err(Incomparable::from);
         let (before, after) = (read(&self.before)?, read(&self.after)?);
-        let comparison = Comparison::of(&before, &after, self.threshold)?;
-        write!(io::stdout().lock(), "{comparison}")?;
-        Ok(if comparison.is_regression() { ExitCode::from(FAILURE) } else { ExitCode::SUCCESS })
+        tell(&before, &after, self.threshold)
     }
+}
+
+/// Prints a comparison; whether something became worse is the exit code.
+pub(super) fn tell(before: &Results, after: &Results, threshold: f64) -> anyhow::Result<ExitCode> {
+    let comparison = Comparison::of(before, after, threshold)?;
+    write!(io::stdout().lock(), "{comparison}")?;
+    Ok(if comparison.is_regression() { ExitCode::from(FAILURE) } else { ExitCode::SUCCESS })
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 
 use anyhow::bail;
@@ -9,10 +10,11 @@ use clap::{Args, ValueEnum};
 use party::config::OfflineMode;
 use spdz::plan::NumberFormat;
 
-use super::{Folders, Format, Offline, Program, interruptible};
+use super::{Folders, Format, Offline, Program, compare, interruptible};
+use crate::compare::THRESHOLD;
 use crate::launch::Launcher;
 use crate::launch::cluster::{self, Cluster};
-use crate::launch::here::Here;
+use crate::launch::here::{Files, Here};
 use crate::report;
 use crate::results::{Place, Results};
 use crate::sweep::settings::{Link, Truncate};
@@ -49,6 +51,9 @@ A cell whose trials differ by more than 15 % (their medians, largest to smallest
 over the middle one) gets up to two more and is marked suspicious. A trial that
 fails leaves its reason in its cell, and the sweep goes on; exit code 1 then.
 ";
+
+/// Folder for what another build measured, in that of the first.
+const AGAINST: &str = "against";
 
 /// Where parties run, on the command line.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -152,6 +157,10 @@ pub struct Arguments {
     folders: Folders,
     #[command(flatten)]
     program: Program,
+    /// The party program of another build, whose trials take turns with those of the first:
+    /// what it measures goes to DIR/against, and is compared as by bench compare
+    #[arg(long, value_name = "FILE")]
+    against: Option<PathBuf>,
     #[command(flatten)]
     cluster: ClusterArguments,
 }
@@ -208,7 +217,7 @@ impl From<On> for Place {
 }
 
 impl Arguments {
-    pub(super) fn run(self) -> anyhow::Result<()> {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let settings = self.settings()?;
         // What is wrong with the settings is said before anything is looked for.
         settings.cells()?;
@@ -216,15 +225,22 @@ impl Arguments {
             Place::Cluster => self.cluster.parallel.into(),
             Place::Local => 1,
         };
-        let launcher: Box<dyn Launcher> = match settings.on {
+        let launchers: Vec<Box<dyn Launcher>> = match settings.on {
             Place::Local => {
-                Box::new(Here::new(self.folders.with(self.program.path()?), &settings)?)
+                let first = self.folders.with(self.program.path()?);
+                let second = self.against.map(|party| Files { party, ..first.clone() });
+                let builds = [Some(first), second].into_iter().flatten();
+                let here = |files| Ok(Box::new(Here::new(files, &settings)?) as Box<dyn Launcher>);
+                builds.map(here).collect::<anyhow::Result<_>>()?
             }
             Place::Cluster => {
+                if self.against.is_some() {
+                    bail!("--against takes turns on this machine; in a cluster run two sweeps");
+                }
                 let ClusterArguments { namespace, keep, image, deadline, .. } = self.cluster;
                 let options =
                     cluster::Options { namespace, image, deadline_seconds: deadline, keep };
-                Box::new(Cluster::connect(options, &settings)?)
+                vec![Box::new(Cluster::connect(options, &settings)?)]
             }
         };
         let options = sweep::Options {
@@ -235,21 +251,30 @@ impl Arguments {
             bench: std::env::current_exe()?,
         };
         let interrupted = interruptible()?;
-        let finished = sweep::run(&settings, &options, launcher.as_ref(), &interrupted);
+        let launchers: Vec<&dyn Launcher> = launchers.iter().map(AsRef::as_ref).collect();
+        let finished = sweep::run(&settings, &options, &launchers, &interrupted);
         if interrupted.load(Ordering::Relaxed) {
             // Nobody has to read it.
             let _ = writeln!(io::stderr().lock(), "the same command goes on from here");
         }
         let results = finished?.results;
-        let path = results.write(&self.out)?;
-        writeln!(io::stdout().lock(), "{}\nWritten to {}", render(&results), path.display())?;
+        let folders = [self.out.clone(), self.out.join(AGAINST)];
+        let mut paths = Vec::new();
+        for (results, folder) in results.iter().zip(&folders) {
+            let path = results.write(folder)?;
+            writeln!(io::stdout().lock(), "{}\nWritten to {}", render(results), path.display())?;
+            paths.push(path);
+        }
         if self.report {
-            report::of(&[path], &self.out)?;
+            report::of(&paths, &self.out)?;
         }
         if !sweep::forget(&results, &self.out)? {
             bail!("trials failed, their cells say why; the same command tries them again");
         }
-        Ok(())
+        match &results[..] {
+            [before, after] => compare::tell(before, after, THRESHOLD),
+            _ => Ok(ExitCode::SUCCESS),
+        }
     }
 
     /// What the file says, with what was given on the command line in its place.

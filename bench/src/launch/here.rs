@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -41,16 +42,28 @@ pub struct Here {
     /// What networks say in the clear, by name.
     references: Mutex<BTreeMap<String, PathBuf>>,
     folder: TempDir,
+    commit: String,
+}
+
+/// The commit that a party program says it was built from.
+fn commit(party: &Path) -> anyhow::Result<String> {
+    let said = Command::new(party).arg("--version").output();
+    let said = said.with_context(|| format!("cannot run the party {}", party.display()))?;
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    let commit = said.split_once('(').and_then(|(_, rest)| rest.split_once(')'));
+    Ok(commit.map_or("unknown", |(commit, _)| commit).to_owned())
 }
 
 impl Here {
     /// Trials with these settings.
     ///
     /// # Errors
-    /// If there is no temporary folder.
+    /// If there is no temporary folder, or no party program.
     pub fn new(files: Files, settings: &Settings) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
-        Ok(Self { files, settings: settings.clone(), references: Mutex::default(), folder })
+        let commit = commit(&files.party)?;
+        let (settings, references) = (settings.clone(), Mutex::default());
+        Ok(Self { files, settings, references, folder, commit })
     }
 
     /// The file with what a network says in the clear, made when it is first asked for.
@@ -152,6 +165,10 @@ impl Here {
 }
 
 impl Launcher for Here {
+    fn commit(&self) -> String {
+        self.commit.clone()
+    }
+
     fn launch(
         &self,
         trial: &Request<'_>,

@@ -30,6 +30,11 @@ pub trait Launcher: Sync {
     /// The sweep that trials belong to from now on.
     fn belongs_to(&self, _sweep: &str) {}
 
+    /// The commit that the parties were built from.
+    fn commit(&self) -> String {
+        party::COMMIT.into()
+    }
+
     /// What is known of the cluster, if it is one.
     fn cluster(&self) -> Option<ClusterEnvironment> {
         None

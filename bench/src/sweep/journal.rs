@@ -26,6 +26,8 @@ pub struct Head {
     pub sweep: Sweep,
     /// On what it began.
     pub environment: Environment,
+    /// The commits of the builds whose trials take turns.
+    pub builds: Vec<String>,
     /// What its floors come from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub speeds: Option<Speeds>,
@@ -116,6 +118,7 @@ impl Journal {
         &self,
         settings: &Settings,
         environment: &Environment,
+        builds: &[String],
     ) -> Result<Option<Head>, JournalError> {
         let path = self.folder.join(HEAD);
         if !path.exists() {
@@ -124,8 +127,10 @@ impl Journal {
         let head: Head = self.read(&path)?;
         let mut differences = settings.differences(&head.sweep.settings);
         let (ours, theirs) = (environment, &head.environment);
+        let [built, was_built] = [builds, &head.builds].map(|builds| builds.join(" and "));
         for (name, ours, theirs) in [
             ("commit", &ours.commit, &theirs.commit),
+            ("the parties' commits", &built, &was_built),
             ("version", &ours.version, &theirs.version),
             ("cpu", &ours.cpu, &theirs.cpu),
         ] {
@@ -228,18 +233,26 @@ mod tests {
         let sweep = Sweep { id: "x".into(), name: "x".into(), settings: settings.clone() };
         let environment = Environment::read();
         let floors_ms = vec![Some(1.5), None];
-        Head { schema_version: SCHEMA_VERSION, sweep, environment, speeds: None, floors_ms }
+        Head {
+            schema_version: SCHEMA_VERSION,
+            sweep,
+            environment,
+            builds: vec!["4567".into()],
+            speeds: None,
+            floors_ms,
+        }
     }
 
     #[test]
     fn trials_are_found_again_and_others_refused() {
         let folder = tempfile::tempdir().unwrap();
         let (settings, environment) = (Settings::default(), Environment::read());
+        let builds = ["4567".to_owned()];
         let journal = Journal::in_folder(folder.path());
-        assert_eq!(journal.resume(&settings, &environment).unwrap(), None);
+        assert_eq!(journal.resume(&settings, &environment, &builds).unwrap(), None);
         let begun = head(&settings);
         journal.begin(&begun).unwrap();
-        assert_eq!(journal.resume(&settings, &environment).unwrap(), Some(begun));
+        assert_eq!(journal.resume(&settings, &environment, &builds).unwrap(), Some(begun));
         let keys = [key(), Key { batch_size: 10, ..key() }];
         let keys: Vec<&Key> = keys.iter().collect();
         assert_eq!(journal.kept(&keys, 3).unwrap(), []);
@@ -263,17 +276,18 @@ mod tests {
             "{error}"
         );
         journal.end().unwrap();
-        assert_eq!(journal.resume(&settings, &environment).unwrap(), None);
+        assert_eq!(journal.resume(&settings, &environment, &builds).unwrap(), None);
     }
 
     #[test]
     fn another_sweep_or_build_is_not_gone_on_with() {
         let folder = tempfile::tempdir().unwrap();
         let (settings, environment) = (Settings::default(), Environment::read());
+        let builds = ["4567".to_owned()];
         let journal = Journal::in_folder(folder.path());
         journal.begin(&head(&settings)).unwrap();
         let error = |settings: &Settings, environment: &Environment| {
-            journal.resume(settings, environment).unwrap_err().to_string()
+            journal.resume(settings, environment, &builds).unwrap_err().to_string()
         };
         let other = Settings { repetitions: 7, ..settings.clone() };
         let refused = error(&other, &environment);
@@ -282,5 +296,8 @@ mod tests {
         }
         let other = Environment { commit: "0123".into(), ..environment.clone() };
         assert!(error(&settings, &other).contains("differs in commit 0123 and"));
+        let others = [builds[0].clone(), "89ab".to_owned()];
+        let error = journal.resume(&settings, &environment, &others).unwrap_err().to_string();
+        assert!(error.contains("the parties' commits 4567 and 89ab and 4567"), "{error}");
     }
 }

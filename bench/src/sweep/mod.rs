@@ -4,6 +4,9 @@
 //! the machine does for a minute lands on one trial of several cells instead of on all
 //! trials of one. What came of a trial is kept at once ([`journal`]), so that a sweep goes
 //! on where it was interrupted.
+//!
+//! Two builds can take turns too: then each trial of one has a trial of the other beside it,
+//! and what the machine does meanwhile happens to both.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -50,8 +53,8 @@ pub struct Options {
 /// What a sweep came to.
 #[derive(Debug)]
 pub struct Finished {
-    /// What was measured.
-    pub results: Results,
+    /// What was measured of each build.
+    pub results: Vec<Results>,
     /// How many trials were there from before.
     pub resumed: usize,
 }
@@ -60,8 +63,10 @@ pub struct Finished {
 struct Run<'a> {
     settings: &'a Settings,
     options: &'a Options,
-    launcher: &'a dyn Launcher,
+    /// One for each build.
+    launchers: &'a [&'a dyn Launcher],
     interrupted: &'a AtomicBool,
+    /// Of the first build, and then the same of the next.
     cells: Vec<Planned>,
     journal: Option<Journal>,
     done: Vec<Done>,
@@ -73,7 +78,8 @@ struct Run<'a> {
     planned: usize,
 }
 
-/// Measures everything, and tells of it on standard error.
+/// Measures everything, and tells of it on standard error. Each launcher has a build of its
+/// own; there must be one.
 ///
 /// # Errors
 /// If the settings describe no sweep, the journal is of another or cannot be written, no
@@ -82,21 +88,23 @@ struct Run<'a> {
 pub fn run(
     settings: &Settings,
     options: &Options,
-    launcher: &dyn Launcher,
+    launchers: &[&dyn Launcher],
     interrupted: &AtomicBool,
 ) -> anyhow::Result<Finished> {
     let cells = settings.cells()?;
+    let cells = launchers.iter().flat_map(|_| cells.clone()).collect::<Vec<_>>();
+    let builds: Vec<String> = launchers.iter().map(|launcher| launcher.commit()).collect();
     let mut reporter = Reporter::new();
     let journal = options.journal.as_deref().map(Journal::in_folder);
     let environment = Environment::read();
     let resumed = match &journal {
-        Some(journal) => journal.resume(settings, &environment)?,
+        Some(journal) => journal.resume(settings, &environment, &builds)?,
         None => None,
     };
     let mut sweep = Run {
         settings,
         options,
-        launcher,
+        launchers,
         interrupted,
         failures: vec![None; cells.len()],
         failed: 0,
@@ -112,14 +120,15 @@ pub fn run(
             reporter.line(&format!("going on after {done} of {of} trials"));
             head
         }
-        None => sweep.begin(environment, &mut reporter)?,
+        None => sweep.begin(environment, builds, &mut reporter)?,
     };
     let resumed = sweep.done.len();
-    launcher.belongs_to(&head.sweep.id);
+    launchers.iter().for_each(|launcher| launcher.belongs_to(&head.sweep.id));
     let outcome = sweep.rounds(&mut reporter);
     reporter.finish();
     outcome?;
-    Ok(Finished { results: sweep.results(head), resumed })
+    let results = (0..launchers.len()).map(|build| sweep.results(&head, build)).collect();
+    Ok(Finished { results, resumed })
 }
 
 /// Forgets what was kept of a sweep whose results are written, unless trials failed: the
@@ -127,8 +136,9 @@ pub fn run(
 ///
 /// # Errors
 /// If the journal cannot be removed.
-pub fn forget(results: &Results, out: &Path) -> anyhow::Result<bool> {
-    let complete = results.runs.iter().all(|cell| cell.failure.is_none());
+pub fn forget(results: &[Results], out: &Path) -> anyhow::Result<bool> {
+    let mut cells = results.iter().flat_map(|results| &results.runs);
+    let complete = cells.all(|cell| cell.failure.is_none());
     if complete {
         Journal::in_folder(out).end()?;
     }
@@ -143,14 +153,20 @@ fn fresh_id() -> anyhow::Result<String> {
 
 impl Run<'_> {
     /// What there is before the first trial.
-    fn begin(&self, environment: Environment, reporter: &mut Reporter) -> anyhow::Result<Head> {
+    fn begin(
+        &self,
+        environment: Environment,
+        builds: Vec<String>,
+        reporter: &mut Reporter,
+    ) -> anyhow::Result<Head> {
         let (environment, speeds, floors_ms) = match self.settings.on {
-            Place::Cluster => (environment, None, vec![None; self.cells.len()]),
+            Place::Cluster => (environment, None, vec![None; self.distinct()]),
             Place::Local => self.floors(environment, reporter)?,
         };
         let settings = self.settings.clone();
         let sweep = Sweep { id: fresh_id()?, name: settings.name.clone(), settings };
-        let head = Head { schema_version: SCHEMA_VERSION, sweep, environment, speeds, floors_ms };
+        let schema_version = SCHEMA_VERSION;
+        let head = Head { schema_version, sweep, environment, builds, speeds, floors_ms };
         if let Some(journal) = &self.journal {
             journal.begin(&head)?;
         }
@@ -163,7 +179,8 @@ impl Run<'_> {
         environment: Environment,
         reporter: &mut Reporter,
     ) -> anyhow::Result<(Environment, Option<crate::floor::Speeds>, Vec<Option<f64>>)> {
-        let networks = self.cells.iter().filter(|cell| cell.graph.is_none());
+        let cells = &self.cells[..self.distinct()];
+        let networks = cells.iter().filter(|cell| cell.graph.is_none());
         let measurement = Measurement {
             computations: networks.map(|cell| cell.computation.clone()).collect(),
             program: self.options.bench.clone(),
@@ -187,7 +204,7 @@ impl Run<'_> {
                 OfflineMode::Ahead => floors.online.total_ms(),
             })
         };
-        let floors = self.cells.iter().map(floor).collect();
+        let floors = cells.iter().map(floor).collect();
         Ok((report.environment, Some(report.speeds), floors))
     }
 
@@ -204,14 +221,21 @@ impl Run<'_> {
     fn rounds(&mut self, reporter: &mut Reporter) -> anyhow::Result<()> {
         let Settings { trials, seed, .. } = *self.settings;
         for round in 0..trials + EXTRA_TRIALS {
+            let distinct = self.distinct();
             let order = match self.options.in_order {
-                true => (0..self.cells.len()).collect(),
-                false => schedule::order(self.cells.len(), round, seed),
+                true => (0..distinct).collect(),
+                false => schedule::order(distinct, round, seed),
             };
+            // Builds are next to each other, and which of them is first changes.
+            let builds = self.launchers.len();
+            let order = order.into_iter().flat_map(|cell| {
+                (0..builds).map(move |turn| cell + (turn + round as usize) % builds * distinct)
+            });
             let extra = round >= trials;
-            let due = order.into_iter().filter(|&cell| {
+            let due = order.filter(|&cell| {
                 let done = self.done.iter().any(|d| d.cell == cell && d.trial.round == round);
-                !done && (!extra || self.is_suspicious(cell))
+                let mut builds = (cell % distinct..self.cells.len()).step_by(distinct);
+                !done && (!extra || builds.any(|cell| self.is_suspicious(cell)))
             });
             let due: VecDeque<usize> = due.collect();
             if !due.is_empty() {
@@ -219,6 +243,11 @@ impl Run<'_> {
             }
         }
         Ok(())
+    }
+
+    /// How many cells each build has.
+    fn distinct(&self) -> usize {
+        self.cells.len() / self.launchers.len()
     }
 
     /// Whether a cell's trials differ too much. One trial differs from nothing.
@@ -244,7 +273,8 @@ impl Run<'_> {
         // Set when the others need not begin another trial.
         let over = AtomicBool::new(false);
         let (sender, events) = mpsc::channel();
-        let (launcher, interrupted) = (self.launcher, self.interrupted);
+        let (launchers, interrupted) = (self.launchers, self.interrupted);
+        let distinct = self.distinct();
         let stop_at_failure = self.options.stop_at_failure;
         let cells = std::mem::take(&mut self.cells);
         let outcome = std::thread::scope(|scope| {
@@ -259,7 +289,7 @@ impl Run<'_> {
                         // Nobody listens any more only when all is over.
                         let _ = sender.send(Event::Begun(cell));
                         let (began, started_unix_seconds) = (Instant::now(), unix_seconds());
-                        let outcome = launcher.launch(
+                        let outcome = launchers[cell / distinct].launch(
                             &Request { planned, cell, round, scored },
                             &mut |progress| drop(sender.send(Event::Progress(progress))),
                             interrupted,
@@ -307,7 +337,7 @@ impl Run<'_> {
     ) -> anyhow::Result<()> {
         match event {
             Event::Begun(cell) => {
-                let key = &cells[cell].key;
+                let key = self.name(cells, cell);
                 let label = match workers {
                     1 => format!("{}{key}", self.place(round)),
                     _ => format!("{}{workers} at a time", self.place(round)),
@@ -321,7 +351,7 @@ impl Run<'_> {
             }
             Event::Ended(ended) => {
                 let Ended { cell, took, started_unix_seconds, outcome } = *ended;
-                let key = &cells[cell].key;
+                let key = self.name(cells, cell);
                 let Outcome { result, pace, nodes } = match outcome {
                     Ok(outcome) => outcome,
                     Err(TrialError::Interrupted) => return Err(LaunchError::Interrupted.into()),
@@ -339,7 +369,7 @@ impl Run<'_> {
                 let trial = Trial { round, started_unix_seconds, pace, nodes, result };
                 let done = Done { cell, seconds: took.as_secs_f64(), trial };
                 if let Some(journal) = &self.journal {
-                    journal.keep(key, &done)?;
+                    journal.keep(&cells[cell].key, &done)?;
                 }
                 let line = summary(&done.trial);
                 self.done.push(done);
@@ -351,6 +381,16 @@ impl Run<'_> {
             }
         }
         Ok(())
+    }
+
+    /// What people call a cell: with which build, if there are two.
+    fn name(&self, cells: &[Planned], cell: usize) -> String {
+        let key = &cells[cell].key;
+        match (self.launchers.len(), cell * self.launchers.len() / cells.len()) {
+            (1, _) => key.to_string(),
+            (_, 0) => format!("{key}, first build"),
+            _ => format!("{key}, second build"),
+        }
     }
 
     /// How far the sweep is: `7/54 `; with a single trial of each cell nothing is counted.
@@ -378,22 +418,30 @@ impl Run<'_> {
         }
     }
 
-    fn results(&self, head: Head) -> Results {
-        let Head { schema_version, sweep, mut environment, speeds, floors_ms } = head;
-        environment.cluster = self.launcher.cluster().or(environment.cluster);
+    /// What was measured of a build.
+    fn results(&self, head: &Head, build: usize) -> Results {
+        let Head { schema_version, sweep, environment, builds, speeds, floors_ms } = head.clone();
+        let launcher = self.launchers[build];
+        let environment = Environment {
+            cluster: launcher.cluster().or(environment.cluster),
+            commit: builds[build].clone(),
+            ..environment
+        };
+        let distinct = self.distinct();
         let cell = |(index, planned): (usize, &Planned)| {
             let mut mine: Vec<&Done> = self.done.iter().filter(|done| done.cell == index).collect();
             mine.sort_by_key(|done| (done.trial.started_unix_seconds, done.trial.round));
             let trials: Vec<Trial> = mine.iter().map(|done| done.trial.clone()).collect();
             let extra = trials.iter().any(|trial| trial.round >= self.settings.trials);
-            let floor = floors_ms.get(index).copied().flatten();
+            let floor = floors_ms.get(index % distinct).copied().flatten();
             Cell {
                 suspicious: extra || self.is_suspicious(index),
                 failure: self.failures[index].clone(),
                 ..Cell::of(planned.key.clone(), floor, trials)
             }
         };
-        let runs = self.cells.iter().enumerate().map(cell).collect();
+        let cells = self.cells.iter().enumerate().skip(build * distinct).take(distinct);
+        let runs = cells.map(cell).collect();
         Results { schema_version, sweep, environment, speeds, runs }
     }
 }
@@ -522,14 +570,14 @@ mod tests {
             in_order: false,
             bench: PathBuf::new(),
         };
-        run(settings, &options, script, &AtomicBool::new(false))
+        run(settings, &options, &[script], &AtomicBool::new(false))
     }
 
     #[test]
     fn rounds_follow_each_other_and_the_first_is_scored() {
         let folder = tempfile::tempdir().unwrap();
         let script = Script::new(|cell, _| Ok(1.0 + cell as f64));
-        let results = sweep(&settings(), folder.path(), &script).unwrap().results;
+        let results = sweep(&settings(), folder.path(), &script).unwrap().results.remove(0);
         let launched = script.launched();
         assert_eq!(launched.len(), 27);
         for (round, trials) in launched.chunks(9).enumerate() {
@@ -555,7 +603,7 @@ mod tests {
         // The results' own place keeps them, and then the journal is of no more use.
         results.write(folder.path()).unwrap();
         assert_eq!(Results::read(folder.path()).unwrap(), results);
-        assert!(forget(&results, folder.path()).unwrap());
+        assert!(forget(std::slice::from_ref(&results), folder.path()).unwrap());
         assert!(!folder.path().join(journal::JOURNAL_FOLDER).exists());
     }
 
@@ -583,7 +631,7 @@ mod tests {
         assert_eq!(second.len(), 27 - 13);
         assert_eq!(second[0], first[13], "it goes on in the order that was drawn");
         assert!(second.iter().all(|trial| !first[..13].contains(trial)));
-        assert!(finished.results.runs.iter().all(|cell| cell.trials.len() == 3));
+        assert!(finished.results[0].runs.iter().all(|cell| cell.trials.len() == 3));
     }
 
     #[test]
@@ -594,15 +642,15 @@ mod tests {
             (5, 0) => Err(TrialError::Failed(anyhow::anyhow!("bad luck"))),
             _ => Ok(1.0),
         });
-        let results = sweep(&settings(), folder.path(), &script).unwrap().results;
+        let results = sweep(&settings(), folder.path(), &script).unwrap().results.remove(0);
         let [failed, unlucky] = [&results.runs[4], &results.runs[5]];
         assert_eq!((&failed.merged, failed.failure.as_deref()), (&None, Some("no memory")));
         assert_eq!((unlucky.trials.len(), unlucky.failure.as_deref()), (2, Some("bad luck")));
         assert!(unlucky.merged.as_ref().unwrap().accuracy.is_some(), "a later trial is scored");
-        assert!(!forget(&results, folder.path()).unwrap());
+        assert!(!forget(std::slice::from_ref(&results), folder.path()).unwrap());
 
         let script = Script::new(|_, _| Ok(1.0));
-        let results = sweep(&settings(), folder.path(), &script).unwrap().results;
+        let results = sweep(&settings(), folder.path(), &script).unwrap().results.remove(0);
         let again = script.launched();
         assert_eq!(again.len(), 4);
         assert!(
@@ -630,7 +678,7 @@ mod tests {
             (4, 1) => Ok(1.1),
             _ => Ok(1.0),
         });
-        let results = sweep(&settings(), folder.path(), &script).unwrap().results;
+        let results = sweep(&settings(), folder.path(), &script).unwrap().results.remove(0);
         let marked: Vec<(usize, bool)> =
             results.runs.iter().map(|cell| (cell.trials.len(), cell.suspicious)).collect();
         assert_eq!(marked[2..5], [(5, true), (5, true), (3, false)]);
@@ -650,12 +698,44 @@ mod tests {
             in_order: false,
             bench: PathBuf::new(),
         };
-        let finished = run(&settings(), &options, &script, &AtomicBool::new(false)).unwrap();
-        assert!(finished.results.runs.iter().all(|cell| cell.trials.len() == 3));
+        let finished = run(&settings(), &options, &[&script], &AtomicBool::new(false)).unwrap();
+        assert!(finished.results[0].runs.iter().all(|cell| cell.trials.len() == 3));
         let mut launched = script.launched();
         launched.sort_unstable();
         launched.dedup();
         assert_eq!(launched.len(), 27);
+    }
+
+    #[test]
+    fn two_builds_take_turns() {
+        let folder = tempfile::tempdir().unwrap();
+        let [first, second] = [1.0, 2.0].map(|ms| Script::new(move |_, _| Ok(ms)));
+        let options = Options {
+            journal: Some(folder.path().into()),
+            parallel: 1,
+            stop_at_failure: false,
+            in_order: false,
+            bench: PathBuf::new(),
+        };
+        let launchers: [&dyn Launcher; 2] = [&first, &second];
+        let finished = run(&settings(), &options, &launchers, &AtomicBool::new(false)).unwrap();
+        let [before, after] = &finished.results[..] else { panic!("{:?}", finished.results) };
+        assert_eq!(
+            (before.runs.len(), after.runs.len(), &before.sweep.id),
+            (9, 9, &after.sweep.id)
+        );
+        for (results, ms) in [(before, 1.0), (after, 2.0)] {
+            assert!(results.runs.iter().all(|cell| cell.trials.len() == 3));
+            let means = results.runs.iter().map(|cell| cell.merged.as_ref().unwrap());
+            assert!(means.into_iter().all(|run| run.combined.mean_ms == ms));
+        }
+        assert!(first.launched().iter().all(|(cell, _)| *cell < 9));
+        let others: Vec<(usize, u32)> =
+            second.launched().iter().map(|(cell, round)| (cell - 9, *round)).collect();
+        assert_eq!(others, first.launched(), "each beside the other");
+        // Another number of builds is another sweep.
+        let error = sweep(&settings(), folder.path(), &first).unwrap_err().to_string();
+        assert!(error.contains("the parties' commits"), "{error}");
     }
 
     #[test]
