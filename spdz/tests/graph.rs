@@ -418,6 +418,52 @@ fn what_cannot_be_is_refused_before_anything_starts() {
     assert!(message.contains("sums of 524288 products") && message.contains("262144"), "{message}");
 }
 
+/// What a few bytes of a graph could ask of everybody who reads it.
+#[test]
+fn what_would_take_too_much_to_plan_is_refused() {
+    let build = |write: &dyn Fn(&GraphBuilder, Tensor) -> Tensor| {
+        let g = GraphBuilder::new(["alice"]);
+        let x = g.private_input("alice", [1, 4, 4, 1]);
+        g.private_output("alice", write(&g, x));
+        g.build()
+    };
+    let error = |write: &dyn Fn(&GraphBuilder, Tensor) -> Tensor| {
+        build(write).map(drop).unwrap_err().to_string()
+    };
+    let public = error(&|g, x| g.mul(x, g.expand(g.scalar(2.0), [1 << 22, 1, 1, 1])));
+    assert!(public.contains("4194305 elements, at most 2097152 are accepted"), "{public}");
+    for padding in [1 << 14, 1 << 32, usize::MAX / 2] {
+        let filter = |g: &GraphBuilder| g.constant([1, 1, 1, 1], [1.0]);
+        let padded = error(&|g, x| g.conv2d(x, filter(g), usize::MAX / 4, padding));
+        assert!(padded.contains(&format!("padding {padding} have more than")), "{padded}");
+    }
+    let steep = Polynomial { coefficients: vec![0.1; 66], range: 1.0 };
+    let degree = error(&|g, x| g.polynomial(x, steep.clone()));
+    assert!(degree.contains("at most degree 64, found 65"), "{degree}");
+    let label = error(&|g, x| {
+        g.label(&"x".repeat(256));
+        g.neg(x)
+    });
+    assert!(label.contains("at most 255 bytes, found 256"), "{label}");
+    let axes = error(&|g, x| g.reshape(x, vec![1; 1 << 16]));
+    assert!(axes.len() < 200, "{axes}");
+
+    // Within the bounds as it is, and not in the shape that it is used in.
+    let repeated = build(&|g, x| {
+        let wide = g.expand(x, [1 << 20, 4, 4, 1]);
+        g.mul(wide, g.constant([4, 1], [1.0, 2.0, 3.0, 4.0]))
+    });
+    let message = refusal(&repeated.unwrap(), NumberFormat::Int64);
+    assert!(message.contains("16777216 elements in the shapes"), "{message}");
+    let long = build(&|g, x| {
+        let polynomial = Polynomial { coefficients: vec![1e-3; 65], range: 1.0 };
+        let sums: Vec<Tensor> = (0..2000).map(|_| g.polynomial(x, polynomial.clone())).collect();
+        g.concat(&sums, 0)
+    });
+    let message = refusal(&long.unwrap(), NumberFormat::Int100);
+    assert!(message.contains("more than 131072 steps"), "{message}");
+}
+
 /// A graph of random operations on tensors `[2, 3]`.
 fn random_graph(choices: &[(usize, u8, u8)]) -> Graph {
     let g = GraphBuilder::new(["alice", "bob"]);

@@ -10,12 +10,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{
-    InputSpec, MaskedId, NumberFormat, Operation, OutputSpec, Plan, PlanError, PrivateId, PublicId,
-    PublicTensor, Step, Truncation,
+    InputSpec, MAX_STEPS, MaskedId, NumberFormat, Operation, OutputSpec, Plan, PlanError,
+    PrivateId, PublicId, PublicTensor, Step, Truncation,
 };
 use crate::fixed::Precision;
 use crate::geometry::{Convolution, Linear, MatMul, Pooling, View};
-use crate::graph::{Graph, Lifetime, MAX_TENSOR, NodeId, Op, Place};
+use crate::graph::{Graph, Lifetime, MAX_PUBLIC, NodeId, Op, Place};
 use crate::polynomial::Polynomial;
 
 /// How many bits beyond the format's fractional bits a power of a polynomial may have
@@ -104,6 +104,9 @@ pub(super) fn compile(
     let mut compiler = Compiler::new(&graph, format, truncation);
     for index in 0..graph.nodes().len() {
         compiler.node(index)?;
+        if compiler.setup.len() + compiler.evaluation.len() > MAX_STEPS {
+            return Err(PlanError::Steps { layer: compiler.layer });
+        }
     }
     let Compiler {
         setup,
@@ -525,14 +528,19 @@ impl<'graph> Compiler<'graph> {
     }
 
     /// A public tensor's numbers, repeated to `shape`.
-    fn public_values(&self, id: NodeId, shape: &[usize]) -> Vec<f64> {
+    fn public_values(&self, id: NodeId, shape: &[usize]) -> Result<Vec<f64>, PlanError> {
+        let before: usize = self.publics.iter().map(|public| public.integers.len()).sum();
+        let found = before + shape.iter().product::<usize>();
+        if found > MAX_PUBLIC {
+            return Err(PlanError::PublicSize { layer: self.layer.clone(), found });
+        }
         let Some(values) = self.graph.public_value(id) else {
             unreachable!("the caller has seen that the node is public");
         };
         let values: Vec<f64> = values.iter().copied().collect();
         let mut out = vec![0.0; shape.iter().product()];
         Self::expanded_view(self.shape(id), shape).read(&values, &mut out);
-        out
+        Ok(out)
     }
 
     /// The one number that a public tensor consists of, if all its elements are alike.
@@ -695,7 +703,7 @@ impl<'graph> Compiler<'graph> {
         if self.forms[id.0].raw.is_some() {
             return Ok(());
         }
-        let values = self.public_values(id, self.shape(id));
+        let values = self.public_values(id, self.shape(id))?;
         let fraction = self.f();
         let integers = self.encode(&values, fraction)?;
         let public = self.public(integers, fraction);
@@ -755,7 +763,7 @@ impl<'graph> Compiler<'graph> {
                 output,
             });
         }
-        let mut numbers = self.public_values(public.0, shape);
+        let mut numbers = self.public_values(public.0, shape)?;
         numbers.iter_mut().for_each(|number| *number *= public.1 as f64);
         let integers = self.encode(&numbers, value.fraction)?;
         let public = self.public(integers, value.fraction);
@@ -833,7 +841,7 @@ impl<'graph> Compiler<'graph> {
             self.encode(&[number], 0)?;
             return self.mul_number(index, slot, number);
         }
-        let numbers = self.public_values(public, shape);
+        let numbers = self.public_values(public, shape)?;
         let fraction = self.exact_fraction(&numbers);
         let integers = self.encode(&numbers, fraction)?;
         let value = self.with_room(slot, fraction + self.integral());
@@ -921,7 +929,7 @@ impl<'graph> Compiler<'graph> {
         bias: Option<usize>,
     ) -> Result<(), PlanError> {
         let (left, right, linear) = self.product(product);
-        let MatMul { k, n, .. } = linear.as_matmul();
+        let MatMul { k, .. } = linear.as_matmul();
         let largest = self.precision.largest_inner_dimension();
         if k > largest {
             return Err(PlanError::InnerDimension {
@@ -930,13 +938,6 @@ impl<'graph> Compiler<'graph> {
                 largest,
                 format: self.format,
             });
-        }
-        let mut sizes = vec![k * n];
-        if let Linear::Conv2d(c) = &linear {
-            sizes.push(c.batch * c.padded_height() * c.padded_width() * c.inputs);
-        }
-        if let Some(&found) = sizes.iter().find(|size| **size > MAX_TENSOR) {
-            return Err(PlanError::Tensor { layer: self.layer.clone(), found });
         }
         let mut integral = 2 * self.integral() + bits(k);
         match (self.is_private(left), self.is_private(right)) {
@@ -973,7 +974,7 @@ impl<'graph> Compiler<'graph> {
             }
             (left_is_private, _) => {
                 let (private, public) = if left_is_private { (left, right) } else { (right, left) };
-                let numbers = self.public_values(public, self.shape(public));
+                let numbers = self.public_values(public, self.shape(public))?;
                 let fraction = self.exact_fraction(&numbers);
                 let integers = self.encode(&numbers, fraction)?;
                 let more = self.integral() + bits(k);
