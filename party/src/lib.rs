@@ -23,6 +23,7 @@ pub mod tensors;
 pub mod termination;
 pub mod trace;
 mod workload;
+pub mod yaml;
 
 /// The commit that this was built from; `unknown` where its sources came without their
 /// history and nobody said.
