@@ -7,6 +7,8 @@
 mod background;
 pub mod cli;
 pub mod config;
+#[cfg(feature = "decoders")]
+pub mod decoders;
 mod describe;
 pub mod files;
 pub mod identity;

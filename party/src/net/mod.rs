@@ -33,6 +33,8 @@ use crate::stop::Stop;
 
 mod accept;
 mod dial;
+#[cfg(feature = "decoders")]
+pub(crate) mod replay;
 mod shape;
 
 /// The generated types of the wire format.
