@@ -432,6 +432,12 @@ fn what_would_take_too_much_to_plan_is_refused() {
     };
     let public = error(&|g, x| g.mul(x, g.expand(g.scalar(2.0), [1 << 22, 1, 1, 1])));
     assert!(public.contains("4194305 elements, at most 2097152 are accepted"), "{public}");
+    let products = error(&|g, x| {
+        let one = g.expand(g.scalar(1e-3), [720, 720]);
+        let product = g.matmul(g.matmul(g.matmul(one, one), one), one);
+        g.mul(x, g.reduce_sum(product, [0, 1]))
+    });
+    assert!(products.contains("more than 1073741824 multiplications"), "{products}");
     for padding in [1 << 14, 1 << 32, usize::MAX / 2] {
         let filter = |g: &GraphBuilder| g.constant([1, 1, 1, 1], [1.0]);
         let padded = error(&|g, x| g.conv2d(x, filter(g), usize::MAX / 4, padding));

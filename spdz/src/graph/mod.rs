@@ -44,6 +44,9 @@ pub const MAX_NODES: usize = 1 << 14;
 /// alone: every party computes them before it has heard of any other.
 pub const MAX_PUBLIC: usize = 1 << 21;
 
+/// Most multiplications of the products among them, for the same reason.
+pub const MAX_PUBLIC_PRODUCTS: usize = 1 << 30;
+
 /// Largest degree of a polynomial: far beyond what a number format has the precision for.
 pub const MAX_DEGREE: usize = 64;
 
@@ -850,6 +853,20 @@ impl Graph {
         }
     }
 
+    /// Multiplications of a product of public tensors; none if the node is none.
+    fn public_products(&self, id: NodeId) -> usize {
+        let (inner, right) = match self.operation(id) {
+            Op::MatMul { right, .. } => (1, right),
+            Op::Conv2d { filter, .. } => (3, filter),
+            _ => return 0,
+        };
+        let inner: usize = self.facts(*right).shape[..inner].iter().product();
+        match self.facts(id).place {
+            Place::Public => self.facts(id).len().saturating_mul(inner),
+            _ => 0,
+        }
+    }
+
     /// What can only be said of the whole: somebody receives every result, and every
     /// player has a part.
     fn check(&self) -> Result<(), GraphError> {
@@ -863,6 +880,12 @@ impl Graph {
         if public > MAX_PUBLIC {
             return Err(GraphError::Whole(format!(
                 "public tensors have {public} elements, at most {MAX_PUBLIC} are accepted; let a player bring them"
+            )));
+        }
+        let products = (0..self.nodes.len()).map(|index| self.public_products(NodeId(index)));
+        if products.fold(0, usize::saturating_add) > MAX_PUBLIC_PRODUCTS {
+            return Err(GraphError::Whole(format!(
+                "products of public tensors take more than {MAX_PUBLIC_PRODUCTS} multiplications; make them constants, or let a player bring them"
             )));
         }
         let mut used = vec![false; self.nodes.len()];

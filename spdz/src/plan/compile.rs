@@ -6,7 +6,7 @@
 //! masked once however often it is used, and what only moves elements moves the masked
 //! tensor.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::fixed::Precision;
 use crate::geometry::{Convolution, Linear, MatMul, Pooling, View};
-use crate::graph::{Graph, Lifetime, MAX_PUBLIC, NodeId, Op, Place};
+use crate::graph::{Clear, Graph, Lifetime, MAX_PUBLIC, NodeId, Op, Place};
 use crate::polynomial::Polynomial;
 
 /// How many bits beyond the format's fractional bits a power of a polynomial may have
@@ -83,6 +83,12 @@ struct Compiler<'graph> {
     layers: usize,
     /// One for each node of the graph, then those of powers.
     forms: Vec<Forms>,
+    /// The nodes that read each node.
+    users: Vec<Vec<usize>>,
+    /// Those of the public nodes.
+    values: BTreeMap<NodeId, Clear>,
+    /// What is known of them so far; see [`Compiler::uniform`].
+    uniform: BTreeMap<NodeId, Option<f64>>,
     /// For each addition of a bias, the product that takes it in.
     biased: Vec<Option<Biased>>,
     /// Whether a node is part of a biased product, which is computed at the addition.
@@ -219,6 +225,9 @@ impl<'graph> Compiler<'graph> {
             forms: (0..nodes.len())
                 .map(|index| Forms { len: facts(index).len(), ..Forms::default() })
                 .collect(),
+            users,
+            values: graph.public_values(),
+            uniform: BTreeMap::new(),
             biased,
             deferred,
         }
@@ -534,20 +543,20 @@ impl<'graph> Compiler<'graph> {
         if found > MAX_PUBLIC {
             return Err(PlanError::PublicSize { layer: self.layer.clone(), found });
         }
-        let Some(values) = self.graph.public_value(id) else {
+        let Some(values) = self.values.get(&id) else {
             unreachable!("the caller has seen that the node is public");
         };
-        let values: Vec<f64> = values.iter().copied().collect();
         let mut out = vec![0.0; shape.iter().product()];
-        Self::expanded_view(self.shape(id), shape).read(&values, &mut out);
+        Self::expanded_view(self.shape(id), shape).read(values.as_slice(), &mut out);
         Ok(out)
     }
 
     /// The one number that a public tensor consists of, if all its elements are alike.
-    fn uniform(&self, id: NodeId) -> Option<f64> {
-        let values = self.graph.public_value(id)?;
-        let first = *values.first()?;
-        values.iter().all(|value| *value == first).then_some(first)
+    fn uniform(&mut self, id: NodeId) -> Option<f64> {
+        let values = self.values.get(&id)?.as_slice();
+        let look = || values.iter().all(|value| *value == values[0]).then_some(values[0]);
+        // Once, however many use it.
+        *self.uniform.entry(id).or_insert_with(look)
     }
 
     /// The fewest fractional bits that represent the numbers exactly, at most the format's.
@@ -675,9 +684,7 @@ impl<'graph> Compiler<'graph> {
         };
         // A bias joins a product before that is divided.
         let is_bias = |pair: &Option<Biased>| pair.is_some_and(|pair| pair.bias == index);
-        let users = self.graph.nodes().iter().enumerate();
-        let mut users = users.filter(|(_, node)| node.operation.inputs().contains(&NodeId(index)));
-        let fraction = if users.all(|(user, _)| is_bias(&self.biased[user])) {
+        let fraction = if self.users[index].iter().all(|user| is_bias(&self.biased[*user])) {
             2 * self.f()
         } else {
             self.f()
