@@ -25,7 +25,7 @@ failed=()
 for target in $(cargo fuzz list); do
   echo "== $target, $seconds s"
   mkdir -p "$found/$target"
-  if ! cargo fuzz run --sanitizer none "$target" "$found/$target" "corpus/$target" -- \
+  if ! cargo fuzz run --sanitizer none "$target" "$found/$target" "$PWD/corpus/$target" -- \
     -max_total_time="$seconds" -max_len=65536 -timeout=10 -rss_limit_mb=1024 -print_final_stats=1 \
     >"$found/$target.log" 2>&1; then
     failed+=("$target")
