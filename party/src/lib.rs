@@ -14,6 +14,7 @@ pub mod files;
 pub mod identity;
 pub mod idx;
 pub mod inspection;
+mod memory;
 pub mod net;
 mod player;
 pub mod result;

@@ -77,6 +77,9 @@ pub enum RunError {
     /// The thread beside the protocol's.
     #[error("cannot start the thread that listens for signals: {0}")]
     Background(std::io::Error),
+    /// Others may read this process's memory.
+    #[error("cannot keep others from reading this process's memory: {0}; --debuggable lets them")]
+    Memory(std::io::Error),
     /// The threads.
     #[error("{0}; lower `threads`")]
     Threads(#[from] ThreadsError),
@@ -154,6 +157,7 @@ impl RunError {
                 | role::Error::Stock(_),
             ) => Reason::BadInput,
             Self::Background(_)
+            | Self::Memory(_)
             | Self::Metrics(_)
             | Self::Threads(_)
             | Self::NoRandomness(_)
