@@ -363,7 +363,8 @@ pub struct Stock {
     /// It is encrypted under a key that this process alone has.
     pub disk_megabytes: u64,
     /// The folder for what is on disk, which is there and this server's alone; needed
-    /// with `diskMegabytes` and not without. What an earlier process left there is removed.
+    /// with `diskMegabytes` and not without. What an earlier process left there is removed,
+    /// but for empty files that tell which sessions were run: none is run twice.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub folder: Option<PathBuf>,
 }

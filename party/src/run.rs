@@ -7,7 +7,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use spdz::channel::{Channel, ChannelError, ChannelFault, Name, Phase, Role};
 use spdz::plan::{NumberFormat, Plan};
-use spdz::prg::{NoRandomness, Seed};
+use spdz::prg::{NoRandomness, Seed, SessionId};
 use spdz::ring::{self, Int64, Int100, Ring, Side, ThreadsError};
 use spdz::role::{self, Observer, Outcome, Producer, Server, ServerLinks, report_tag};
 
@@ -59,6 +59,17 @@ pub enum RunError {
         folder: PathBuf,
         /// Why.
         source: std::io::Error,
+    },
+    /// The session was run before.
+    #[error(
+        "session {session} was run before with the stock in {} (`stock.folder`); give every run a session of its own, at all parties",
+        folder.display()
+    )]
+    SessionUsed {
+        /// The session.
+        session: SessionId,
+        /// The folder that has a note of it.
+        folder: PathBuf,
     },
     /// The port for probes is taken or not ours.
     #[error("cannot listen on {address}: {source}; choose another address in `telemetry.listen`")]
@@ -140,6 +151,7 @@ impl RunError {
             | Self::TooMuch(_)
             | Self::Telemetry { .. }
             | Self::Traces(_)
+            | Self::SessionUsed { .. }
             | Self::Stock { .. } => Reason::BadInput,
             Self::Connect(
                 ConnectError::Config(_) | ConnectError::Identity(_) | ConnectError::Listen { .. },
