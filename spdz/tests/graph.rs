@@ -224,6 +224,30 @@ fn polynomials_of_any_degree_and_the_fits() {
     }
 }
 
+/// What nearly vanishes has many fractional bits, and next to other numbers it is nothing.
+#[test]
+fn numbers_far_below_a_unit_in_the_last_place() {
+    for factor in [3e-10, -3e-6, 2f64.powi(-31)] {
+        let tiny = |g: &GraphBuilder, x: Tensor, times: usize| {
+            (0..times).fold(x, |x, _| g.scale(x, factor))
+        };
+        for times in 1..=4 {
+            let small = |write: &dyn Fn(&GraphBuilder, Tensor, Tensor) -> Tensor| {
+                graph(&format!("{factor} {times}"), |g, x, y, _| write(g, tiny(g, x, times), y))
+            };
+            for graph in [
+                small(&|_, x, _| x),
+                small(&|g, x, y| g.add(x, y)),
+                small(&|g, x, y| g.concat(&[x, y], 0)),
+                small(&|g, x, y| g.mul(x, y)),
+                small(&|g, x, _| g.square(x)),
+            ] {
+                check(&graph, 2e-3);
+            }
+        }
+    }
+}
+
 #[test]
 fn players_compute_alone_before_sharing_and_after_receiving() {
     let g = GraphBuilder::new(["hospital", "insurer", "patient"]);

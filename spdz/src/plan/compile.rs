@@ -309,7 +309,8 @@ impl<'graph> Compiler<'graph> {
 
     /// Makes sure that values with so many bits can be divided again.
     fn check_bits(&self, fraction: i32, integral: i32) -> Result<(), PlanError> {
-        if fraction + integral <= self.precision.dividend as i32 {
+        // Values far below one have fewer bits than their fraction; dividing takes all of them.
+        if fraction.max(fraction + integral) <= self.precision.dividend as i32 {
             return Ok(());
         }
         Err(PlanError::Precision {
@@ -831,10 +832,11 @@ impl<'graph> Compiler<'graph> {
         }
     }
 
-    /// A private form that has room for so many more bits: divided only if it has to be.
-    fn with_room(&mut self, slot: usize, more: i32) -> Scaled {
+    /// A private form that has room for so many more fractional and integral bits: divided only
+    /// if it has to be.
+    fn with_room(&mut self, slot: usize, fraction: i32, integral: i32) -> Scaled {
         let value = self.private(slot);
-        let fits = self.check_bits(value.fraction + more, value.integral).is_ok();
+        let fits = self.check_bits(value.fraction + fraction, value.integral + integral).is_ok();
         if value.fraction <= self.f() || (fits && self.divides_seldom()) {
             return value;
         }
@@ -851,7 +853,7 @@ impl<'graph> Compiler<'graph> {
         let numbers = self.public_values(public, shape)?;
         let fraction = self.exact_fraction(&numbers);
         let integers = self.encode(&numbers, fraction)?;
-        let value = self.with_room(slot, fraction + self.integral());
+        let value = self.with_room(slot, fraction, self.integral());
         let public = self.public(integers, fraction);
         let integral = value.integral + self.integral();
         self.set(index, value.fraction + fraction, integral, |output| Operation::MulPublic {
@@ -865,7 +867,10 @@ impl<'graph> Compiler<'graph> {
         let exponent = if number == 0.0 { 0 } else { number.abs().log2().ceil() as i32 };
         if number.abs() == f64::from(exponent).exp2() && exponent <= 0 {
             // The same integers, with the binary point elsewhere: nothing to compute.
-            let value = self.private(slot);
+            let mut value = self.private(slot);
+            if self.check_bits(value.fraction - exponent, 0).is_err() {
+                value = self.reduced(slot);
+            }
             self.check_bits(value.fraction - exponent, 0)?;
             if number > 0.0 {
                 let fraction = value.fraction - exponent;
@@ -883,7 +888,7 @@ impl<'graph> Compiler<'graph> {
             (self.f() - exponent).clamp(0, 40)
         };
         let factor = (number * f64::from(fraction).exp2()).round() as i64;
-        let value = self.with_room(slot, fraction + exponent);
+        let value = self.with_room(slot, fraction, exponent);
         self.scaled(index, value, factor, fraction, value.integral + exponent)
     }
 
@@ -985,7 +990,7 @@ impl<'graph> Compiler<'graph> {
                 let fraction = self.exact_fraction(&numbers);
                 let integers = self.encode(&numbers, fraction)?;
                 let more = self.integral() + bits(k);
-                let value = self.with_room(private.0, fraction + more);
+                let value = self.with_room(private.0, fraction, more);
                 let public = self.public(integers, fraction);
                 let integral = value.integral + more;
                 self.set(slot, value.fraction + fraction, integral, |output| {
@@ -1109,7 +1114,7 @@ impl<'graph> Compiler<'graph> {
                 let value = match j {
                     // Where a masked form was made, it costs nothing.
                     1 if !powers.needed.is_empty() => self.reduced(slots[1]),
-                    1 => self.with_room(slots[1], magnitude(1) + f + 2),
+                    1 => self.with_room(slots[1], f + 2, magnitude(1)),
                     _ => self.private(slots[j]),
                 };
                 (j, value)
