@@ -14,7 +14,7 @@ use party::trace;
 use party::yaml;
 use spdz::graph::Graph;
 use spdz::network::weights::{FoldedLinear, Weights};
-use spdz::plan::{NumberFormat, Plan, Truncation};
+use spdz::plan::{NumberFormat, Operation, Plan, Truncation};
 
 use crate::{Decoder, seeds};
 
@@ -97,6 +97,12 @@ fn listed(plan: &Plan) {
     assert!(lengths.iter().all(|length| *length < 1 << 60), "a length that cannot be");
     assert!(plan.roles().len() >= 4 && !plan.outputs().is_empty());
     assert!(plan.to_string().starts_with("plan version"));
+    let dividend = plan.format().precision().dividend;
+    for step in plan.steps() {
+        if let Operation::Truncate { bits, .. } | Operation::Divide { bits, .. } = step.operation {
+            assert!((1..=dividend).contains(&bits), "a division by 2^{bits}");
+        }
+    }
 }
 
 /// Weights as they are trained, and as their owner and the client bring them.
