@@ -194,7 +194,8 @@ pub fn merge<'a>(results: impl IntoIterator<Item = &'a RunResult>) -> Option<Run
     merged.online = latency(|result| &result.online);
     merged.offline = latency(|result| &result.offline);
     merged.accuracy = results.iter().find_map(|result| result.accuracy);
-    merged.repetitions = results.iter().map(|result| result.repetitions).sum();
+    merged.repetitions =
+        results.iter().fold(0, |sum: u64, result| sum.saturating_add(result.repetitions));
     for layer in &mut merged.layers {
         let same = results.iter().filter_map(|result| {
             result.layers.iter().find(|candidate| candidate.index == layer.index)
@@ -386,7 +387,11 @@ impl Results {
         Self::parse(&bytes, &path)
     }
 
-    fn parse(bytes: &[u8], path: &Path) -> Result<Self, ReadError> {
+    /// Reads the bytes of a `results.json`; `path` is for messages.
+    ///
+    /// # Errors
+    /// If they are none, or of another version.
+    pub fn parse(bytes: &[u8], path: &Path) -> Result<Self, ReadError> {
         /// What all versions have.
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]

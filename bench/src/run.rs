@@ -12,6 +12,7 @@ use party::config::{
 };
 use party::result::{Latency, RunResult};
 use party::tensors::describe;
+use party::yaml;
 use spdz::channel::Name;
 use spdz::graph::Graph;
 use spdz::plan::{NumberFormat, Plan, Truncation};
@@ -214,7 +215,7 @@ pub fn read_graph(path: &Path) -> anyhow::Result<Graph> {
     let text = fs::read_to_string(path).with_context(place)?;
     match path.extension().and_then(|ending| ending.to_str()) {
         Some("json") => serde_json::from_str(&text).with_context(place),
-        Some("yaml" | "yml") => serde_yaml::from_str(&text).with_context(place),
+        Some("yaml" | "yml") => yaml::parse(&text).with_context(place),
         _ => bail!("{}: expected a file that ends in .json or .yaml", place()),
     }
 }

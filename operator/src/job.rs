@@ -428,7 +428,7 @@ fn read_graph(definition: &str, spec: &SecureInferenceSpec) -> Result<Graph, Inv
             "spec.workload.accuracySamples is for networks; a graph of one's own has no test set, leave it out",
         );
     }
-    serde_yaml::from_str(definition)
+    party::yaml::parse(definition)
         .map_err(|error| Invalid(format!("spec.model.graph.definition is no graph: {error}")))
 }
 

@@ -12,6 +12,7 @@ use spdz::channel::Name;
 use crate::background::Background;
 use crate::config::{ConfigError, PartyConfig};
 use crate::describe::Description;
+use crate::memory;
 use crate::run::{self, RunError};
 use crate::telemetry::logs;
 use crate::termination::{Ending, Failure, Reason, TERMINATION_VARIABLE, Termination};
@@ -48,6 +49,10 @@ pub struct Arguments {
     /// container /dev/termination-log
     #[arg(long, value_name = "FILE", env = TERMINATION_VARIABLE)]
     termination_message: Option<PathBuf>,
+    /// Let debuggers and profilers of the same user look into this process, and the system write
+    /// a core dump if it crashes: its memory holds keys and shares
+    #[arg(long)]
+    debuggable: bool,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -107,7 +112,7 @@ impl Arguments {
             },
             (None, Some(config)) => {
                 let ending = Arc::new(Ending::new(self.termination_message.clone()));
-                let termination = play(config, &ending);
+                let termination = play(config, self.debuggable, &ending);
                 report(&termination);
                 ExitCode::from(ending.end(&termination))
             }
@@ -117,7 +122,10 @@ impl Arguments {
 }
 
 /// Plays the role that the configuration at `path` says, to the end.
-fn play(path: &Path, ending: &Arc<Ending>) -> Termination {
+fn play(path: &Path, debuggable: bool, ending: &Arc<Ending>) -> Termination {
+    if !debuggable && let Err(error) = memory::close() {
+        return Termination::failure(None, RunError::Memory(error).failure());
+    }
     let background = match Background::start(ending.clone()) {
         Ok(background) => background,
         Err(error) => return Termination::failure(None, RunError::Background(error).failure()),

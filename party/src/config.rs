@@ -18,6 +18,7 @@ use spdz::prg::SessionId;
 
 use crate::tensors::{self, MAX_OUTPUT_BYTES};
 use crate::trace::{self, SettingsError};
+use crate::yaml::{self, YamlError};
 
 /// Largest configuration file, bytes: room for a graph with its public constants.
 pub const MAX_CONFIG_BYTES: u64 = 16 << 20;
@@ -362,7 +363,8 @@ pub struct Stock {
     /// It is encrypted under a key that this process alone has.
     pub disk_megabytes: u64,
     /// The folder for what is on disk, which is there and this server's alone; needed
-    /// with `diskMegabytes` and not without. What an earlier process left there is removed.
+    /// with `diskMegabytes` and not without. What an earlier process left there is removed,
+    /// but for empty files that tell which sessions were run: none is run twice.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub folder: Option<PathBuf>,
 }
@@ -551,7 +553,7 @@ pub enum ConfigError {
         /// The file.
         path: PathBuf,
         /// Where and why.
-        source: serde_yaml::Error,
+        source: YamlError,
     },
     /// A section is missing, or belongs to another role.
     #[error("the configuration of {role} {problem}")]
@@ -616,8 +618,16 @@ impl PartyConfig {
             return Err(ConfigError::Size { path: path.into(), found });
         }
         let text = std::fs::read_to_string(path).map_err(read)?;
-        let config: Self = serde_yaml::from_str(&text)
-            .map_err(|source| ConfigError::Parse { path: path.into(), source })?;
+        Self::parse(&text, path)
+    }
+
+    /// Reads and checks the text of a configuration; `path` is for messages.
+    ///
+    /// # Errors
+    /// If it is no YAML, has unknown keys, or lacks what its role needs.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let config: Self =
+            yaml::parse(text).map_err(|source| ConfigError::Parse { path: path.into(), source })?;
         config.check()?;
         Ok(config)
     }

@@ -15,7 +15,9 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::version::TLS13;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio_rustls::rustls::{
+    self, CertificateError, ClientConfig, PeerIncompatible, RootCertStore, ServerConfig,
+};
 use zeroize::Zeroize;
 
 use crate::config::Identity;
@@ -64,6 +66,36 @@ pub fn role_of(certificate: &CertificateDer<'_>, session: SessionId) -> Option<R
         ServerName::try_from(name(*role, session))
             .is_ok_and(|name| certificate.verify_is_valid_for_subject_name(&name).is_ok())
     })
+}
+
+/// Why a TLS handshake with a peer failed, in words for whoever reads the log of one side.
+#[must_use]
+pub(crate) fn refusal(error: &std::io::Error) -> String {
+    let reason = error.get_ref().and_then(|reason| reason.downcast_ref::<rustls::Error>());
+    let reason = match reason {
+        Some(rustls::Error::NoCertificatesPresented) => "it presented no certificate",
+        Some(rustls::Error::PeerIncompatible(
+            PeerIncompatible::ServerDoesNotSupportTls12Or13
+            | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig
+            | PeerIncompatible::SupportedVersionsExtensionRequired
+            | PeerIncompatible::Tls12NotOffered
+            | PeerIncompatible::Tls12NotOfferedOrEnabled,
+        )) => "it does not speak TLS 1.3, and no older version is spoken here",
+        Some(rustls::Error::InvalidCertificate(problem)) => match problem {
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                "its certificate has expired"
+            }
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+                "its certificate is from another authority than this session's"
+            }
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                "its certificate is another role's, or of another session"
+            }
+            _ => return error.to_string(),
+        },
+        _ => return error.to_string(),
+    };
+    reason.into()
 }
 
 /// The certificates of a session, PEM.

@@ -7,11 +7,14 @@
 mod background;
 pub mod cli;
 pub mod config;
+#[cfg(feature = "decoders")]
+pub mod decoders;
 mod describe;
 pub mod files;
 pub mod identity;
 pub mod idx;
 pub mod inspection;
+mod memory;
 pub mod net;
 mod player;
 pub mod result;
@@ -23,6 +26,7 @@ pub mod tensors;
 pub mod termination;
 pub mod trace;
 mod workload;
+pub mod yaml;
 
 /// The commit that this was built from; `unknown` where its sources came without their
 /// history and nobody said.

@@ -7,7 +7,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use spdz::channel::{Channel, ChannelError, ChannelFault, Name, Phase, Role};
 use spdz::plan::{NumberFormat, Plan};
-use spdz::prg::{NoRandomness, Seed};
+use spdz::prg::{NoRandomness, Seed, SessionId};
 use spdz::ring::{self, Int64, Int100, Ring, Side, ThreadsError};
 use spdz::role::{self, Outcome, Producer, Server, ServerLinks, report_tag};
 
@@ -60,6 +60,17 @@ pub enum RunError {
         /// Why.
         source: std::io::Error,
     },
+    /// The session was run before.
+    #[error(
+        "session {session} was run before with the stock in {} (`stock.folder`); give every run a session of its own, at all parties",
+        folder.display()
+    )]
+    SessionUsed {
+        /// The session.
+        session: SessionId,
+        /// The folder that has a note of it.
+        folder: PathBuf,
+    },
     /// The port for probes is taken or not ours.
     #[error("cannot listen on {address}: {source}; choose another address in `telemetry.listen`")]
     Telemetry {
@@ -77,6 +88,9 @@ pub enum RunError {
     /// The thread beside the protocol's.
     #[error("cannot start the thread that listens for signals: {0}")]
     Background(std::io::Error),
+    /// Others may read this process's memory.
+    #[error("cannot keep others from reading this process's memory: {0}; --debuggable lets them")]
+    Memory(std::io::Error),
     /// The threads.
     #[error("{0}; lower `threads`")]
     Threads(#[from] ThreadsError),
@@ -137,6 +151,7 @@ impl RunError {
             | Self::TooMuch(_)
             | Self::Telemetry { .. }
             | Self::Traces(_)
+            | Self::SessionUsed { .. }
             | Self::Stock { .. } => Reason::BadInput,
             Self::Connect(
                 ConnectError::Config(_) | ConnectError::Identity(_) | ConnectError::Listen { .. },
@@ -154,6 +169,7 @@ impl RunError {
                 | role::Error::Stock(_),
             ) => Reason::BadInput,
             Self::Background(_)
+            | Self::Memory(_)
             | Self::Metrics(_)
             | Self::Threads(_)
             | Self::NoRandomness(_)

@@ -154,6 +154,7 @@ impl Disk {
         };
         let refuse = |source| RunError::Stock { folder: folder.clone(), source };
         let lock = lock(&folder).map_err(refuse)?;
+        remember(&folder, session)?;
         remove_leftovers(&folder).map_err(refuse)?;
         let limit = settings.disk_megabytes << 20;
         let key = Seed::fresh()?;
@@ -241,6 +242,20 @@ fn lock(folder: &Path) -> io::Result<File> {
         )),
         Err(TryLockError::Error(error)) => Err(error),
     }
+}
+
+/// Makes sure that no session is run twice with the folder: what this party sent in the first
+/// try is out, and the peers of that try may be those of this one.
+fn remember(folder: &Path, session: SessionId) -> Result<(), RunError> {
+    let note = create(&folder.join(format!("session-{session}.used")));
+    let kept = match note {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            return Err(RunError::SessionUsed { session, folder: folder.into() });
+        }
+        // On disk before the first message of the session is sent.
+        note => note.and_then(|note| note.sync_all()).and_then(|()| File::open(folder)?.sync_all()),
+    };
+    kept.map_err(|source| RunError::Stock { folder: folder.into(), source })
 }
 
 fn remove_leftovers(folder: &Path) -> io::Result<()> {
@@ -347,10 +362,12 @@ mod tests {
         Bounded::new(settings.clone(), disk, plan.clone(), Arc::default())
     }
 
+    /// Without the notes of sessions.
     fn files(folder: &Path) -> Vec<String> {
         let entries = fs::read_dir(folder).unwrap();
         let mut names: Vec<String> =
             entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.retain(|name| !name.starts_with("session-"));
         names.sort();
         names
     }
@@ -472,7 +489,14 @@ mod tests {
         let error = Disk::open(&settings, SESSION).unwrap_err().to_string();
         assert!(error.contains("a folder of its own"), "{error}");
         drop(disk);
-        assert!(Disk::open(&settings, SESSION).is_ok());
+        let error = Disk::open(&settings, SESSION).unwrap_err();
+        assert_eq!(error.failure().reason, Reason::BadInput);
+        assert!(error.to_string().contains("session 0707070707070707"), "{error}");
+        assert!(error.to_string().contains("was run before"), "{error}");
+        // One who did not run to the end was run too, and another session is none of them.
+        let other = SessionId([8; 16]);
+        assert!(Disk::open(&settings, other).is_ok());
+        assert!(Disk::open(&settings, other).is_err());
 
         let missing = Stock { folder: Some(folder.path().join("no")), ..settings };
         let error = Disk::open(&missing, SESSION).unwrap_err();

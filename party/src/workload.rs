@@ -151,20 +151,26 @@ impl Expected {
             });
         }
         let reference = workload.reference.as_ref();
-        let logits = reference.map(|path| read_logits(path, samples, classes)).transpose()?;
+        let logits = reference.map(|path| clear_logits(&read(path)?, path, samples, classes));
+        let logits = logits.transpose()?;
         Ok(Self { samples, labels, logits, classes })
     }
 }
 
-/// What a network says in the clear of so many images.
-fn read_logits(path: &Path, samples: usize, classes: usize) -> Result<Vec<f32>, DataError> {
-    let bytes = read(path)?;
+/// What a network says in the clear of so many images, from a file's bytes; `path` is for
+/// messages.
+pub(crate) fn clear_logits(
+    bytes: &[u8],
+    path: &Path,
+    samples: usize,
+    classes: usize,
+) -> Result<Vec<f32>, DataError> {
     let content = |found: String| DataError::Content {
         path: path.into(),
         found,
         expected: format!("a tensor `logits` of F32, [at least {samples}, {classes}]"),
     };
-    let file = SafeTensors::deserialize(&bytes)
+    let file = SafeTensors::deserialize(bytes)
         .map_err(|error| content(format!("no safetensors ({error})")))?;
     let tensor = file.tensor("logits").map_err(|_| content("no tensor `logits`".into()))?;
     let shape_fits =

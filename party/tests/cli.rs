@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -158,4 +161,54 @@ fn a_party_that_is_stuck_can_be_stopped() {
     let ended = stop(&pipe, Duration::from_millis(300));
     assert_eq!((ended.role, ended.exit_code), (None, 143));
     assert_eq!(ended.failure.unwrap().reason, Reason::Terminated);
+}
+
+/// A user without rights, for tests that root runs.
+const NOBODY: u32 = 65534;
+
+#[test]
+fn other_processes_of_the_user_cannot_read_a_partys_memory_unless_told_so() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(&folder, Permissions::from_mode(0o755)).unwrap();
+    let (program, pipe) = (folder.path().join("party"), folder.path().join("party.yaml"));
+    // Where others may run it too.
+    fs::copy(env!("CARGO_BIN_EXE_party"), &program).unwrap();
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let root = fs::metadata(&program).unwrap().uid() == 0;
+    for debuggable in [false, true] {
+        let mut command = Command::new(&program);
+        command.arg("--config").arg(&pipe).args(debuggable.then_some("--debuggable"));
+        if root {
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        let mut party = command.stderr(std::process::Stdio::null()).spawn().unwrap();
+        // It has begun to read its configuration, and waits for the rest.
+        let until = Instant::now() + Duration::from_secs(20);
+        let writer = loop {
+            let nonblocking = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+            match File::options().write(true).custom_flags(nonblocking).open(&pipe) {
+                Ok(writer) => break writer,
+                Err(error) => assert!(Instant::now() < until, "{error}"),
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        let place = |name: &str| format!("/proc/{}/{name}", party.id());
+        let limits = fs::read_to_string(place("limits")).unwrap();
+        let core = limits.lines().find_map(|line| line.strip_prefix("Max core file size"));
+        let core: Vec<&str> = core.unwrap().split_whitespace().take(2).collect();
+        let owner = fs::metadata(place("environ")).unwrap().uid();
+        let readable = File::open(place("environ")).is_ok();
+        if debuggable {
+            assert_ne!(owner, 0);
+            assert!(readable);
+        } else {
+            // The system's, though the process is not: nobody else's may attach to it or read
+            // its memory. Root still may.
+            assert_eq!((owner, readable), (0, root));
+            assert_eq!(core, ["0", "0"]);
+        }
+        party.kill().unwrap();
+        party.wait().unwrap();
+        drop(writer);
+    }
 }

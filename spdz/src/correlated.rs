@@ -37,6 +37,20 @@ pub(crate) enum StepRandomness<R: Ring> {
 
 /// A server's correlated randomness for one evaluation, one entry for each step.
 /// Consumed by the evaluation: there is no way to use it twice.
+///
+/// ```
+/// # use spdz::{correlated::Bundle, prg::Seed, ring::Int64};
+/// fn put_away(bundle: Bundle<Int64>, key: &Seed) -> Vec<u8> {
+///     bundle.seal(key)
+/// }
+/// ```
+///
+/// ```compile_fail,E0382
+/// # use spdz::{correlated::Bundle, prg::Seed, ring::Int64};
+/// fn keep_one(bundle: Bundle<Int64>, key: &Seed) -> (Vec<u8>, Bundle<Int64>) {
+///     (bundle.seal(key), bundle)
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Bundle<R: Ring> {
     pub(crate) inference: u64,

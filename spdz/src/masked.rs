@@ -15,6 +15,32 @@ use crate::ring::{Plane, Ring, combined};
 use crate::share::Share;
 
 /// A server's share `a_i` of a mask that has not been used yet.
+///
+/// It has no copy, and the opening that uses it takes it:
+///
+/// ```
+/// # use spdz::{channel::*, masked::Mask, ring::Int64, share::Share};
+/// fn open(a: Mask<Int64>, x: &Share<Int64>, other: &mut dyn Channel, tag: Tag) {
+///     let _ = a.open(x, other, tag);
+/// }
+/// ```
+///
+/// A program that opens two tensors under one mask is refused by the compiler:
+///
+/// ```compile_fail,E0382
+/// # use spdz::{channel::*, masked::Mask, ring::Int64, share::Share};
+/// fn open(a: Mask<Int64>, x: &Share<Int64>, y: &Share<Int64>, other: &mut dyn Channel, tag: Tag) {
+///     let _ = a.open(x, other, tag);
+///     let _ = a.open(y, other, tag);
+/// }
+/// ```
+///
+/// ```compile_fail,E0599
+/// # use spdz::{masked::Mask, ring::Int64};
+/// fn copy(a: Mask<Int64>) -> [Mask<Int64>; 2] {
+///     [a.clone(), a]
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Mask<R: Ring>(Share<R>);
 

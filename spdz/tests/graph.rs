@@ -224,6 +224,30 @@ fn polynomials_of_any_degree_and_the_fits() {
     }
 }
 
+/// What nearly vanishes has many fractional bits, and next to other numbers it is nothing.
+#[test]
+fn numbers_far_below_a_unit_in_the_last_place() {
+    for factor in [3e-10, -3e-6, 2f64.powi(-31)] {
+        let tiny = |g: &GraphBuilder, x: Tensor, times: usize| {
+            (0..times).fold(x, |x, _| g.scale(x, factor))
+        };
+        for times in 1..=4 {
+            let small = |write: &dyn Fn(&GraphBuilder, Tensor, Tensor) -> Tensor| {
+                graph(&format!("{factor} {times}"), |g, x, y, _| write(g, tiny(g, x, times), y))
+            };
+            for graph in [
+                small(&|_, x, _| x),
+                small(&|g, x, y| g.add(x, y)),
+                small(&|g, x, y| g.concat(&[x, y], 0)),
+                small(&|g, x, y| g.mul(x, y)),
+                small(&|g, x, _| g.square(x)),
+            ] {
+                check(&graph, 2e-3);
+            }
+        }
+    }
+}
+
 #[test]
 fn players_compute_alone_before_sharing_and_after_receiving() {
     let g = GraphBuilder::new(["hospital", "insurer", "patient"]);
@@ -416,6 +440,58 @@ fn what_cannot_be_is_refused_before_anything_starts() {
     };
     let message = refusal(&long, NumberFormat::Int64);
     assert!(message.contains("sums of 524288 products") && message.contains("262144"), "{message}");
+}
+
+/// What a few bytes of a graph could ask of everybody who reads it.
+#[test]
+fn what_would_take_too_much_to_plan_is_refused() {
+    let build = |write: &dyn Fn(&GraphBuilder, Tensor) -> Tensor| {
+        let g = GraphBuilder::new(["alice"]);
+        let x = g.private_input("alice", [1, 4, 4, 1]);
+        g.private_output("alice", write(&g, x));
+        g.build()
+    };
+    let error = |write: &dyn Fn(&GraphBuilder, Tensor) -> Tensor| {
+        build(write).map(drop).unwrap_err().to_string()
+    };
+    let public = error(&|g, x| g.mul(x, g.expand(g.scalar(2.0), [1 << 22, 1, 1, 1])));
+    assert!(public.contains("4194305 elements, at most 2097152 are accepted"), "{public}");
+    let products = error(&|g, x| {
+        let one = g.expand(g.scalar(1e-3), [720, 720]);
+        let product = g.matmul(g.matmul(g.matmul(one, one), one), one);
+        g.mul(x, g.reduce_sum(product, [0, 1]))
+    });
+    assert!(products.contains("more than 1073741824 multiplications"), "{products}");
+    for padding in [1 << 14, 1 << 32, usize::MAX / 2] {
+        let filter = |g: &GraphBuilder| g.constant([1, 1, 1, 1], [1.0]);
+        let padded = error(&|g, x| g.conv2d(x, filter(g), usize::MAX / 4, padding));
+        assert!(padded.contains(&format!("padding {padding} have more than")), "{padded}");
+    }
+    let steep = Polynomial { coefficients: vec![0.1; 66], range: 1.0 };
+    let degree = error(&|g, x| g.polynomial(x, steep.clone()));
+    assert!(degree.contains("at most degree 64, found 65"), "{degree}");
+    let label = error(&|g, x| {
+        g.label(&"x".repeat(256));
+        g.neg(x)
+    });
+    assert!(label.contains("at most 255 bytes, found 256"), "{label}");
+    let axes = error(&|g, x| g.reshape(x, vec![1; 1 << 16]));
+    assert!(axes.len() < 200, "{axes}");
+
+    // Within the bounds as it is, and not in the shape that it is used in.
+    let repeated = build(&|g, x| {
+        let wide = g.expand(x, [1 << 20, 4, 4, 1]);
+        g.mul(wide, g.constant([4, 1], [1.0, 2.0, 3.0, 4.0]))
+    });
+    let message = refusal(&repeated.unwrap(), NumberFormat::Int64);
+    assert!(message.contains("16777216 elements in the shapes"), "{message}");
+    let long = build(&|g, x| {
+        let polynomial = Polynomial { coefficients: vec![1e-3; 65], range: 1.0 };
+        let sums: Vec<Tensor> = (0..2000).map(|_| g.polynomial(x, polynomial.clone())).collect();
+        g.concat(&sums, 0)
+    });
+    let message = refusal(&long.unwrap(), NumberFormat::Int100);
+    assert!(message.contains("more than 131072 steps"), "{message}");
 }
 
 /// A graph of random operations on tensors `[2, 3]`.

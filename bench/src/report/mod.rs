@@ -112,21 +112,29 @@ fn read(path: &Path) -> anyhow::Result<Run> {
     Ok(Run::of(results, path.into()))
 }
 
-/// Writes the report in all its forms into `folder`, which is made if it is not there.
-/// Returns their paths, the page first.
+/// The report in all its forms, by the names of their files, the page first.
 ///
 /// # Errors
-/// If one cannot be written, or there are no runs.
-pub fn write(runs: &[Run], folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+/// If there are no runs, or one has a number that JSON or CSV cannot hold.
+pub fn forms(runs: &[Run]) -> anyhow::Result<[(&'static str, Vec<u8>); 4]> {
     let report = Report::of(runs).context("there are no results to report")?;
     let mut json = serde_json::to_vec_pretty(&report)?;
     json.push(b'\n');
-    let forms = [
+    Ok([
         ("report.html", html::render(&report).into_bytes()),
         ("report.md", markdown::render(&report).into_bytes()),
         ("report.csv", csv::render(&report)?),
         ("report.json", json),
-    ];
+    ])
+}
+
+/// Writes the report in all its [`forms`] into `folder`, which is made if it is not there.
+/// Returns their paths, the page first.
+///
+/// # Errors
+/// If one cannot be made or written.
+pub fn write(runs: &[Run], folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let forms = forms(runs)?;
     std::fs::create_dir_all(folder)
         .with_context(|| format!("cannot make the folder {}", folder.display()))?;
     let mut paths = vec![];

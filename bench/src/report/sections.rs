@@ -777,7 +777,7 @@ fn formats(report: &Report<'_>) -> Section {
         let accuracy = cell.result.accuracy;
         accuracy.and_then(|a| a.mean_kl_divergence).map_or_else(absent, scientific)
     };
-    let all = |cell: &Measured| cell.result.online_bytes + cell.result.offline_bytes;
+    let all = |cell: &Measured| cell.result.online_bytes.saturating_add(cell.result.offline_bytes);
     let rows = report.formats.iter().map(|Pair { int64, int100, ratio }| {
         vec![
             naming.pair(&int64.key),
@@ -821,7 +821,7 @@ fn traffic(cells: &[&Measured], naming: &Naming) -> Section {
             online_rounds.to_string(),
             bytes(online_bytes),
             bytes(offline_bytes),
-            each(online_bytes + offline_bytes),
+            each(online_bytes.saturating_add(offline_bytes)),
         ]
     });
     section.tables.push(Table {

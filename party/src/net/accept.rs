@@ -258,7 +258,7 @@ async fn accept(
                     let _ = secured.send(Ok(Accepted(stream))).await;
                     return;
                 }
-                Ok(Err(error)) => error.to_string(),
+                Ok(Err(error)) => identity::refusal(&error),
                 Err(_) => format!("no TLS handshake within {} s", HANDSHAKE.as_secs()),
             };
             refusals.add(format!("{address}: {problem}"));

@@ -83,7 +83,7 @@ async fn attempt(
         .await
         // A certificate that does not verify comes as invalid data.
         .map_err(|error| match error.kind() {
-            std::io::ErrorKind::InvalidData => Failure::Final(error.to_string()),
+            std::io::ErrorKind::InvalidData => Failure::Final(identity::refusal(&error)),
             _ => Failure::Unreachable(error.to_string()),
         })?;
 

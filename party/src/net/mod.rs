@@ -33,6 +33,8 @@ use crate::stop::Stop;
 
 mod accept;
 mod dial;
+#[cfg(feature = "decoders")]
+pub(crate) mod replay;
 mod shape;
 
 /// The generated types of the wire format.
@@ -393,10 +395,11 @@ impl Link {
                 self.ended = true;
                 Err(self.lost("it ended the connection"))
             }
-            // Too long, or no protobuf: tonic says so with these two.
+            // Too long, no protobuf, or compressed: tonic says so with these.
             Some(Err(status))
                 if status.code() == Code::OutOfRange
-                    || status.message().starts_with("failed to decode") =>
+                    || status.message().starts_with("failed to decode")
+                    || status.message().starts_with("protocol error: received message") =>
             {
                 Err(self.envelope(format!("what is no frame: {}", excerpt(status.message()))))
             }

@@ -94,15 +94,7 @@ impl GraphBuilder {
         }
         let (name, label) = (operation.name(), self.label.borrow().clone());
         let outcome = match &mut *self.state.borrow_mut() {
-            Ok(graph) => match graph.infer(&operation) {
-                Ok(facts) => {
-                    let node = NodeId(graph.nodes.len());
-                    graph.nodes.push(Node { label, operation });
-                    graph.facts.push(facts);
-                    Ok(node)
-                }
-                Err(reason) => Err(reason),
-            },
+            Ok(graph) => graph.append(Node { label, operation }),
             Err(_) => Ok(NodeId(usize::MAX)),
         };
         match outcome {

@@ -321,16 +321,13 @@ impl Graph {
         Ok(players.map(|player| (player, outputs(player))).collect())
     }
 
-    /// The value of a public node: a constant or what follows from constants alone.
-    /// None for nodes in other places.
+    /// The values of all public nodes: constants and what follows from constants alone.
     #[must_use]
-    pub fn public_value(&self, id: NodeId) -> Option<ArrayD<f64>> {
-        if self.facts.get(id.0)?.place != Place::Public {
-            return None;
-        }
+    pub fn public_values(&self) -> BTreeMap<NodeId, Clear> {
+        let ids = (0..self.nodes.len()).map(NodeId);
+        let public = ids.filter(|id| self.facts[id.0].place == Place::Public).collect();
         // What is public depends on no input, and shapes were checked.
-        let mut values = self.values(vec![id], |_| None, BTreeMap::new()).ok()?;
-        values.remove(&id).map(Clear::into_array)
+        self.values(public, |_| None, BTreeMap::new()).unwrap_or_default()
     }
 
     fn check_player(&self, player: Name) -> Result<(), EvaluateError> {
@@ -673,8 +670,8 @@ mod tests {
             assert_eq!(results["private"], results["local"]);
         }
         let subtraction = graph.operation(NodeId(graph.nodes().len() - 2));
-        let value = graph.public_value(subtraction.inputs()[0]).unwrap();
-        assert_eq!(value, results["local"].as_array());
+        let value = graph.public_values().remove(&subtraction.inputs()[0]).unwrap();
+        assert_eq!(value, results["local"]);
         results["local"].clone()
     }
 
@@ -1039,14 +1036,14 @@ mod tests {
         let x = g.private_input("alice", [3]);
         g.private_output("alice", g.mul(root, x));
         let graph = g.build().unwrap();
+        let values = graph.public_values();
         for (index, node) in graph.nodes().iter().enumerate() {
-            let value = graph.public_value(NodeId(index));
             let public = graph.facts(NodeId(index)).place == Place::Public;
-            assert_eq!(value.is_some(), public, "{}", node.operation.name());
+            let found = values.contains_key(&NodeId(index));
+            assert_eq!(found, public, "{}", node.operation.name());
         }
         let root = ids(&graph, |op| matches!(op, Op::Function { .. }))[0];
-        assert_eq!(graph.public_value(root).unwrap(), clear([3], [2.0; 3]).into_array());
-        assert_eq!(graph.public_value(NodeId(1000)), None);
+        assert_eq!(values[&root], clear([3], [2.0; 3]));
     }
 
     #[test]

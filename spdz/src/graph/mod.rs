@@ -40,6 +40,22 @@ pub const MAX_TENSOR: usize = 1 << 28;
 /// Largest number of nodes of a graph.
 pub const MAX_NODES: usize = 1 << 14;
 
+/// Largest number of elements of all tensors that are part of the graph, or follow from those
+/// alone: every party computes them before it has heard of any other.
+pub const MAX_PUBLIC: usize = 1 << 21;
+
+/// Most multiplications of the products among them, for the same reason.
+pub const MAX_PUBLIC_PRODUCTS: usize = 1 << 30;
+
+/// Largest degree of a polynomial: far beyond what a number format has the precision for.
+pub const MAX_DEGREE: usize = 64;
+
+/// Longest label of a node, bytes.
+pub const MAX_LABEL_BYTES: usize = 255;
+
+/// Largest number of axes of a tensor.
+const MAX_AXES: usize = 8;
+
 /// Largest number of players.
 pub const MAX_PLAYERS: usize = 64;
 
@@ -390,8 +406,14 @@ impl TryFrom<GraphFile> for Graph {
 
     fn try_from(file: GraphFile) -> Result<Self, GraphError> {
         let mut graph = Self::empty(file.name, file.players)?;
-        for node in file.nodes {
-            graph.push(node)?;
+        for (index, node) in file.nodes.into_iter().enumerate() {
+            let operation = node.operation.name();
+            let label: String = node.label.chars().take(MAX_LABEL_BYTES).collect();
+            graph.append(node).map_err(|reason| GraphError::Node {
+                operation,
+                place: format!("node {index} of {label}"),
+                reason,
+            })?;
         }
         graph.check()?;
         Ok(graph)
@@ -419,12 +441,15 @@ pub enum GraphError {
     Whole(String),
 }
 
-/// A tensor's shape for people: `[2, 3]`.
+/// A tensor's shape for people: `[2, 3]`. Not all of it, if nothing can have so many axes.
 struct Shape<'a>(&'a [usize]);
 
 impl fmt::Display for Shape<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.0)
+        match self.0.get(..2 * MAX_AXES) {
+            Some(first) => write!(f, "{first:?} and more, {} in all,", self.0.len()),
+            None => write!(f, "{:?}", self.0),
+        }
     }
 }
 
@@ -464,17 +489,16 @@ impl Graph {
         Ok(Self { name, players, nodes: Vec::new(), facts: Vec::new() })
     }
 
-    /// Appends a node that reads earlier ones.
-    fn push(&mut self, node: Node) -> Result<NodeId, GraphError> {
-        let id = NodeId(self.nodes.len());
-        let facts = self.infer(&node.operation).map_err(|reason| GraphError::Node {
-            operation: node.operation.name(),
-            place: format!("node {} of {}", id.0, node.label),
-            reason,
-        })?;
+    /// Appends a node that reads earlier ones, or says why it cannot be.
+    fn append(&mut self, node: Node) -> Result<NodeId, String> {
+        if node.label.len() > MAX_LABEL_BYTES {
+            let found = node.label.len();
+            return Err(format!("a label has at most {MAX_LABEL_BYTES} bytes, found {found}"));
+        }
+        let facts = self.infer(&node.operation)?;
         self.nodes.push(node);
         self.facts.push(facts);
-        Ok(id)
+        Ok(NodeId(self.nodes.len() - 1))
     }
 
     /// What follows for the result of an operation, or why it cannot be.
@@ -494,8 +518,8 @@ impl Graph {
             debug_assert!(!facts.is_empty());
         }
         let shape = self.infer_shape(op, &facts)?;
-        if shape.len() > 8 {
-            return Err(format!("a tensor has at most 8 axes, found {}", shape.len()));
+        if shape.len() > MAX_AXES {
+            return Err(format!("a tensor has at most {MAX_AXES} axes, found {}", shape.len()));
         }
         let len = shape.iter().try_fold(1usize, |len, side| len.checked_mul(*side));
         match len {
@@ -641,6 +665,12 @@ impl Graph {
                 if coefficients.is_empty() || coefficients.iter().any(|c| !c.is_finite()) {
                     return Err("a polynomial needs finite coefficients, at least one".into());
                 }
+                let degree = coefficients.len() - 1;
+                if degree > MAX_DEGREE {
+                    return Err(format!(
+                        "a polynomial has at most degree {MAX_DEGREE}, found {degree}"
+                    ));
+                }
                 if !(range.is_finite() && *range > 0.0) {
                     return Err(format!(
                         "a polynomial's range is a positive number, found {range}"
@@ -689,6 +719,17 @@ impl Graph {
                     (*stride > 0 && filter > 0 && padded >= filter)
                         .then(|| (padded - filter) / stride + 1)
                 };
+                let padded = |length: usize| length.checked_add(padding.checked_mul(2)?);
+                let elements = [batch, inputs].map(Some).into_iter();
+                let elements = elements
+                    .chain([padded(height), padded(width)])
+                    .try_fold(1usize, |product, side| product.checked_mul(side?));
+                if elements.is_none_or(|elements| elements > MAX_TENSOR) {
+                    return Err(format!(
+                        "images {} with padding {padding} have more than {MAX_TENSOR} elements",
+                        Shape(shape(0))
+                    ));
+                }
                 match (side(height, rows), side(width, columns)) {
                     (Some(height), Some(width)) => Ok(vec![batch, height, width, outputs]),
                     _ => Err(format!(
@@ -726,7 +767,8 @@ impl Graph {
                 sorted.sort_unstable();
                 if !sorted.iter().copied().eq(0..shape(0).len()) {
                     return Err(format!(
-                        "axes {axes:?} are no order of the {} axes of {}",
+                        "axes {} are no order of the {} axes of {}",
+                        Shape(axes),
                         shape(0).len(),
                         Shape(shape(0))
                     ));
@@ -737,6 +779,12 @@ impl Graph {
                 let Some(first) = facts.first() else {
                     return Err("there is nothing to concatenate".into());
                 };
+                if inputs.len() > MAX_NODES {
+                    let found = inputs.len();
+                    return Err(format!(
+                        "at most {MAX_NODES} tensors are concatenated, found {found}"
+                    ));
+                }
                 let mut joined = first.shape.clone();
                 if *axis >= joined.len() {
                     return Err(format!("there is no axis {axis} in {}", Shape(&joined)));
@@ -794,13 +842,28 @@ impl Graph {
                 let ascending = axes.windows(2).all(|pair| pair[0] < pair[1]);
                 if !ascending || axes.iter().any(|axis| *axis >= rank) {
                     return Err(format!(
-                        "axes {axes:?} are not ascending axes of {}",
+                        "axes {} are not ascending axes of {}",
+                        Shape(axes),
                         Shape(shape(0))
                     ));
                 }
                 let kept = shape(0).iter().enumerate().filter(|(axis, _)| !axes.contains(axis));
                 Ok(kept.map(|(_, side)| *side).collect())
             }
+        }
+    }
+
+    /// Multiplications of a product of public tensors; none if the node is none.
+    fn public_products(&self, id: NodeId) -> usize {
+        let (inner, right) = match self.operation(id) {
+            Op::MatMul { right, .. } => (1, right),
+            Op::Conv2d { filter, .. } => (3, filter),
+            _ => return 0,
+        };
+        let inner: usize = self.facts(*right).shape[..inner].iter().product();
+        match self.facts(id).place {
+            Place::Public => self.facts(id).len().saturating_mul(inner),
+            _ => 0,
         }
     }
 
@@ -811,6 +874,19 @@ impl Graph {
             return Err(GraphError::Whole(
                 "nobody receives an output; reveal a private tensor to a player".into(),
             ));
+        }
+        let public = self.facts.iter().filter(|facts| facts.place == Place::Public);
+        let public: usize = public.map(Facts::len).sum();
+        if public > MAX_PUBLIC {
+            return Err(GraphError::Whole(format!(
+                "public tensors have {public} elements, at most {MAX_PUBLIC} are accepted; let a player bring them"
+            )));
+        }
+        let products = (0..self.nodes.len()).map(|index| self.public_products(NodeId(index)));
+        if products.fold(0, usize::saturating_add) > MAX_PUBLIC_PRODUCTS {
+            return Err(GraphError::Whole(format!(
+                "products of public tensors take more than {MAX_PUBLIC_PRODUCTS} multiplications; make them constants, or let a player bring them"
+            )));
         }
         let mut used = vec![false; self.nodes.len()];
         for node in &self.nodes {

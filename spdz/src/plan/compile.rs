@@ -6,16 +6,16 @@
 //! masked once however often it is used, and what only moves elements moves the masked
 //! tensor.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{
-    InputSpec, MaskedId, NumberFormat, Operation, OutputSpec, Plan, PlanError, PrivateId, PublicId,
-    PublicTensor, Step, Truncation,
+    InputSpec, MAX_STEPS, MaskedId, NumberFormat, Operation, OutputSpec, Plan, PlanError,
+    PrivateId, PublicId, PublicTensor, Step, Truncation,
 };
 use crate::fixed::Precision;
 use crate::geometry::{Convolution, Linear, MatMul, Pooling, View};
-use crate::graph::{Graph, Lifetime, MAX_TENSOR, NodeId, Op, Place};
+use crate::graph::{Clear, Graph, Lifetime, MAX_PUBLIC, NodeId, Op, Place};
 use crate::polynomial::Polynomial;
 
 /// How many bits beyond the format's fractional bits a power of a polynomial may have
@@ -83,6 +83,12 @@ struct Compiler<'graph> {
     layers: usize,
     /// One for each node of the graph, then those of powers.
     forms: Vec<Forms>,
+    /// The nodes that read each node.
+    users: Vec<Vec<usize>>,
+    /// Those of the public nodes.
+    values: BTreeMap<NodeId, Clear>,
+    /// What is known of them so far; see [`Compiler::uniform`].
+    uniform: BTreeMap<NodeId, Option<f64>>,
     /// For each addition of a bias, the product that takes it in.
     biased: Vec<Option<Biased>>,
     /// Whether a node is part of a biased product, which is computed at the addition.
@@ -104,6 +110,9 @@ pub(super) fn compile(
     let mut compiler = Compiler::new(&graph, format, truncation);
     for index in 0..graph.nodes().len() {
         compiler.node(index)?;
+        if compiler.setup.len() + compiler.evaluation.len() > MAX_STEPS {
+            return Err(PlanError::Steps { layer: compiler.layer });
+        }
     }
     let Compiler {
         setup,
@@ -216,6 +225,9 @@ impl<'graph> Compiler<'graph> {
             forms: (0..nodes.len())
                 .map(|index| Forms { len: facts(index).len(), ..Forms::default() })
                 .collect(),
+            users,
+            values: graph.public_values(),
+            uniform: BTreeMap::new(),
             biased,
             deferred,
         }
@@ -297,7 +309,8 @@ impl<'graph> Compiler<'graph> {
 
     /// Makes sure that values with so many bits can be divided again.
     fn check_bits(&self, fraction: i32, integral: i32) -> Result<(), PlanError> {
-        if fraction + integral <= self.precision.dividend as i32 {
+        // Values far below one have fewer bits than their fraction; dividing takes all of them.
+        if fraction.max(fraction + integral) <= self.precision.dividend as i32 {
             return Ok(());
         }
         Err(PlanError::Precision {
@@ -525,21 +538,26 @@ impl<'graph> Compiler<'graph> {
     }
 
     /// A public tensor's numbers, repeated to `shape`.
-    fn public_values(&self, id: NodeId, shape: &[usize]) -> Vec<f64> {
-        let Some(values) = self.graph.public_value(id) else {
+    fn public_values(&self, id: NodeId, shape: &[usize]) -> Result<Vec<f64>, PlanError> {
+        let before: usize = self.publics.iter().map(|public| public.integers.len()).sum();
+        let found = before + shape.iter().product::<usize>();
+        if found > MAX_PUBLIC {
+            return Err(PlanError::PublicSize { layer: self.layer.clone(), found });
+        }
+        let Some(values) = self.values.get(&id) else {
             unreachable!("the caller has seen that the node is public");
         };
-        let values: Vec<f64> = values.iter().copied().collect();
         let mut out = vec![0.0; shape.iter().product()];
-        Self::expanded_view(self.shape(id), shape).read(&values, &mut out);
-        out
+        Self::expanded_view(self.shape(id), shape).read(values.as_slice(), &mut out);
+        Ok(out)
     }
 
     /// The one number that a public tensor consists of, if all its elements are alike.
-    fn uniform(&self, id: NodeId) -> Option<f64> {
-        let values = self.graph.public_value(id)?;
-        let first = *values.first()?;
-        values.iter().all(|value| *value == first).then_some(first)
+    fn uniform(&mut self, id: NodeId) -> Option<f64> {
+        let values = self.values.get(&id)?.as_slice();
+        let look = || values.iter().all(|value| *value == values[0]).then_some(values[0]);
+        // Once, however many use it.
+        *self.uniform.entry(id).or_insert_with(look)
     }
 
     /// The fewest fractional bits that represent the numbers exactly, at most the format's.
@@ -667,9 +685,7 @@ impl<'graph> Compiler<'graph> {
         };
         // A bias joins a product before that is divided.
         let is_bias = |pair: &Option<Biased>| pair.is_some_and(|pair| pair.bias == index);
-        let users = self.graph.nodes().iter().enumerate();
-        let mut users = users.filter(|(_, node)| node.operation.inputs().contains(&NodeId(index)));
-        let fraction = if users.all(|(user, _)| is_bias(&self.biased[user])) {
+        let fraction = if self.users[index].iter().all(|user| is_bias(&self.biased[*user])) {
             2 * self.f()
         } else {
             self.f()
@@ -695,7 +711,7 @@ impl<'graph> Compiler<'graph> {
         if self.forms[id.0].raw.is_some() {
             return Ok(());
         }
-        let values = self.public_values(id, self.shape(id));
+        let values = self.public_values(id, self.shape(id))?;
         let fraction = self.f();
         let integers = self.encode(&values, fraction)?;
         let public = self.public(integers, fraction);
@@ -755,7 +771,7 @@ impl<'graph> Compiler<'graph> {
                 output,
             });
         }
-        let mut numbers = self.public_values(public.0, shape);
+        let mut numbers = self.public_values(public.0, shape)?;
         numbers.iter_mut().for_each(|number| *number *= public.1 as f64);
         let integers = self.encode(&numbers, value.fraction)?;
         let public = self.public(integers, value.fraction);
@@ -816,10 +832,11 @@ impl<'graph> Compiler<'graph> {
         }
     }
 
-    /// A private form that has room for so many more bits: divided only if it has to be.
-    fn with_room(&mut self, slot: usize, more: i32) -> Scaled {
+    /// A private form that has room for so many more fractional and integral bits: divided only
+    /// if it has to be.
+    fn with_room(&mut self, slot: usize, fraction: i32, integral: i32) -> Scaled {
         let value = self.private(slot);
-        let fits = self.check_bits(value.fraction + more, value.integral).is_ok();
+        let fits = self.check_bits(value.fraction + fraction, value.integral + integral).is_ok();
         if value.fraction <= self.f() || (fits && self.divides_seldom()) {
             return value;
         }
@@ -833,10 +850,10 @@ impl<'graph> Compiler<'graph> {
             self.encode(&[number], 0)?;
             return self.mul_number(index, slot, number);
         }
-        let numbers = self.public_values(public, shape);
+        let numbers = self.public_values(public, shape)?;
         let fraction = self.exact_fraction(&numbers);
         let integers = self.encode(&numbers, fraction)?;
-        let value = self.with_room(slot, fraction + self.integral());
+        let value = self.with_room(slot, fraction, self.integral());
         let public = self.public(integers, fraction);
         let integral = value.integral + self.integral();
         self.set(index, value.fraction + fraction, integral, |output| Operation::MulPublic {
@@ -850,7 +867,10 @@ impl<'graph> Compiler<'graph> {
         let exponent = if number == 0.0 { 0 } else { number.abs().log2().ceil() as i32 };
         if number.abs() == f64::from(exponent).exp2() && exponent <= 0 {
             // The same integers, with the binary point elsewhere: nothing to compute.
-            let value = self.private(slot);
+            let mut value = self.private(slot);
+            if self.check_bits(value.fraction - exponent, 0).is_err() {
+                value = self.reduced(slot);
+            }
             self.check_bits(value.fraction - exponent, 0)?;
             if number > 0.0 {
                 let fraction = value.fraction - exponent;
@@ -868,7 +888,7 @@ impl<'graph> Compiler<'graph> {
             (self.f() - exponent).clamp(0, 40)
         };
         let factor = (number * f64::from(fraction).exp2()).round() as i64;
-        let value = self.with_room(slot, fraction + exponent);
+        let value = self.with_room(slot, fraction, exponent);
         self.scaled(index, value, factor, fraction, value.integral + exponent)
     }
 
@@ -921,7 +941,7 @@ impl<'graph> Compiler<'graph> {
         bias: Option<usize>,
     ) -> Result<(), PlanError> {
         let (left, right, linear) = self.product(product);
-        let MatMul { k, n, .. } = linear.as_matmul();
+        let MatMul { k, .. } = linear.as_matmul();
         let largest = self.precision.largest_inner_dimension();
         if k > largest {
             return Err(PlanError::InnerDimension {
@@ -930,13 +950,6 @@ impl<'graph> Compiler<'graph> {
                 largest,
                 format: self.format,
             });
-        }
-        let mut sizes = vec![k * n];
-        if let Linear::Conv2d(c) = &linear {
-            sizes.push(c.batch * c.padded_height() * c.padded_width() * c.inputs);
-        }
-        if let Some(&found) = sizes.iter().find(|size| **size > MAX_TENSOR) {
-            return Err(PlanError::Tensor { layer: self.layer.clone(), found });
         }
         let mut integral = 2 * self.integral() + bits(k);
         match (self.is_private(left), self.is_private(right)) {
@@ -973,11 +986,11 @@ impl<'graph> Compiler<'graph> {
             }
             (left_is_private, _) => {
                 let (private, public) = if left_is_private { (left, right) } else { (right, left) };
-                let numbers = self.public_values(public, self.shape(public));
+                let numbers = self.public_values(public, self.shape(public))?;
                 let fraction = self.exact_fraction(&numbers);
                 let integers = self.encode(&numbers, fraction)?;
                 let more = self.integral() + bits(k);
-                let value = self.with_room(private.0, fraction + more);
+                let value = self.with_room(private.0, fraction, more);
                 let public = self.public(integers, fraction);
                 let integral = value.integral + more;
                 self.set(slot, value.fraction + fraction, integral, |output| {
@@ -1101,7 +1114,7 @@ impl<'graph> Compiler<'graph> {
                 let value = match j {
                     // Where a masked form was made, it costs nothing.
                     1 if !powers.needed.is_empty() => self.reduced(slots[1]),
-                    1 => self.with_room(slots[1], magnitude(1) + f + 2),
+                    1 => self.with_room(slots[1], f + 2, magnitude(1)),
                     _ => self.private(slots[j]),
                 };
                 (j, value)

@@ -23,6 +23,9 @@ use crate::ring::{Int64, Int100, Ring};
 
 mod compile;
 
+/// Most steps of a plan.
+pub const MAX_STEPS: usize = 1 << 17;
+
 /// The number formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum NumberFormat {
@@ -513,17 +516,6 @@ pub enum PlanError {
     /// The graph itself.
     #[error(transparent)]
     Graph(#[from] GraphError),
-    /// A tensor is too large.
-    #[error(
-        "{layer}: a tensor of {found} elements is larger than {}; use a smaller batch",
-        crate::graph::MAX_TENSOR
-    )]
-    Tensor {
-        /// The layer.
-        layer: String,
-        /// Its elements.
-        found: usize,
-    },
     /// Sums of so many products could wrap around.
     #[error(
         "{layer}: sums of {found} products can leave the range of {format}, which holds {largest}"
@@ -545,6 +537,23 @@ pub enum PlanError {
         layer: String,
         /// What is wrong.
         source: RangeError,
+    },
+    /// Public tensors are too large once they are repeated to the shapes that they are used in.
+    #[error(
+        "{layer}: public tensors have {found} elements in the shapes that they are used in, at most {} are accepted; let a player bring them, or use a smaller batch",
+        crate::graph::MAX_PUBLIC
+    )]
+    PublicSize {
+        /// The layer.
+        layer: String,
+        /// Elements of this and all tensors before.
+        found: usize,
+    },
+    /// There is too much to do.
+    #[error("{layer}: more than {MAX_STEPS} steps; make it several graphs")]
+    Steps {
+        /// The layer.
+        layer: String,
     },
     /// A polynomial is too large for the format.
     #[error(

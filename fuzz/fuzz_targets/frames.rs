@@ -1,0 +1,5 @@
+//! What the producer sends to a server.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| drop(decoders::FRAMES.check(bytes)));

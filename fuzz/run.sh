@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Fuzzes every decoder for some seconds each, from its corpus on. What a target finds to be new
+# is kept in the build's folder, and what fails it in fuzz/artifacts.
+set -euo pipefail
+cd "$(dirname "$0")"
+seconds=${1:?how many seconds for each decoder}
+found=${CARGO_TARGET_DIR:-$PWD/target}/corpus
+
+missing=()
+cargo fuzz --version >/dev/null 2>&1 || missing+=("cargo-fuzz: cargo install --locked cargo-fuzz")
+command -v c++ >/dev/null || missing+=("a C++ compiler, for libFuzzer: apt-get install g++")
+if ((${#missing[@]})); then
+  echo "fuzzing needs what is not here:" >&2
+  printf '  %s\n' "${missing[@]}" >&2
+  echo "The same decoders have a test that needs neither: cargo test -p decoders" >&2
+  exit 1
+fi
+
+# What the compiler is asked for is there in the stable toolchain too. Memory errors are not
+# looked for: outside the kernels, which no decoder reaches, there is no unsafe code.
+export RUSTC_BOOTSTRAP=1
+cargo fuzz build --sanitizer none
+
+failed=()
+for target in $(cargo fuzz list); do
+  echo "== $target, $seconds s"
+  mkdir -p "$found/$target"
+  if ! cargo fuzz run --sanitizer none "$target" "$found/$target" "$PWD/corpus/$target" -- \
+    -max_total_time="$seconds" -max_len=65536 -timeout=10 -rss_limit_mb=1024 -print_final_stats=1 \
+    >"$found/$target.log" 2>&1; then
+    failed+=("$target")
+    tail -n 40 "$found/$target.log"
+  fi
+  grep -E 'INITED|DONE|stat::(number|average|slowest|peak)' "$found/$target.log" || true
+done
+if ((${#failed[@]})); then
+  echo "failed: ${failed[*]}; the inputs are in fuzz/artifacts" >&2
+  exit 1
+fi
