@@ -1,6 +1,7 @@
 //! The shell around [`plan`]: watches, reads, publishes and does what it says.
 
 use std::collections::{HashMap, HashSet};
+use std::future::ready;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -191,6 +192,9 @@ pub async fn run(
         memory: Mutex::default(),
     });
 
+    // Each watch waits by itself before it tries again. An error that went on to the controller
+    // would make it wait besides, each time longer, for all of them: minutes after the API
+    // server was restarted.
     let deletions = context.clone();
     let resource_events = watcher(resources, Config::default())
         .default_backoff()
@@ -199,22 +203,26 @@ pub async fn run(
         .reflect(resource_writer)
         .applied_objects()
         // Its status is the operator's own doing.
-        .predicate_filter(predicates::generation, PredicateConfig::default());
+        .predicate_filter(predicates::generation, PredicateConfig::default())
+        .filter(|event| ready(event.is_ok()));
     let pod_events = watcher(pods, managed.clone())
         .default_backoff()
         .modify(|pod| pod.managed_fields_mut().clear())
         .reflect(pod_writer)
-        .touched_objects();
+        .touched_objects()
+        .filter(|event| ready(event.is_ok()));
     let service_events = watcher(services, managed.clone())
         .default_backoff()
         .modify(|service| service.managed_fields_mut().clear())
         .reflect(service_writer)
-        .touched_objects();
+        .touched_objects()
+        .filter(|event| ready(event.is_ok()));
     let policy_events = watcher(policies, managed)
         .default_backoff()
         .modify(|policy| policy.managed_fields_mut().clear())
         .reflect(policy_writer)
-        .touched_objects();
+        .touched_objects()
+        .filter(|event| ready(event.is_ok()));
 
     let config = controller::Config::default()
         .concurrency(CONCURRENCY)

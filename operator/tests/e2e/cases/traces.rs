@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Node, Pod, Secret};
-use kube::Api;
 use kube::api::{ListParams, LogParams};
+use kube::{Api, ResourceExt};
 use opentelemetry_proto::tonic::trace::v1::Span;
 use operator::api::v1alpha1::{SecureInferenceSpec, Telemetry};
 use party::config::Computation;
@@ -17,7 +17,7 @@ use tokio::runtime::Handle;
 use crate::collector::Collector;
 use crate::film::Film;
 use crate::report::Figures;
-use crate::room::{PATIENCE, ROLES, Room, brief, check_complete};
+use crate::room::{LASTING, PATIENCE, ROLES, Room, brief, check_complete};
 
 const REPETITIONS: u32 = 50;
 
@@ -81,7 +81,8 @@ async fn run(room: &Room, collector: &Collector, endpoint: String) -> anyhow::Re
         check_inference(spans, rounds)?;
     }
     let most = evaluations.values().map(Vec::len).max().unwrap_or(0);
-    let looked = check_nothing_secret(room, &keys(&secrets), collector).await?;
+    let logs = logs(room).await?;
+    let looked = check_nothing_secret(room, &keys(&secrets), logs, collector).await?;
     Ok(vec![
         format!(
             "{expected} inferences of at most {most} spans each, all there when the run is Complete"
@@ -185,21 +186,35 @@ fn keys(secrets: &Film<Secret>) -> BTreeSet<String> {
     .collect()
 }
 
+/// What the parties of another run log, and what the API says of their pods while they are
+/// there: those of a run that went well are gone at once.
+async fn logs(room: &Room) -> anyhow::Result<Vec<(String, String)>> {
+    room.create("lasting", brief(LASTING)).await?;
+    room.ready("lasting", 1).await?;
+    let pods: Api<Pod> = room.api();
+    let mut texts = Vec::new();
+    for role in ROLES {
+        let name = room.pod(role)?.name_any();
+        let log = pods.logs(&name, &LogParams::default()).await?;
+        ensure!(!log.is_empty(), "expected {role} to have logged something");
+        texts.push((format!("the log of {name}"), log));
+        let status = format!("{:?}", pods.get(&name).await?.status);
+        texts.push((format!("the status of {name}"), status));
+    }
+    Ok(texts)
+}
+
 /// Looks for the parties' private keys in everything that people look at; returns how much
 /// that is, bytes.
 async fn check_nothing_secret(
     room: &Room,
     keys: &BTreeSet<String>,
+    logs: Vec<(String, String)>,
     collector: &Collector,
 ) -> anyhow::Result<usize> {
-    ensure!(keys.len() > ROLES.len(), "expected lines of {} keys", ROLES.len());
-    let mut texts = vec![("spans".to_owned(), format!("{:?}", collector.spans()))];
-    let pods: Api<Pod> = room.api();
-    for name in room.pods.present().keys() {
-        texts.push((format!("the log of {name}"), pods.logs(name, &LogParams::default()).await?));
-        let termination = format!("{:?}", pods.get(name).await?.status);
-        texts.push((format!("the status of {name}"), termination));
-    }
+    ensure!(keys.len() > 2 * ROLES.len(), "expected lines of {} keys", 2 * ROLES.len());
+    let mut texts = logs;
+    texts.push(("spans".into(), format!("{:?}", collector.spans())));
     for pod in room.operator().pods().await? {
         let name = pod.metadata.name.unwrap_or_default();
         texts.push((format!("the log of {name}"), room.operator().log(&name).await?));
