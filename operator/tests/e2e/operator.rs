@@ -45,6 +45,8 @@ pub(crate) struct Operator {
     /// What each of its processes had asked for when it was last looked at, and what it had
     /// logged of requests that were forbidden.
     ledger: Mutex<BTreeMap<String, (Requests, BTreeSet<String>)>>,
+    /// Lines about what was forbidden that are none of the operator's fault.
+    pardoned: Mutex<BTreeSet<String>>,
 }
 
 /// A process of the operator: a container of one of its pods.
@@ -109,6 +111,7 @@ impl Operator {
             pods: Api::namespaced(cluster.client.clone(), NAMESPACE),
             deployments: Api::namespaced(cluster.client.clone(), NAMESPACE),
             ledger: Mutex::default(),
+            pardoned: Mutex::default(),
             cluster,
         }
     }
@@ -292,13 +295,22 @@ impl Operator {
         self.account().await?;
         let mut sum = Requests::new();
         let mut forbidden = BTreeSet::new();
+        let pardoned = self.pardoned.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for (requests, lines) in self.ledger().values() {
             for (key, count) in requests {
                 *sum.entry(key.clone()).or_default() += count;
             }
-            forbidden.extend(lines.iter().cloned());
+            forbidden.extend(lines.difference(&pardoned).cloned());
         }
         Ok((sum, forbidden))
+    }
+
+    /// Forgets what was forbidden so far: an API server that has just started knows of no
+    /// permissions yet.
+    pub(crate) async fn pardon(&self) -> anyhow::Result<()> {
+        let (_, forbidden) = self.accounts().await?;
+        self.pardoned.lock().unwrap_or_else(PoisonError::into_inner).extend(forbidden);
+        Ok(())
     }
 
     fn ledger(&self) -> MutexGuard<'_, BTreeMap<String, (Requests, BTreeSet<String>)>> {

@@ -130,6 +130,8 @@ pub(super) async fn apiserver(room: &Room) -> anyhow::Result<Figures> {
     room.create("run", brief(2 * LASTING)).await?;
     room.ready("run", 1).await?;
     let machine = room.cluster().machine.as_ref().context("needs the API server's process")?;
+    let (_, forbidden) = room.operator().accounts().await?;
+    ensure!(forbidden.is_empty(), "expected nothing to be forbidden so far: {forbidden:#?}");
     let began = Instant::now();
     machine.restart_apiserver().await?;
     let away = began.elapsed().as_secs_f64();
@@ -143,6 +145,7 @@ pub(super) async fn apiserver(room: &Room) -> anyhow::Result<Figures> {
     );
     works(room, "next").await?;
     room.operator().leader(AGAIN).await?;
+    room.operator().pardon().await?;
     Ok(vec![format!("the API server was away for {away:.1} s")])
 }
 
