@@ -21,6 +21,7 @@ pub(crate) fn sweep(name: &str, factor: f64) -> Results {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/results.json");
     let mut results = Results::read(&path).unwrap();
     results.sweep.name = name.into();
+    results.sweep.id = name.into();
     let measured = std::mem::take(&mut results.runs);
     for (batch, times) in BATCHES {
         for cell in &measured {

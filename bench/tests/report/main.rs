@@ -48,17 +48,22 @@ fn the_same_results_have_not_changed_and_slower_ones_have() {
     let mut again = fixture::sweep("again", 1.0);
     again.runs.pop();
     let [_, markdown, ..] = report(&[before.clone(), again]);
-    assert!(
-        markdown
-            .contains("no significant change in any of 17 cells; 1 more in one of the two only"),
-        "{markdown}"
-    );
+    let cells =
+        "again: no significant change in any of 17 cells; no significant change of all together: ";
+    assert!(markdown.contains(cells), "{markdown}");
+    assert!(markdown.contains("; 1 more in one of the two only."), "{markdown}");
     assert!(!markdown.contains("| slower |") && !markdown.contains("| faster |"), "{markdown}");
     let [page, markdown, ..] = report(&[before.clone(), fixture::sweep("slow", 1.3)]);
-    assert!(markdown.contains("slow: 18 cells are slower, of 18."), "{markdown}");
+    assert!(
+        markdown.contains("slow: 18 cells are slower, of 18; all together are slower: +30 % ("),
+        "{markdown}"
+    );
     assert!(page.contains("slower +30 %"));
     let [_, markdown, ..] = report(&[before, fixture::sweep("fast", 0.7)]);
-    assert!(markdown.contains("fast: 18 cells are faster, of 18."), "{markdown}");
+    assert!(
+        markdown.contains("fast: 18 cells are faster, of 18; all together are faster: "),
+        "{markdown}"
+    );
 }
 
 #[test]
