@@ -4,14 +4,15 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use spdz::channel::Role;
+use spdz::plan::Plan;
+
 use crate::background::Background;
 use crate::config::PartyConfig;
 use crate::net::Link;
 use crate::result::Inspection;
 use crate::run::RunError;
 use crate::termination::Reason;
-use spdz::channel::Role;
-use spdz::plan::Plan;
 
 mod http;
 pub(crate) mod logs;
