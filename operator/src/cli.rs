@@ -27,6 +27,9 @@ use crate::{manifests, requests, server};
 /// The longest that a request to the API server may take to connect.
 const CONNECT: Duration = Duration::from_secs(5);
 
+/// Between two tries to reach the API server at the start.
+const AGAIN: Duration = Duration::from_secs(2);
+
 /// How long spans get to reach their collector at the end.
 const LAST_SPANS: Duration = Duration::from_secs(2);
 
@@ -205,11 +208,14 @@ impl RunArguments {
         exporter: Option<&Exporter>,
     ) -> anyhow::Result<()> {
         let client = client(&metrics).await?;
-        self.check_definition(&client).await?;
+        let image = tokio::select! {
+            image = self.prepare(&client) => image?,
+            () = stopped(stop.clone()) => return Ok(()),
+        };
         ready.store(true, Ordering::Relaxed);
         let settings = Settings {
             namespace: self.namespace.clone(),
-            image: self.image(&client).await?,
+            image,
             instance: self.identity(),
             exporter: exporter.cloned(),
         };
@@ -248,19 +254,42 @@ impl RunArguments {
         self.pod_name.clone().unwrap_or_else(|| format!("process-{}", std::process::id()))
     }
 
-    /// Refuses to start where the resource is not known, and says what to do.
+    /// Waits until the API server answers and knows the resource; the image of parties whose
+    /// resource names none.
+    ///
+    /// A process that ended instead would be started again by its node, but later each time: it
+    /// would stay away for minutes after an API server that was away has come back.
+    async fn prepare(&self, client: &Client) -> anyhow::Result<String> {
+        loop {
+            let image = match self.check_definition(client).await {
+                Ok(()) => self.image(client).await,
+                Err(error) => Err(error),
+            };
+            match image {
+                Err(error) if error.is::<kube::Error>() => {
+                    tracing::warn!("{error:#}; trying again in {AGAIN:?}");
+                }
+                image => return image,
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    /// Checks that the resource is known, and otherwise says what to do.
     async fn check_definition(&self, client: &Client) -> anyhow::Result<()> {
         let api: Api<kube::core::PartialObjectMeta<SecureInference>> = match &self.namespace {
             Some(namespace) => Api::namespaced(client.clone(), namespace),
             None => Api::all(client.clone()),
         };
-        match api.list(&ListParams::default().limit(1)).await {
-            Err(kube::Error::Api(status)) if status.code == 404 => bail!(
+        let listed = api.list(&ListParams::default().limit(1)).await.map(drop);
+        let problem = match &listed {
+            Err(kube::Error::Api(status)) if status.code == 404 => {
                 "the API server does not know SecureInference resources; \
                  install the definition: operator crd | kubectl apply -f -"
-            ),
-            listed => listed.map(drop).context("cannot list SecureInference resources"),
-        }
+            }
+            _ => "cannot list SecureInference resources",
+        };
+        listed.context(problem)
     }
 
     /// The image of parties whose resource names none.
