@@ -491,6 +491,7 @@ mod tests {
         let killed = |code| ended("Failed", code, "Error", "");
         let told = || ended("Failed", 143, "Error", &words(Reason::Terminated, "told to", None));
         let evicted = json!({"reason": "Evicted", "message": "low on memory"});
+        let drained = json!({"conditions": disruption("EvictionByEvictionAPI", "API-initiated")});
         let preempted = json!({"conditions": disruption("PreemptionByScheduler", "a greater one")});
         let tainted = json!({"conditions": disruption("DeletionByTaintManager", "not ready")});
         let collected = json!({"conditions": disruption("DeletionByPodGC", "no such node")});
@@ -500,7 +501,7 @@ mod tests {
         let lost = PartyPhase::Lost;
         let failed = PartyPhase::Failed;
         type Row<'a> = (&'a str, Value, Value, Option<i32>, &'a str, &'a str, PartyPhase);
-        let rows: [Row<'_>; 17] = [
+        let rows: [Row<'_>; 18] = [
             (
                 "evicted",
                 with(killed(137), evicted.clone()),
@@ -545,6 +546,15 @@ mod tests {
                 "Terminated",
                 "shutdown",
                 failed,
+            ),
+            (
+                "its node is drained",
+                with(running(), drained),
+                deleted(),
+                None,
+                "EvictionByEvictionAPI",
+                "API-initiated",
+                lost,
             ),
             (
                 "is being preempted",

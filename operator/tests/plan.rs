@@ -337,6 +337,21 @@ fn the_active_deadline_ends_the_wait_for_another_attempt() {
     assert_eq!(status.failure.unwrap().reason, "Internal", "why the last attempt failed");
 }
 
+/// While the API server is away, runs end and deadlines pass.
+#[test]
+fn what_ended_while_nobody_looked_is_complete_though_its_time_is_over() {
+    let mut world = ready(SecureInferenceSpec::default());
+    for _ in 0..3 {
+        world.happen(Event::AdvanceAll);
+    }
+    world.step(&Step::Crash(false));
+    world.happen(Event::Wait(4_000_000));
+    world.reconcile();
+    assert!(world.is(COMPLETE), "{:#?}", world.status());
+    let status = world.status();
+    assert_eq!((status.attempt, status.failed_attempts), (Some(1), None));
+}
+
 #[test]
 fn the_active_deadline_names_who_is_late() {
     let spec =
