@@ -4,15 +4,15 @@
 # Debian 12 packages alone, runs as processes of this machine and needs neither a registry nor,
 # once it is built, a network. Needs root.
 #
-#   cluster.sh check               whether this machine can run it; exits 3 with the reasons if not
-#   cluster.sh install             packages and the Kubernetes source: half a minute
-#   cluster.sh build               the programs: six minutes on 2 cores, nothing if they are there
-#   cluster.sh up                  the above if need be, then a cluster in about ten seconds
-#   cluster.sh load IMAGE.tar      gives a docker-archive to the node
-#   cluster.sh restart-apiserver   ends the API server alone and starts it again
-#   cluster.sh status              what runs, and how much memory it takes
-#   cluster.sh kubeconfig          prints the path of the administrator's kubeconfig
-#   cluster.sh down                ends everything, forgets its state, puts the machine back as it was
+#   cluster.sh check                         whether this machine can run it; exits 3 with the reasons if not
+#   cluster.sh install                       packages and the Kubernetes source: half a minute
+#   cluster.sh build                         the programs: six minutes on 2 cores, nothing if they are there
+#   cluster.sh up                            the above if need be, then a cluster in about ten seconds
+#   cluster.sh load IMAGE.tar                gives a docker-archive to the node
+#   cluster.sh restart-apiserver [SECONDS]   ends the API server alone and starts it again, so much later
+#   cluster.sh status                        what runs, and how much memory it takes
+#   cluster.sh kubeconfig                    prints the path of the administrator's kubeconfig
+#   cluster.sh down                          ends everything, forgets its state, puts the machine back as it was
 #
 # Everything lies under $ROOT, by default ~/.cache/secure-inference/test-cluster. There is one
 # test cluster on a machine: its addresses and ports are fixed.
@@ -481,10 +481,17 @@ cmd_load() {
 }
 
 cmd_restart_apiserver() {
+  local seconds=${1:-0}
+  [[ $seconds =~ ^[0-9]{1,3}$ ]] || die "expected how many seconds the API server is away, at most 999, found $seconds"
   exclusively
   alive etcd || die "the cluster is not up; start it: $0 up"
   find_kubectl
+  # Whoever interrupts this finds it as it was.
+  trap start_apiserver EXIT
+  trap 'exit 130' INT TERM
   stop_apiserver
+  sleep "$seconds"
+  trap - EXIT INT TERM
   start_apiserver
 }
 

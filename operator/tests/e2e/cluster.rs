@@ -161,11 +161,49 @@ impl Cluster {
     }
 
     async fn tool(&self, name: &str, arguments: &[&str]) -> anyhow::Result<String> {
+        process::output(self.command(name, arguments)).await
+    }
+
+    fn command(&self, name: &str, arguments: &[&str]) -> Command {
         let mut command = with(&self.tools.join(name), arguments);
         if let Some(kubeconfig) = &self.kubeconfig {
             command.env("KUBECONFIG", kubeconfig);
         }
-        process::output(command).await
+        command
+    }
+
+    /// Has a node take no more pods.
+    pub(crate) async fn cordon(&self, node: &str) -> anyhow::Result<Cordon> {
+        // Before anything is done: a `kubectl` that is not waited for may do it all the same.
+        let cordon = Cordon(Some(self.command("kubectl", &["uncordon", node])));
+        self.kubectl(&["cordon", node]).await?;
+        Ok(cordon)
+    }
+}
+
+/// A node that takes no more pods, until this is lifted or dropped.
+pub(crate) struct Cordon(Option<Command>);
+
+impl Cordon {
+    /// Has the node take pods again.
+    pub(crate) async fn lift(mut self) -> anyhow::Result<()> {
+        match self.0.take() {
+            Some(uncordon) => process::output(uncordon).await.map(drop),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Cordon {
+    /// A case that failed, or was too late, leaves the node to the cases that follow.
+    fn drop(&mut self) {
+        if let Some(mut uncordon) = self.0.take() {
+            match uncordon.output() {
+                Ok(output) if output.status.success() => {}
+                Ok(output) => eprintln!("{}", String::from_utf8_lossy(&output.stderr)),
+                Err(error) => eprintln!("cannot uncordon the node: {error}"),
+            }
+        }
     }
 }
 
@@ -186,9 +224,11 @@ impl Machine {
         self.root.join("kubeconfig")
     }
 
-    /// Ends the API server and starts it again.
-    pub(crate) async fn restart_apiserver(&self) -> anyhow::Result<()> {
-        process::output(with(&self.script, &["restart-apiserver"])).await.map(drop)
+    /// Ends the API server, and starts it again after so many seconds. It is started again even
+    /// if nobody waits for that any more.
+    pub(crate) async fn restart_apiserver(&self, seconds: u32) -> anyhow::Result<()> {
+        let restart = with(&self.script, &["restart-apiserver", &seconds.to_string()]);
+        process::output(restart).await.map(drop)
     }
 
     /// The process of a container, by the id that the pod's status gives.

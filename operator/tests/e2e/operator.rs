@@ -56,6 +56,16 @@ pub(crate) struct Replica {
     pub(crate) container: String,
 }
 
+impl Replica {
+    fn of(pod: &Pod) -> Option<Self> {
+        let containers = pod.status.as_ref()?.container_statuses.as_ref()?;
+        let container = containers.first()?;
+        container.state.as_ref()?.running.as_ref()?;
+        let container = container.container_id.clone()?;
+        Some(Self { pod: pod.name_any(), container })
+    }
+}
+
 /// What a replica's metrics said at one moment.
 pub(crate) struct Scrape(BTreeMap<String, f64>);
 
@@ -199,23 +209,24 @@ impl Operator {
         Ok(self.pods.list(&ListParams::default().labels(SELECTOR)).await?.items)
     }
 
+    /// How often processes of the pods that are there were started again.
+    pub(crate) async fn restarts(&self) -> anyhow::Result<i32> {
+        let pods = self.pods().await?;
+        let statuses = pods.iter().filter_map(|pod| pod.status.as_ref());
+        let containers = statuses.filter_map(|status| status.container_statuses.as_ref());
+        Ok(containers.flatten().map(|container| container.restart_count).sum())
+    }
+
     /// What one of its pods logged.
     pub(crate) async fn log(&self, pod: &str) -> anyhow::Result<String> {
         Ok(self.pods.logs(pod, &LogParams::default()).await?)
     }
 
-    /// The replicas that run.
+    /// The replicas that run, and are not told to stop.
     pub(crate) async fn replicas(&self) -> anyhow::Result<Vec<Replica>> {
-        let pods = self.pods.list(&ListParams::default().labels(SELECTOR)).await?;
-        let replica = |pod: &Pod| {
-            let containers = pod.status.as_ref()?.container_statuses.as_ref()?;
-            let container = containers.first()?;
-            container.state.as_ref()?.running.as_ref()?;
-            let container = container.container_id.clone()?;
-            Some(Replica { pod: pod.name_any(), container })
-        };
+        let pods = self.pods().await?;
         let there = pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none());
-        Ok(there.filter_map(replica).collect())
+        Ok(there.filter_map(Replica::of).collect())
     }
 
     /// What a replica's metrics say.
@@ -271,6 +282,42 @@ impl Operator {
             }
         }
         Ok(leaders)
+    }
+
+    /// Checks that no two replicas lead at one moment, those that are told to stop included; who
+    /// leads, if anybody does.
+    pub(crate) async fn at_most_one_leads(&self) -> anyhow::Result<Option<Replica>> {
+        let running = self.pods().await?;
+        let running: Vec<Replica> = running.iter().filter_map(Replica::of).collect();
+        let leads = async |replica: &Replica| {
+            // One that has just ended does not lead.
+            self.scrape(replica).await.is_ok_and(|scrape| scrape.leads())
+        };
+        let mut leader: Option<&Replica> = None;
+        for replica in &running {
+            if !leads(replica).await {
+                continue;
+            }
+            // Of two that say so one after the other, the first may have handed over meanwhile.
+            if let Some(first) = leader
+                && leads(first).await
+            {
+                bail!("expected one leader, found {first:?} and {replica:?}");
+            }
+            leader = Some(replica);
+        }
+        Ok(leader.cloned())
+    }
+
+    /// Replaces its pods by new ones, as an upgrade does, and waits until that is over.
+    pub(crate) async fn roll(&self) -> anyhow::Result<()> {
+        self.account().await?;
+        let deployment = format!("deployment/{NAME}");
+        let rollout = ["--namespace", NAMESPACE, "rollout"];
+        let restart = [&rollout[..], &["restart", &deployment]].concat();
+        self.cluster.kubectl(&restart).await?;
+        let over = [&rollout[..], &["status", &deployment, "--timeout=90s"]].concat();
+        self.cluster.kubectl(&over).await.map(drop)
     }
 
     /// Enters into the ledger what the replicas have asked for so far; to be called before

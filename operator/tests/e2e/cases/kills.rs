@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, ensure};
-use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::core::v1::{Event, Pod, Secret};
 use kube::ResourceExt;
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, EvictParams};
 use operator::api::v1alpha1::{Failure, SecureInferenceStatus};
 use operator::resources::{ATTEMPT, ROLE, SESSION};
 
@@ -23,6 +23,26 @@ pub(super) async fn deleted(room: &Room, role: &str) -> anyhow::Result<Figures> 
     .await?;
     ensure!(failure.reason == "PodDeleted", "expected reason PodDeleted, found {failure:?}");
     Ok(Figures::new())
+}
+
+/// Its pod is evicted, as by whoever drains its node.
+pub(super) async fn evicted(room: &Room, role: &str) -> anyhow::Result<Figures> {
+    let failure = killed(room, role, async |pod: &Pod| {
+        room.api::<Pod>().evict(&pod.name_any(), &EvictParams::default()).await?;
+        Ok(())
+    })
+    .await?;
+    let reason = eviction(room);
+    ensure!(failure.reason == reason, "expected reason {reason}, found {failure:?}");
+    Ok(vec![format!("{reason}: {}", failure.message)])
+}
+
+/// What an API server says of a pod that is evicted: before 1.26 only that it is deleted.
+pub(super) fn eviction(room: &Room) -> &'static str {
+    match room.cluster().since(1, 26) {
+        true => "EvictionByEvictionAPI",
+        false => "PodDeleted",
+    }
 }
 
 /// Its process is killed, as for lack of memory.
@@ -66,6 +86,7 @@ async fn killed(
         failure.role.as_deref() == Some(role) && failure.attempt == 1,
         "expected {role} to have failed in attempt 1, found {failure:?}"
     );
+    told(room, &failure).await?;
     let status = room.complete("run", 2 * PATIENCE).await?;
     check_complete(&status)?;
     ensure!(
@@ -79,8 +100,25 @@ async fn killed(
     Ok(failure)
 }
 
+/// Checks that an event tells people who failed, and why.
+pub(super) async fn told(room: &Room, failure: &Failure) -> anyhow::Result<()> {
+    let role = failure.role.as_deref().context("expected a role in the failure")?;
+    let note = format!("attempt {}: {role}: {}: ", failure.attempt, failure.reason);
+    let events: Film<Event> = Film::start(room.api(), "").await?;
+    let what = format!("an event AttemptFailed with «{note}»");
+    events
+        .until(&what, PATIENCE, |events| {
+            let tells = |event: &&Event| {
+                event.reason.as_deref() == Some("AttemptFailed")
+                    && event.message.as_ref().is_some_and(|message| message.starts_with(&note))
+            };
+            events.values().find(tells).map(|_| ())
+        })
+        .await
+}
+
 /// No session, key or authority of one attempt is of another, and no two parties share a key.
-fn check_attempts_share_nothing(secrets: &Film<Secret>) -> anyhow::Result<()> {
+pub(super) fn check_attempts_share_nothing(secrets: &Film<Secret>) -> anyhow::Result<()> {
     // By attempt, what there is of a kind; and all keys, by whose they are.
     let mut sessions = BTreeMap::<String, BTreeSet<String>>::new();
     let mut authorities = BTreeMap::<String, BTreeSet<Vec<u8>>>::new();

@@ -13,6 +13,7 @@ use crate::room::{Room, World};
 mod chart;
 mod crowd;
 mod deletion;
+mod disruptions;
 mod failures;
 mod frugality;
 mod invalid;
@@ -83,6 +84,8 @@ pub(crate) const CASES: &[Case] = &[
     case("killed model-owner", |room| kills::deleted(room, "model-owner").boxed()),
     case("killed client", |room| kills::deleted(room, "client").boxed()),
     case("killed process of server1", |room| kills::process(room, "server1").boxed()).local(),
+    case("evicted server0", |room| kills::evicted(room, "server0").boxed()),
+    case("evicted client", |room| kills::evicted(room, "client").boxed()),
     case("no further attempt fails for good", |room| failures::for_good(room).boxed()),
     case("a hopeless failure is not tried again", |room| failures::hopeless(room).boxed()),
     case("invalid specs are refused", |room| invalid::specs(room).boxed()),
@@ -92,8 +95,16 @@ pub(crate) const CASES: &[Case] = &[
     case("a malformed resource stops no other", |room| invalid::malformed(room).boxed()).alone(),
     case("one of two replicas leads", |room| restarts::replicas(room).boxed()).alone(),
     case("operator killed again and again", |room| restarts::operator_killed(room).boxed()).alone(),
-    case("API server restarted in mid-run", |room| restarts::apiserver(room).boxed())
+    case("operator upgraded in mid-run", |room| disruptions::upgraded(room).boxed()).alone(),
+    case("API server restarted in mid-run", |room| restarts::apiserver_restarted(room).boxed())
         .alone()
+        .local(),
+    case("API server away for 30 s in mid-run", |room| restarts::apiserver_away(room).boxed())
+        .alone()
+        .local(),
+    case("node drained of its parties", |room| disruptions::drained(room).boxed()).quiet().local(),
+    case("node drained, the operator too", |room| disruptions::all_drained(room).boxed())
+        .quiet()
         .local(),
     case("traces are complete and tell no secret", |room| traces::complete(room).boxed())
         .alone()

@@ -1,7 +1,7 @@
 //! The operator, or the API server, goes away in the middle of things.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, bail, ensure};
 use futures::FutureExt;
@@ -24,13 +24,19 @@ const RUNS: usize = 10;
 /// How long it may live, milliseconds.
 const LIFE: std::ops::Range<u64> = 100..6000;
 
+/// How long the API server is away, seconds.
+const AWAY: u32 = 30;
+
+/// The most repetitions that a run may have: it takes longer than that.
+const MOST: u32 = 100_000;
+
 /// Until all runs are complete.
 const ALL: Duration = Duration::from_secs(200);
 
 /// Until an operator that was killed works again: without a word of farewell its successor
 /// waits until the Lease is invalid, and nodes wait before they start a process again that
 /// ends over and over.
-const AGAIN: Duration = Duration::from_secs(60);
+pub(super) const AGAIN: Duration = Duration::from_secs(60);
 
 pub(super) async fn operator_killed(room: &Room) -> anyhow::Result<Figures> {
     let seed: u64 = rand::random();
@@ -126,27 +132,102 @@ pub(super) fn check_history(room: &Room) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub(super) async fn apiserver(room: &Room) -> anyhow::Result<Figures> {
+pub(super) async fn apiserver_restarted(room: &Room) -> anyhow::Result<Figures> {
     room.create("run", brief(2 * LASTING)).await?;
     room.ready("run", 1).await?;
+    let away = without_apiserver(room, 0).await?;
+    first_attempt_completes(room, "run", 2 * PATIENCE).await?;
+    works_again(room).await?;
+    Ok(vec![format!("the API server was away for {:.1} s", away.took().as_secs_f64())])
+}
+
+/// One run ends while the API server is away, and one goes on.
+pub(super) async fn apiserver_away(room: &Room) -> anyhow::Result<Figures> {
+    for (name, repetitions) in [("goes-on", MOST), ("ends", LASTING)] {
+        room.create(name, brief(repetitions)).await?;
+        room.ready(name, 1).await?;
+    }
+    let restarts = room.operator().restarts().await?;
+    let away = without_apiserver(room, AWAY).await?;
+    let client_ended = |status: &SecureInferenceStatus| -> anyhow::Result<SystemTime> {
+        let client = status.parties.iter().find(|party| party.role == "client");
+        let ended = client.and_then(|client| client.finished_at.clone());
+        Ok(ended.context("expected the time of the client's end in the status")?.0.into())
+    };
+    let ends = first_attempt_completes(room, "ends", 2 * PATIENCE).await?;
+    // By the operator's clock: the watch of this test waits, too, before it tries again.
+    let noticed = ends.completion_time.as_ref().context("expected a completionTime")?;
+    let noticed = SystemTime::from(noticed.0).duration_since(away.back).unwrap_or_default();
+    let ended = client_ended(&ends)?;
+    // Nodes count in seconds.
+    ensure!(
+        away.left <= ended + Duration::from_secs(1) && ended < away.back,
+        "expected a run to end while the API server was away, {away:?}; it ended at {ended:?}"
+    );
+    let goes_on = first_attempt_completes(room, "goes-on", ALL).await?;
+    let ended = client_ended(&goes_on)?;
+    ensure!(
+        ended >= away.back,
+        "expected a run to go on when the API server was back, {away:?}; it ended at {ended:?}"
+    );
+    works_again(room).await?;
+    // A leader that cannot renew its Lease starts anew, and then waits.
+    let restarts = room.operator().restarts().await? - restarts;
+    ensure!(restarts <= 1, "expected the operator to start anew once, it did {restarts} times");
+    Ok(vec![
+        format!("the API server was away for {:.1} s", away.took().as_secs_f64()),
+        format!(
+            "{:.1} s after its return the run that had ended meanwhile was Complete",
+            noticed.as_secs_f64()
+        ),
+    ])
+}
+
+/// When the API server was away.
+#[derive(Debug)]
+struct Away {
+    left: SystemTime,
+    back: SystemTime,
+}
+
+impl Away {
+    fn took(&self) -> Duration {
+        self.back.duration_since(self.left).unwrap_or_default()
+    }
+}
+
+/// Ends the API server, and starts it again after so many seconds.
+async fn without_apiserver(room: &Room, seconds: u32) -> anyhow::Result<Away> {
     let machine = room.cluster().machine.as_ref().context("needs the API server's process")?;
     let (_, forbidden) = room.operator().accounts().await?;
     ensure!(forbidden.is_empty(), "expected nothing to be forbidden so far: {forbidden:#?}");
-    let began = Instant::now();
-    machine.restart_apiserver().await?;
-    let away = began.elapsed().as_secs_f64();
-    let status = room.complete("run", 2 * PATIENCE).await?;
+    let left = SystemTime::now();
+    machine.restart_apiserver(seconds).await?;
+    Ok(Away { left, back: SystemTime::now() })
+}
+
+/// Waits until a run is complete, in the attempt in which it began.
+pub(super) async fn first_attempt_completes(
+    room: &Room,
+    name: &str,
+    within: Duration,
+) -> anyhow::Result<SecureInferenceStatus> {
+    let status = room.complete(name, within).await?;
     check_complete(&status)?;
     check_history(room)?;
+    let (attempt, failures) = (status.attempt, status.failed_attempts.unwrap_or(0));
     ensure!(
-        status.attempt == Some(1),
-        "expected attempt 1 to be complete, found {:?}",
-        status.attempt
+        attempt == Some(1) && failures == 0,
+        "expected attempt 1 of {name} to be complete, found {attempt:?} after {failures} failures"
     );
+    Ok(status)
+}
+
+/// Checks that the operator works after the API server has come back.
+async fn works_again(room: &Room) -> anyhow::Result<()> {
     works(room, "next").await?;
     room.operator().leader(AGAIN).await?;
-    room.operator().pardon().await?;
-    Ok(vec![format!("the API server was away for {away:.1} s")])
+    room.operator().pardon().await
 }
 
 pub(super) async fn replicas(room: &Room) -> anyhow::Result<Figures> {
@@ -213,7 +294,7 @@ async fn hand_over(
     Ok(format!("another led {took:.1} s after the leader was {how} (target {HAND_OVER:?})"))
 }
 
-async fn works(room: &Room, name: &str) -> anyhow::Result<()> {
+pub(super) async fn works(room: &Room, name: &str) -> anyhow::Result<()> {
     room.create(name, brief(10)).await?;
     check_complete(&room.complete(name, PATIENCE).await?)
 }
