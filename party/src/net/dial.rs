@@ -8,12 +8,13 @@ use spdz::channel::Role;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint, Uri};
 
-use super::shape::Shaping;
+use super::shape::{Shaping, Wire};
 use super::wire::party_client::PartyClient;
 use super::{Arrival, ConnectError, HTTP2_FRAME, MAX_FRAME, Outgoing, WINDOW};
 use crate::config::PartyConfig;
@@ -48,7 +49,7 @@ pub(super) async fn dial(
     };
     let mut seen = String::from("no answer");
     loop {
-        let attempt = attempt(config, credentials, peer, queue, shaping, address);
+        let attempt = attempt(config, credentials, peer, queue, shaping, address, until);
         match tokio::time::timeout_at(until.into(), attempt).await {
             Ok(Ok(arrival)) => return Ok(arrival),
             Ok(Err(Failure::Final(reason))) => return Err(ConnectError::Refused { peer, reason }),
@@ -71,21 +72,17 @@ async fn attempt(
     queue: usize,
     shaping: Option<&Arc<Shaping>>,
     address: &str,
+    until: Instant,
 ) -> Result<Arrival, Failure> {
-    let unreachable = |error: std::io::Error| Failure::Unreachable(error.to_string());
-    let stream = TcpStream::connect(address).await.map_err(unreachable)?;
-    let stream = Shaping::wire(shaping, stream).map_err(unreachable)?;
+    // Whoever takes the connection and says nothing may be gone, and another attempt find the
+    // peer: half of the time that is left is for this one. From there on it has only one.
+    let patience = until.saturating_duration_since(Instant::now()) / 2;
     let name = identity::name(peer, config.session.0);
-    let server_name =
-        ServerName::try_from(name.clone()).map_err(|error| Failure::Final(error.to_string()))?;
-    let stream = TlsConnector::from(credentials.client.clone())
-        .connect(server_name, stream)
+    let connecting = connect(credentials, &name, shaping, address);
+    let silence = format!("no TLS handshake within {:.1} s", patience.as_secs_f64());
+    let stream = tokio::time::timeout(patience, connecting)
         .await
-        // A certificate that does not verify comes as invalid data.
-        .map_err(|error| match error.kind() {
-            std::io::ErrorKind::InvalidData => Failure::Final(identity::refusal(&error)),
-            _ => Failure::Unreachable(error.to_string()),
-        })?;
+        .map_err(|_| Failure::Unreachable(silence))??;
 
     // The connection is made; the connector hands it over once.
     let mut stream = Some(TokioIo::new(stream));
@@ -116,6 +113,26 @@ async fn attempt(
         })?;
     let outgoing = Outgoing::Request(sender);
     Ok(Arrival { peer, outgoing, incoming: response.into_inner() })
+}
+
+/// A connection over which the peer has proved to be who is called `name`.
+async fn connect(
+    credentials: &Credentials,
+    name: &str,
+    shaping: Option<&Arc<Shaping>>,
+    address: &str,
+) -> Result<TlsStream<Wire>, Failure> {
+    let unreachable = |error: std::io::Error| Failure::Unreachable(error.to_string());
+    let stream = TcpStream::connect(address).await.map_err(unreachable)?;
+    let stream = Shaping::wire(shaping, stream).map_err(unreachable)?;
+    let server_name =
+        ServerName::try_from(name.to_owned()).map_err(|error| Failure::Final(error.to_string()))?;
+    let connected = TlsConnector::from(credentials.client.clone()).connect(server_name, stream);
+    // A certificate that does not verify comes as invalid data.
+    connected.await.map_err(|error| match error.kind() {
+        std::io::ErrorKind::InvalidData => Failure::Final(identity::refusal(&error)),
+        _ => unreachable(error),
+    })
 }
 
 /// An error and what caused it, on one line.
