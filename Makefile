@@ -1,6 +1,6 @@
 CARGO ?= cargo
 
-.PHONY: help build table1 report sweep test e2e fuzz lint fmt image chart-test cluster-up cluster-down
+.PHONY: help build table1 report sweep test e2e faults soak fuzz lint fmt image chart-test cluster-up cluster-down
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,6 +27,14 @@ test: lint ## Format, lints, unit, property and five-process tests, the examples
 
 e2e: ## The operator on a real Kubernetes: that of KUBECONFIG, or a throwaway one; ONLY=words picks cases
 	$(CARGO) test --locked -p operator --test e2e -- $(ONLY)
+
+faults: ## Five processes killed, stopped, cut off, misled at every message; `make test` does a few; ONLY=words
+	$(CARGO) test --locked --workspace --all-features --no-run
+	$(CARGO) test --locked --workspace --all-features --test faults -- --all $(ONLY)
+
+soak: ## 100,000 inferences through one set of processes: memory, latency and counters; `make test` does 3,000
+	$(CARGO) test --locked --workspace --all-features --no-run
+	$(CARGO) test --locked --workspace --all-features --test soak -- --inferences 100000
 
 fuzz: ## Fuzz every decoder for TIME seconds each, 60 without it; `make test` has a short run without a fuzzer
 	fuzz/run.sh $(or $(TIME),60)

@@ -16,22 +16,6 @@ recent() { # PROGRAM
   [ -n "$version" ] && printf '2.42\n%s\n' "$version" | sort -CV
 }
 
-fetch() { # into $1
-  command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || cannot "no apt-get to fetch them"
-  (
-    cd "$1"
-    # The lists are the machine's own; where it has none they are fetched, to a place of their own.
-    apt-get -qq -o APT::Sandbox::User=root download prometheus 2>errors || {
-      mkdir -p lists/partial
-      lists=(-o "Dir::State::Lists=$1/lists" -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= -o APT::Sandbox::User=root)
-      apt-get -qq "${lists[@]}" update 2>>errors && apt-get -qq "${lists[@]}" download prometheus 2>>errors
-    }
-  ) || cannot "apt-get cannot fetch them: $(tail -1 "$1/errors")"
-  dpkg-deb -x "$1"/prometheus_*.deb "$1/unpacked"
-  mkdir "$1/bin"
-  mv "$1"/unpacked/usr/bin/{prometheus,promtool} "$1/bin"
-}
-
 mkdir -p "$cache"
 exec 9>"$bin.lock" # several tests may ask at once
 flock 9
@@ -41,7 +25,9 @@ if command -v prometheus >/dev/null && command -v promtool >/dev/null && recent 
 elif ! [ -x "$bin/promtool" ] || ! recent "$bin/prometheus"; then
   work=$(mktemp -d "$cache/prometheus.XXXXXX")
   trap 'rm -rf "$work"' EXIT
-  fetch "$work"
+  reason=$("$(dirname "$0")/debian.sh" prometheus "$work/unpacked" 2>&1) || cannot "$reason"
+  mkdir "$work/bin"
+  mv "$work"/unpacked/usr/bin/{prometheus,promtool} "$work/bin"
   recent "$work/bin/prometheus" || cannot "the package has $("$work/bin/prometheus" --version 2>&1 | head -1)"
   recent "$work/bin/promtool" || die "promtool of the package does not run"
   rm -rf "$bin"

@@ -3,9 +3,11 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+#[path = "common/mod.rs"]
+mod common;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::AtomicBool;
@@ -20,16 +22,19 @@ use bench::run::{Report, Run};
 use bench::sweep::settings::{Link, Truncate};
 use bench::sweep::{self, Settings};
 use bytes::Bytes;
+use common::{
+    Series, get, own_folder, party_program, read_tensor, scrape, wait_for, watch, wave,
+    write_tensors,
+};
 use party::config::{
     AccuracyWorkload, Computation, Conditions, Deadlines, InspectWorkload, OfflineMode,
-    PartyConfig, PlayerTask, Stock, Telemetry, Transport, Workload,
+    PartyConfig, PlayerTask, Stock, Transport, Workload,
 };
 use party::net;
 use party::result::LayerRange;
 use party::stop::Stop;
 use party::termination::{Reason, Termination};
-use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
 use spdz::channel::{Channel, Name, Phase, Role, Tag};
 use spdz::graph::{Clear, Graph, GraphBuilder, Tensors};
 use spdz::plan::{NumberFormat, Operation, Truncation};
@@ -37,16 +42,6 @@ use tempfile::TempDir;
 
 /// Parties wait this long for each other in tests of failures, seconds.
 const DEADLINE: f64 = 2.0;
-
-fn party_program() -> PathBuf {
-    let path = Path::new(env!("CARGO_BIN_EXE_bench")).with_file_name("party");
-    assert!(path.is_file(), "{} is missing: run cargo build -p party first", path.display());
-    path
-}
-
-fn own_folder(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
-}
 
 fn brings(file: &str) -> PlayerTask {
     PlayerTask { inputs: Some(own_folder(file)), ..PlayerTask::default() }
@@ -106,7 +101,6 @@ fn failures(running: &mut local::Running) -> BTreeMap<Role, Failure> {
     }
 }
 
-/// Timed inferences of a network, and nothing scored.
 /// One trial of a network in `Int64`, as `bench table1` measures it.
 fn table1(network: &str, batch_size: usize, repetitions: u64) -> Settings {
     Settings {
@@ -273,7 +267,7 @@ fn the_layers_of_an_inspected_run_are_metrics_and_everybody_is_warned() {
             workload.inspect = Some(InspectWorkload { samples: 10_000, weights: weights.clone() });
         }
     }
-    let addresses = watch(&mut scenario);
+    let addresses = watch(&mut scenario.configs);
     let mut running = scenario.start();
     let largest = "secure_inference_layer_value{bound=\"max\",layer=\"logits\"}";
     wait_for("an inspected inference", || {
@@ -420,50 +414,13 @@ fn termination(scenario: &Scenario, role: Role) -> Termination {
     Termination::parse(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
-/// Has every party answer probes, and says where.
-fn watch(scenario: &mut Scenario) -> BTreeMap<Role, SocketAddr> {
-    let listener = |_| TcpListener::bind("127.0.0.1:0").unwrap();
-    // All are held at once, so that they differ.
-    let listeners: Vec<TcpListener> = scenario.configs.iter().map(listener).collect();
-    let mut addresses = BTreeMap::new();
-    for (config, listener) in scenario.configs.iter_mut().zip(listeners) {
-        let listen = listener.local_addr().unwrap();
-        config.telemetry = Some(Telemetry { listen: Some(listen), ..Telemetry::default() });
-        addresses.insert(config.role, listen);
-    }
-    addresses
-}
-
-/// Status and content of an answer; none if there is no one to answer.
-fn get(address: SocketAddr, path: &str) -> Option<(u16, String)> {
-    let mut stream = TcpStream::connect(address).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: {address}\r\n\r\n").as_bytes()).ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    let (head, content) = answer.split_once("\r\n\r\n")?;
-    Some((head.split(' ').nth(1)?.parse().ok()?, content.to_owned()))
-}
-
-/// Looks again and again until there is what is wanted.
-fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let until = Instant::now() + Duration::from_secs(20);
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(Instant::now() < until, "{what} did not come in 20 s");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
 #[test]
 fn probes_are_answered_before_there_are_peers_and_say_when_they_are_there() {
     let mut scenario = Scenario::new();
     for config in &mut scenario.configs {
         config.deadlines.connect_seconds = 30.0;
     }
-    let addresses = watch(&mut scenario);
+    let addresses = watch(&mut scenario.configs);
     let producer = scenario.remove(Role::Producer);
     let running = scenario.start();
     let waiting = Some((503, "waiting for its peers to connect\n".to_owned()));
@@ -479,32 +436,6 @@ fn probes_are_answered_before_there_are_peers_and_say_when_they_are_there() {
         wait_for(role.name(), || (get(addresses[&role], "/readyz") == ready).then_some(()));
     }
     drop((running, late));
-}
-
-/// The series of a scrape, each with its value.
-type Series = BTreeMap<String, f64>;
-
-/// Of each family of a scrape its type and help.
-type Families = BTreeMap<String, (String, String)>;
-
-/// The metrics of a party.
-fn scrape(address: SocketAddr) -> Option<(Series, Families)> {
-    let (code, text) = get(address, "/metrics")?;
-    assert_eq!(code, 200, "{text}");
-    let (mut series, mut families) = (Series::new(), Families::new());
-    for line in text.lines() {
-        if let Some(comment) = line.strip_prefix("# ") {
-            let [kind, name, rest] = comment.splitn(3, ' ').collect::<Vec<_>>()[..] else {
-                panic!("{line}");
-            };
-            let family = families.entry(name.to_owned()).or_default();
-            *(if kind == "TYPE" { &mut family.0 } else { &mut family.1 }) = rest.to_owned();
-        } else {
-            let (name, value) = line.rsplit_once(' ').unwrap();
-            assert_eq!(series.insert(name.to_owned(), value.parse().unwrap()), None, "{line}");
-        }
-    }
-    Some((series, families))
 }
 
 /// The labels of a series.
@@ -542,7 +473,7 @@ fn the_metrics_are_those_on_the_page_and_count_what_happened() {
     for config in &mut scenario.configs {
         config.deadlines = Deadlines { connect_seconds: 30.0, message_seconds: 30.0 };
     }
-    let addresses = watch(&mut scenario);
+    let addresses = watch(&mut scenario.configs);
     let producer = scenario.remove(Role::Producer);
     let mut running = scenario.start();
     let mut families = BTreeMap::new();
@@ -681,7 +612,7 @@ fn the_metrics_are_those_on_the_page_and_count_what_happened() {
 #[test]
 fn a_port_for_probes_that_is_in_use_is_named() {
     let mut scenario = Scenario::new();
-    let address = watch(&mut scenario)[&Role::Producer];
+    let address = watch(&mut scenario.configs)[&Role::Producer];
     let _taken = TcpListener::bind(address).unwrap();
     let failures = failures(&mut scenario.start());
     let failure = &failures[&Role::Producer];
@@ -1020,38 +951,6 @@ fn between_three(told: bool) -> Graph {
     g.output("z", z);
     g.output("class", g.argmax(z));
     g.build().unwrap()
-}
-
-/// Numbers from -1 to 1.
-fn wave(count: usize, step: f64) -> Vec<f64> {
-    (0..count).map(|i| (step * (i + 1) as f64).sin()).collect()
-}
-
-fn write_tensors(path: &Path, tensors: &[(&str, Dtype, Vec<usize>, &[f64])]) {
-    let bytes: Vec<(&str, Dtype, Vec<usize>, Vec<u8>)> = tensors
-        .iter()
-        .map(|(name, dtype, shape, values)| {
-            let bytes = values.iter().flat_map(|value| match dtype {
-                Dtype::F32 => (*value as f32).to_le_bytes().to_vec(),
-                _ => value.to_le_bytes().to_vec(),
-            });
-            (*name, *dtype, shape.clone(), bytes.collect())
-        })
-        .collect();
-    let views = bytes.iter().map(|(name, dtype, shape, data)| {
-        (*name, TensorView::new(*dtype, shape.clone(), data).unwrap())
-    });
-    std::fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
-}
-
-/// A tensor that a player wrote, F64.
-fn read_tensor(path: &Path, name: &str) -> (Vec<usize>, Vec<f64>) {
-    let bytes = std::fs::read(path).unwrap();
-    let file = SafeTensors::deserialize(&bytes).unwrap();
-    let view = file.tensor(name).unwrap();
-    assert_eq!(view.dtype(), Dtype::F64);
-    let values = view.data().as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes));
-    (view.shape().to_vec(), values.collect())
 }
 
 /// What alice and bob bring to four evaluations: alice three inputs in turn, bob always

@@ -4,10 +4,11 @@
 
 #[path = "../../party/tests/collector/mod.rs"]
 mod collector;
+#[path = "common/mod.rs"]
+mod common;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 use std::sync::atomic::AtomicBool;
@@ -17,6 +18,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bench::launch::local::{self, Job};
 use collector::Collector;
+use common::{own_folder, party_program};
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use party::config::{
@@ -29,16 +31,6 @@ use spdz::channel::{Name, Role};
 use spdz::plan::{NumberFormat, Plan};
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
-
-fn party_program() -> PathBuf {
-    let path = Path::new(env!("CARGO_BIN_EXE_bench")).with_file_name("party");
-    assert!(path.is_file(), "{} is missing: run cargo build -p party first", path.display());
-    path
-}
-
-fn own_folder(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
-}
 
 /// Runs all collectors.
 static RUNTIME: LazyLock<Runtime> =

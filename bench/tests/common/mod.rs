@@ -1,0 +1,122 @@
+//! What several tests of five processes need.
+
+#![allow(dead_code, clippy::unwrap_used, clippy::panic, reason = "no test needs all of it")]
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use party::config::{PartyConfig, Telemetry};
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+use spdz::channel::Role;
+
+/// The program of a party, as it was built beside `bench`.
+pub(crate) fn party_program() -> PathBuf {
+    let path = Path::new(env!("CARGO_BIN_EXE_bench")).with_file_name("party");
+    assert!(path.is_file(), "{} is missing: run cargo build -p party first", path.display());
+    path
+}
+
+/// A file or folder of this package.
+pub(crate) fn own_folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+/// Numbers from -1 to 1.
+pub(crate) fn wave(count: usize, step: f64) -> Vec<f64> {
+    (0..count).map(|i| (step * (i + 1) as f64).sin()).collect()
+}
+
+/// Writes what a player brings: names, F32 or F64, shapes, values.
+pub(crate) fn write_tensors(path: &Path, tensors: &[(&str, Dtype, Vec<usize>, &[f64])]) {
+    let bytes: Vec<(&str, Dtype, Vec<usize>, Vec<u8>)> = tensors
+        .iter()
+        .map(|(name, dtype, shape, values)| {
+            let bytes = values.iter().flat_map(|value| match dtype {
+                Dtype::F32 => (*value as f32).to_le_bytes().to_vec(),
+                _ => value.to_le_bytes().to_vec(),
+            });
+            (*name, *dtype, shape.clone(), bytes.collect())
+        })
+        .collect();
+    let views = bytes.iter().map(|(name, dtype, shape, data)| {
+        (*name, TensorView::new(*dtype, shape.clone(), data).unwrap())
+    });
+    std::fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
+}
+
+/// A tensor that a player wrote, F64.
+pub(crate) fn read_tensor(path: &Path, name: &str) -> (Vec<usize>, Vec<f64>) {
+    let bytes = std::fs::read(path).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let view = file.tensor(name).unwrap();
+    assert_eq!(view.dtype(), Dtype::F64);
+    let values = view.data().as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes));
+    (view.shape().to_vec(), values.collect())
+}
+
+/// Has every party answer probes, and says where.
+pub(crate) fn watch(configs: &mut [PartyConfig]) -> BTreeMap<Role, SocketAddr> {
+    let listener = |_| TcpListener::bind("127.0.0.1:0").unwrap();
+    // All are held at once, so that they differ.
+    let listeners: Vec<TcpListener> = configs.iter().map(listener).collect();
+    let mut addresses = BTreeMap::new();
+    for (config, listener) in configs.iter_mut().zip(listeners) {
+        let listen = listener.local_addr().unwrap();
+        config.telemetry = Some(Telemetry { listen: Some(listen), ..Telemetry::default() });
+        addresses.insert(config.role, listen);
+    }
+    addresses
+}
+
+/// Status and content of an answer; none if there is no one to answer.
+pub(crate) fn get(address: SocketAddr, path: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: {address}\r\n\r\n").as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, content) = answer.split_once("\r\n\r\n")?;
+    Some((head.split(' ').nth(1)?.parse().ok()?, content.to_owned()))
+}
+
+/// Looks again and again until there is what is wanted.
+pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < until, "{what} did not come in 20 s");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The series of a scrape, each with its value.
+pub(crate) type Series = BTreeMap<String, f64>;
+
+/// Of each family of a scrape its type and help.
+pub(crate) type Families = BTreeMap<String, (String, String)>;
+
+/// The metrics of a party.
+pub(crate) fn scrape(address: SocketAddr) -> Option<(Series, Families)> {
+    let (code, text) = get(address, "/metrics")?;
+    assert_eq!(code, 200, "{text}");
+    let (mut series, mut families) = (Series::new(), Families::new());
+    for line in text.lines() {
+        if let Some(comment) = line.strip_prefix("# ") {
+            let [kind, name, rest] = comment.splitn(3, ' ').collect::<Vec<_>>()[..] else {
+                panic!("{line}");
+            };
+            let family = families.entry(name.to_owned()).or_default();
+            *(if kind == "TYPE" { &mut family.0 } else { &mut family.1 }) = rest.to_owned();
+        } else {
+            let (name, value) = line.rsplit_once(' ').unwrap();
+            assert_eq!(series.insert(name.to_owned(), value.parse().unwrap()), None, "{line}");
+        }
+    }
+    Some((series, families))
+}
