@@ -16,15 +16,19 @@ die() { echo "root.sh: $*" >&2; exit 1; }
 libc=$(getconf GNU_LIBC_VERSION 2>/dev/null || echo none)
 [ "$(printf '%s\n' "glibc 2.34" "$libc" | sort -V | head -1)" = "glibc 2.34" ] || die "the C library is $libc; expected glibc 2.34 or newer"
 
-"${CARGO:-cargo}" build --locked --release "${programs[@]/#/--package=}" >&2
+# The same commit, built elsewhere with the same compilers and C library, gives the same bytes:
+# programs do not say where they were built, by whom or when. These flags take the place of the builder's own.
+flags=()
+for folder in "$(pwd -P)=/source" "$(realpath -ms "$target")=/target" "${CARGO_HOME:-$HOME/.cargo}=/cargo"; do
+  flags+=("--remap-path-prefix=$folder")
+done
+CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\x1f'; echo "${flags[*]}")
+export CARGO_ENCODED_RUSTFLAGS SOURCE_DATE_EPOCH=0
+"${CARGO:-cargo}" build --locked --profile packed "${programs[@]/#/--package=}" >&2
 
 rm -rf "$root"
 put() { install -D -m "$1" "$2" "$root/$3"; }
-for program in "${programs[@]}"; do
-  mkdir -p "$root/usr/bin"
-  strip -o "$root/usr/bin/$program" "$target/release/$program"
-  chmod 755 "$root/usr/bin/$program"
-done
+for program in "${programs[@]}"; do put 755 "$target/packed/$program" "usr/bin/$program"; done
 # With the loader, whose path the programs hold.
 for library in $(for program in "${programs[@]}"; do ldd "$root/usr/bin/$program"; done | grep -o '/[^ ]*' | sort -u); do
   put 755 "$library" "$library"
@@ -36,9 +40,9 @@ for name in t10k-images-idx3-ubyte.gz t10k-labels-idx1-ubyte.gz; do put 644 benc
 # Seconds of work, so only when the program, the weights or the images are newer.
 for name in a b c; do
   made=$references/$name.safetensors
-  for source in "$target/release/bench" bench/models/$name.safetensors bench/data/t10k-images-idx3-ubyte.gz; do
+  for source in "$target/packed/bench" bench/models/$name.safetensors bench/data/t10k-images-idx3-ubyte.gz; do
     if ! [ "$made" -nt "$source" ]; then
-      "$target/release/bench" reference --networks ${name^^} --out "$references" >&2
+      "$target/packed/bench" reference --networks ${name^^} --out "$references" >&2
       break
     fi
   done
