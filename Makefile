@@ -1,6 +1,7 @@
 CARGO ?= cargo
 
-.PHONY: help build table1 report sweep test e2e faults soak fuzz lint fmt image chart-test cluster-up cluster-down
+.PHONY: help build table1 report sweep test e2e faults soak fuzz lint fmt supply-chain image sbom image-check \
+  reproducible chart-test cluster-up cluster-down
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,8 +49,20 @@ lint: ## Check the format, and lints with warnings denied
 fmt: ## Format the code
 	$(CARGO) fmt --all
 
+supply-chain: ## Check licences, sources and advisories of all dependencies; REQUIRE_ADVISORIES=1 fails without the database
+	hack/supply-chain.sh
+
 image: ## Pack target/image/secure-inference.tar; IMAGE names it, ENGINE=podman or docker builds the Containerfile
 	CARGO='$(CARGO)' IMAGE='$(IMAGE)' ENGINE='$(ENGINE)' hack/image/build.sh
+
+sbom: image ## List what the image holds beside it, target/image/secure-inference.cdx.json, in CycloneDX's JSON
+	hack/image/sbom.sh
+
+image-check: sbom ## Check the image: its files, no secrets, the system's libraries, the list of what it holds
+	hack/image/check.sh
+
+reproducible: ## Build the image of the commit twice, in other folders, and compare all of it; two builds from nothing
+	hack/image/reproducible.sh
 
 chart-test: ## Test the Helm chart on the cluster of KUBECONFIG, by default that of cluster-up with the image loaded
 	KUBECONFIG=$${KUBECONFIG:-$$(hack/test-cluster/cluster.sh kubeconfig)} hack/chart-test.sh

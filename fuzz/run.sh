@@ -12,13 +12,14 @@ command -v c++ >/dev/null || missing+=("a C++ compiler, for libFuzzer: apt-get i
 if ((${#missing[@]})); then
   echo "fuzzing needs what is not here:" >&2
   printf '  %s\n' "${missing[@]}" >&2
-  echo "The same decoders have a test that needs neither: cargo test -p decoders" >&2
+  echo "The same decoders have a test that needs neither: cargo test --locked -p decoders" >&2
   exit 1
 fi
 
 # What the compiler is asked for is there in the stable toolchain too. Memory errors are not
 # looked for: outside the kernels, which no decoder reaches, there is no unsafe code.
 export RUSTC_BOOTSTRAP=1
+cargo metadata --locked --format-version 1 >/dev/null # cargo-fuzz itself would mend a lock that is behind
 cargo fuzz build --sanitizer none
 
 failed=()

@@ -8,10 +8,10 @@ folder=$(hack/pinned.sh cargo-deny)
 PATH=$folder:$PATH
 
 checks=(licenses sources)
-if cargo deny fetch db; then checks+=(advisories); fi
+if cargo deny --locked fetch db; then checks+=(advisories); fi
 failed=
 deny() { # FOLDER ARGUMENTS
-  echo "$1: cargo deny ${*:2}"
+  echo "$1: ${*:2}"
   cargo deny --locked --manifest-path "$1/Cargo.toml" --config deny.toml "${@:2}" || failed=1
 }
 # Two versions of a crate matter in the programs, which have no feature that is off by default.
