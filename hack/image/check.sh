@@ -12,8 +12,10 @@ cd "$here/../.."
 target=${CARGO_TARGET_DIR:-target}
 archive=$target/image/secure-inference.tar
 sbom=${archive%.tar}.cdx.json
-failed=
-wrong() { echo "check.sh: $*" >&2; failed=1; }
+failed= # at all
+amiss= # in what is being checked
+wrong() { echo "check.sh: $*" >&2; failed=1 amiss=1; }
+right() { [ -n "$amiss" ] || echo "$*"; amiss=; }
 for made in "$archive" "$sbom"; do
   [ -e "$made" ] || { echo "check.sh: there is no $made; make sbom" >&2; exit 1; }
 done
@@ -50,7 +52,7 @@ for pattern in "${expected[@]}"; do
 done
 odd=$(cd "$files" && find . ! -type d ! -type f -o -type f -perm /7022 -o -type d -perm /6000 -o -type d -perm /0022 ! -path ./tmp)
 [ -z "$odd" ] || wrong "expected plain files and folders that only their owner may write, and none that runs as another user: $odd"
-echo "files: ${#found[@]}, as listed"
+right "files: ${#found[@]}, as listed"
 
 # Verification would ask the owners of what is found, over the network.
 scan() {
@@ -67,13 +69,12 @@ cp "$files/usr/bin/party" "$work/planted"
 } >>"$work/planted/party"
 if scan "$work/planted" "$work/planted.json"; then wrong "the scanner does not find a private key in a program"; fi
 if ! scan "$files" "$work/secrets.json"; then
-  wrong "the scanner has found secrets, or failed: $(jq -c '.findings[] | [.rule.id, .finding.path, .finding.line]' "$work/secrets.json" || tail "$work/secrets.json.log")"
+  wrong "the scanner has found secrets, or failed: $(jq -c '.findings[] | [.rule.id, (.finding.path | sub("^.*/files/"; "/"))]' "$work/secrets.json" || tail "$work/secrets.json.log")"
 fi
-scanned=$(jq -s '.[0].metadata.summary.blobs_scanned' "$work/secrets.json")
-echo "secrets: $scanned files scanned with $(jq -s '.[0].metadata.summary.rules_applied' "$work/secrets.json") rules"
 for folder in "$HOME" "${CARGO_HOME:-$HOME/.cargo}" "$(pwd -P)" "$(realpath -m "$target")"; do
   if [ "$folder" != / ] && named=$(cd "$files" && grep -rlaF -- "${folder%/}/" .); then wrong "these tell where they were built, $folder: ${named//$'\n'/ }"; fi
 done
+right "secrets and traces of the builder: none; $(jq -rs '.[0].metadata.summary | "\(.blobs_scanned) files, \(.rules_applied) rules"' "$work/secrets.json")"
 
 packages=$(jq -r '.components[].purl // empty | capture("^pkg:deb/[^/]*/(?<name>[^@]*)@(?<version>[^?]*)") | "\(.name) \(.version)"' "$sbom" | sed 's/%2B/+/g' | sort -u)
 if [ -z "$packages" ]; then
@@ -86,7 +87,7 @@ else
       newest=$(apt-cache "${lists[@]}" policy "$name" | sed -n 's/^ *Candidate: //p')
       [ "$version" = "$newest" ] || wrong "the image has $name $version; expected the newest, $newest: apt-get install $name, and make image"
     done <<<"$packages"
-    echo "libraries: the newest there are: $(paste -sd, <<<"$packages")"
+    right "libraries: the newest there are: $(paste -sd, <<<"$packages")"
   else
     echo "check.sh: WHETHER THE IMAGE'S LIBRARIES ARE THE NEWEST WAS NOT CHECKED: apt-get cannot fetch the lists" >&2
   fi
@@ -99,7 +100,7 @@ from cyclonedx.validation.json import JsonStrictValidator
 
 with open(sys.argv[1]) as bill:
     error = JsonStrictValidator(SchemaVersion.V1_5).validate_str(bill.read())
-sys.exit(str(error)[:2000] if error else 0)
+sys.exit(str(error)[:300] if error else 0)
 PYTHON
 [ "$(jq -r '.metadata.component.hashes[0].content' "$sbom")" = "$(sed 's/^sha256://' "$archive.id")" ] ||
   wrong "$sbom is of another image; make sbom"
@@ -111,6 +112,6 @@ direct=$(cargo metadata --locked --no-deps --format-version 1 | jq -r '.packages
   | .dependencies[] | select(.kind == null and (.optional | not)) | .name' | sort -u)
 missing=$(comm -23 <(echo "$direct") <(jq -r '.components[].name' "$sbom" | sort -u))
 [ -z "$missing" ] || wrong "$sbom lacks what the manifests name: $missing"
-echo "bill of materials: valid; $(jq '.components | length' "$sbom") components, $(wc -l <<<"$direct") direct dependencies among them"
+right "bill of materials: valid; $(jq '.components | length' "$sbom") components, $(wc -l <<<"$direct") direct dependencies among them"
 
 [ -z "$failed" ]

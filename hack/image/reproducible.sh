@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the image twice and compares all files and the archive, byte for byte: from two clones
 # of the commit that is checked out, in folders of other names, with nothing built before, another
-# name for cargo's own folder, another time zone and another umask. 20 minutes on 2 cores.
+# name for cargo's own folder, another time zone and another umask.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 here=$(pwd -P)

@@ -28,7 +28,11 @@ export CARGO_ENCODED_RUSTFLAGS SOURCE_DATE_EPOCH=0
 
 rm -rf "$root"
 put() { install -D -m "$1" "$2" "$root/$3"; }
-for program in "${programs[@]}"; do put 755 "$target/packed/$program" "usr/bin/$program"; done
+for program in "${programs[@]}"; do
+  put 755 "$target/packed/$program" "usr/bin/$program"
+  # Cargo forgets the profile's own `strip` for a package with other settings in it.
+  strip "$root/usr/bin/$program"
+done
 # With the loader, whose path the programs hold.
 for library in $(for program in "${programs[@]}"; do ldd "$root/usr/bin/$program"; done | grep -o '/[^ ]*' | sort -u); do
   put 755 "$library" "$library"

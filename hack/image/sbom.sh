@@ -43,12 +43,12 @@ files=$( (cd "$work/image" && find . -type f ! -path './usr/bin/*' -printf '/%P\
     package=$(dpkg-query --search "$file" "/usr$file" 2>/dev/null | cut -d: -f1 | sort -u | xargs -r dpkg-query --show --showformat '${Package}\t${Version}\t${Architecture}' || true)
   fi
   case $file in
-    *.safetensors | *.gz) type=data ;;
-    *) type=file ;;
+    *.safetensors | *.gz) kind=data ;;
+    *) kind=file ;;
   esac
-  jq -n --arg file "$file" --arg hash "$(hash "$work/image$file")" --arg type "$type" --arg package "$package" \
+  jq -n --arg file "$file" --arg hash "$(hash "$work/image$file")" --arg kind "$kind" --arg package "$package" \
     --arg system "$(. /etc/os-release && echo "$ID")" '
-    {type: $type, "bom-ref": ("file:" + $file), name: $file, hashes: [{alg: "SHA-256", content: $hash}]}
+    {type: $kind, "bom-ref": ("file:" + $file), name: $file, hashes: [{alg: "SHA-256", content: $hash}]}
     + if $package == "" then {} else ($package / "\t") as [$name, $version, $architecture]
       | {type: "library", version: $version, purl: "pkg:deb/\($system)/\($name)@\($version | @uri)?arch=\($architecture)"} end'
 done | jq -s .)
