@@ -28,13 +28,13 @@ if ! [ -e "$folder/complete" ]; then
   case $tool in
     cargo-*)
       CARGO_TARGET_DIR=$folder/build "${CARGO:-cargo}" install --locked --quiet --no-track --root "$folder" "$tool" --version "=$pin" >&2 ||
-        die "cargo cannot install $tool $pin; is there a network?"
+        die "cargo cannot install $tool $pin (above)"
       rm -rf "$folder/build"
       ;;
     *)
       python3 -m venv "$folder" || die "python3 cannot make a virtual environment; on Debian that takes the package python3-venv"
       "$folder/bin/pip" --quiet install --require-hashes --only-binary :all: --requirement "pinned/$tool.txt" >&2 ||
-        die "pip cannot install what hack/pinned/$tool.txt lists; is there a network?"
+        die "pip cannot install what hack/pinned/$tool.txt lists (above)"
       ;;
   esac
   touch "$folder/complete"
