@@ -23,7 +23,7 @@ use bench::sweep::settings::{Link, Truncate};
 use bench::sweep::{self, Settings};
 use bytes::Bytes;
 use common::{
-    Series, get, own_folder, party_program, read_tensor, scrape, wait_for, watch, wave,
+    Series, get, own_folder, party_program, read_tensor, scrape, signal, wait_for, watch, wave,
     write_tensors,
 };
 use party::config::{
@@ -461,12 +461,6 @@ fn row<'page>(page: &'page str, first: &str) -> Vec<&'page str> {
     row.trim_matches('|').split(" | ").map(str::trim).collect()
 }
 
-/// Has a process stop for a while, or go on.
-fn signal(process: &std::process::Child, signal: &str) {
-    let id = process.id().to_string();
-    assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
-}
-
 #[test]
 fn the_metrics_are_those_on_the_page_and_count_what_happened() {
     let mut scenario = Scenario::new();
@@ -661,7 +655,7 @@ fn a_party_that_is_told_to_stop_says_so_and_is_named_by_the_others() {
         assert!(running.wait_for_progress(&AtomicBool::new(false)).is_ok());
         let process = running.process(victim).unwrap();
         let told = Instant::now();
-        self::signal(process, &format!("-{signal}"));
+        common::signal(process, &format!("-{signal}"));
         assert_eq!(process.wait().unwrap().code(), Some(code), "{victim}");
         let took = told.elapsed();
         assert!(took < Duration::from_millis(700), "{victim}: {took:?}");

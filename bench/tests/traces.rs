@@ -18,7 +18,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bench::launch::local::{self, Job};
 use collector::Collector;
-use common::{own_folder, party_program};
+use common::{own_folder, party_program, scrape, signal, wait_for, watch};
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use party::config::{
@@ -441,6 +441,37 @@ fn a_benchmark_is_traced_where_the_environment_says() {
     let spans = collector.spans();
     assert_eq!(spans.iter().filter(|(_, span)| span.name == "inference").count(), 3);
     assert_eq!(spans.iter().filter(|(_, span)| span.name == "start").count(), 5);
+}
+
+#[test]
+fn what_becomes_of_spans_is_counted() {
+    let collector = collector();
+    let telemetry = telemetry(&endpoint(&collector));
+    let mut scenario = Scenario::new("A", NumberFormat::Int64, 1_000_000, &telemetry);
+    let address = watch(&mut scenario.configs)[&Role::Server1];
+    let counts = || {
+        let (series, _) = scrape(address)?;
+        let count = |outcome: &str| {
+            let labels = format!("{{outcome=\"{outcome}\",role=\"server1\"}}");
+            series.get(&format!("secure_inference_trace_spans_total{labels}")).copied()
+        };
+        Some((count("exported")?, count("dropped")?))
+    };
+    let mut running =
+        local::start(&scenario.configs, scenario.folder.path(), &party_program()).unwrap();
+    // Both are there before there is anything to count.
+    wait_for("the counters", counts);
+    wait_for("spans", || counts().filter(|(exported, _)| *exported > 100.0));
+    signal(running.process(Role::CLIENT).unwrap(), "-STOP");
+    let mut last = counts();
+    wait_for("a moment without spans", || {
+        // Longer than spans wait for others to go with.
+        std::thread::sleep(Duration::from_secs(2));
+        let before = std::mem::replace(&mut last, counts());
+        (before == last).then_some(())
+    });
+    let own = collector.spans().iter().filter(|(service, _)| service == SERVERS[1]).count();
+    assert_eq!(last, Some((own as f64, 0.0)));
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use party::config::{PartyConfig, Telemetry};
@@ -66,7 +67,8 @@ pub(crate) fn watch(configs: &mut [PartyConfig]) -> BTreeMap<Role, SocketAddr> {
     let mut addresses = BTreeMap::new();
     for (config, listener) in configs.iter_mut().zip(listeners) {
         let listen = listener.local_addr().unwrap();
-        config.telemetry = Some(Telemetry { listen: Some(listen), ..Telemetry::default() });
+        let others = config.telemetry.take().unwrap_or_default();
+        config.telemetry = Some(Telemetry { listen: Some(listen), ..others });
         addresses.insert(config.role, listen);
     }
     addresses
@@ -119,4 +121,10 @@ pub(crate) fn scrape(address: SocketAddr) -> Option<(Series, Families)> {
         }
     }
     Some((series, families))
+}
+
+/// Has a process stop for a while, or go on.
+pub(crate) fn signal(process: &Child, signal: &str) {
+    let id = process.id().to_string();
+    assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
 }

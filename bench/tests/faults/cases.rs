@@ -156,8 +156,9 @@ fn killed(effort: &Effort) -> anyhow::Result<Figures> {
         });
         let mut parties = scene.start_with(processes, recorded(first.clone(), act))?;
         let mut ended = parties.wait(&[])?;
-        let took = fault.since()?;
+        let took = fault.since();
         let outcome = scene.judge(&ended, Some(victim))?;
+        let took = took.with_context(|| scene.describe(&ended))?;
         let end = ended.remove(&victim).context("the victim is gone")?;
         ensure!(matches!(end, End::Signal(_) | End::Code(..)), "{victim} lives");
         drop(parties);
@@ -222,13 +223,14 @@ fn stalled(effort: &Effort) -> anyhow::Result<Figures> {
         });
         let mut parties = scene.start_with(processes, rule)?;
         let mut ended = parties.wait(&[place.from])?;
-        let took = fault.since()?;
+        let took = fault.since();
         parties.signal(place.from, Signal::CONT);
         let others = all_roles().into_iter().filter(|role| *role != place.from);
         ended.extend(parties.wait(&others.collect::<Vec<_>>())?);
         // What it says then is that the others have gone.
         scene.judge(&ended, None)?;
-        Ok((scene.judge(&ended, Some(place.from))?, took))
+        let outcome = scene.judge(&ended, Some(place.from))?;
+        Ok((outcome, took.with_context(|| scene.describe(&ended))?))
     })?;
     Ok(vec![outcomes(&ends)])
 }
@@ -257,8 +259,9 @@ fn disturbed(places: Vec<Place>, verdict: fn() -> Verdict, again: bool) -> anyho
         });
         let mut parties = scene.start(rule)?;
         let ended = parties.wait(&[])?;
-        let took = fault.since()?;
+        let took = fault.since();
         let outcome = scene.judge(&ended, None)?;
+        let took = took.with_context(|| scene.describe(&ended))?;
         drop(parties);
         if again {
             let mut parties = scene.start(())?;
@@ -463,8 +466,9 @@ fn wrong(effort: &Effort) -> anyhow::Result<Figures> {
         let scene = Scene::new();
         let mut parties = scene.start(rule)?;
         let ended = parties.wait(&[])?;
-        let took = fault.since()?;
+        let took = fault.since();
         let outcome = scene.judge(&ended, None)?;
+        let took = took.with_context(|| scene.describe(&ended))?;
         let disagree = ended.values().any(|end| {
             matches!(end, End::Code(_, Some(failure)) if failure.reason == Reason::Disagreement)
         });

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -24,7 +26,7 @@ use crate::common::{party_program, read_tensor, wave, write_tensors};
 use crate::relay::{Relay, Rule};
 
 /// For the parties to find each other, seconds.
-pub(crate) const CONNECT: f64 = 5.0;
+pub(crate) const CONNECT: f64 = 8.0;
 
 /// For any one message, seconds.
 pub(crate) const MESSAGE: f64 = 2.0;
@@ -42,6 +44,9 @@ const EVALUATIONS: usize = 2;
 
 /// Units in the last place by which a result may be off, after two truncations.
 const TOLERANCE: f64 = 5e-3;
+
+/// Sessions so far.
+static SESSIONS: AtomicU16 = AtomicU16::new(1);
 
 /// The players: alice commands and learns, bob has something for the session and something for
 /// each evaluation.
@@ -110,7 +115,16 @@ impl Scene {
     /// Configurations of a new session.
     pub(crate) fn configure(&self) -> anyhow::Result<Vec<PartyConfig>> {
         let _ = fs::remove_file(self.path().join("alice.out"));
-        Ok(local::configure(&self.job, self.path())?)
+        let mut configs = local::configure(&self.job, self.path())?;
+        // Ports that are free now may be another session's when the servers start; an address of
+        // the session's own is not.
+        let [high, low] = SESSIONS.fetch_add(1, Ordering::SeqCst).to_be_bytes();
+        for config in &mut configs {
+            if let Some(listen) = &mut config.listen {
+                listen.set_ip(Ipv4Addr::new(127, 77, high, low).into());
+            }
+        }
+        Ok(configs)
     }
 
     /// Runs a new session through a relay with this rule.
@@ -214,21 +228,21 @@ impl Scene {
                 (false, None) => bail!("nobody failed, and alice learnt nothing"),
             })
         };
-        check().with_context(|| format!("{ended:#?}\n{}", self.logs()))
+        check().with_context(|| self.describe(ended))
     }
 
     /// Checks that a session ended as it should with nothing in its way.
     pub(crate) fn judge_undisturbed(&self, ended: &Ended) -> anyhow::Result<()> {
         self.judge(ended, None)?;
         let all_well = ended.values().all(|end| matches!(end, End::Code(0, None)));
-        ensure!(all_well, "expected no party to fail: {ended:#?}\n{}", self.logs());
+        ensure!(all_well, "expected no party to fail: {}", self.describe(ended));
         let left = self.sealed();
         ensure!(left == 0, "expected no sealed bundle to be left, found {left}");
         Ok(())
     }
 
-    /// The ends of the parties' logs.
-    fn logs(&self) -> String {
+    /// How the parties ended, and the ends of their logs.
+    pub(crate) fn describe(&self, ended: &Ended) -> String {
         let log = |role: &Role| {
             let path = self.path().join(format!("{role}.log"));
             let text = fs::read_to_string(path).unwrap_or_default();
@@ -236,7 +250,8 @@ impl Scene {
             let last = lines[lines.len().saturating_sub(5)..].join("\n  ");
             format!("{role}:\n  {last}\n")
         };
-        all_roles().iter().map(log).collect()
+        let logs: String = all_roles().iter().map(log).collect();
+        format!("{ended:#?}\n{logs}")
     }
 }
 

@@ -23,6 +23,9 @@ use crate::identity::{self, Credentials};
 /// Between two attempts to reach a peer that is not there yet.
 const RETRY: Duration = Duration::from_millis(20);
 
+/// Nobody is given less time than this for the TLS handshake, if there is as much left.
+const SHORTEST: Duration = Duration::from_secs(1);
+
 /// Why an attempt failed.
 enum Failure {
     /// Perhaps the peer has not started yet.
@@ -75,8 +78,9 @@ async fn attempt(
     until: Instant,
 ) -> Result<Arrival, Failure> {
     // Whoever takes the connection and says nothing may be gone, and another attempt find the
-    // peer: half of the time that is left is for this one. From there on it has only one.
-    let patience = until.saturating_duration_since(Instant::now()) / 2;
+    // peer: half of the time that is left is for this one. Once a peer has admitted this party
+    // there is no other attempt.
+    let patience = (until.saturating_duration_since(Instant::now()) / 2).max(SHORTEST);
     let name = identity::name(peer, config.session.0);
     let connecting = connect(credentials, &name, shaping, address);
     let silence = format!("no TLS handshake within {:.1} s", patience.as_secs_f64());
