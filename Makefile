@@ -19,12 +19,12 @@ sweep: build ## Measure what the sweep file FILE says, with a report; the same c
 	@test -n '$(FILE)' || { echo 'make sweep: name a file, such as FILE=bench/sweeps/networks.yaml' >&2; exit 2; }
 	$(CARGO) run --locked --quiet --release -p bench -- sweep '$(FILE)' --out 'results/$(basename $(notdir $(FILE)))' --report
 
-test: lint ## Format, lints, unit, property and five-process tests, the examples, and e2e
+test: lint ## Format, lints, unit, property and five-process tests, the examples, and most of e2e
 	$(CARGO) test --locked --workspace --all-features
 	for example in hospitals logistic_regression custom_network; do \
 	  $(CARGO) run --locked --quiet --package spdz --example $$example || exit 1; \
 	done
-	$(MAKE) e2e
+	$(CARGO) test --locked -p operator --test e2e -- --brief
 
 e2e: ## The operator on a real Kubernetes: that of KUBECONFIG, or a throwaway one; ONLY=words picks cases
 	$(CARGO) test --locked -p operator --test e2e -- $(ONLY)

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use operator::api::v1alpha1::Phase;
 use operator::metrics::Metrics;
+use percent_encoding::percent_decode_str;
 use queries::{DASHBOARDS, dashboard, folder, panels};
 use serde_json::Value;
 
@@ -332,9 +333,41 @@ fn variables_and_links_lead_somewhere() {
         for uid in by_uid.keys().filter(|uid| **uid != dashboard["uid"]) {
             assert!(linked.contains(&(name, uid.clone())), "{name} does not lead to {uid}");
         }
-        let traces = texts.iter().any(|text| text.starts_with("/explore?"));
-        assert_eq!(traces, own.contains("traces"), "{name}");
-        assert_eq!(traces, name != "operator");
+        let searches: Vec<_> =
+            texts.iter().filter_map(|text| text.strip_prefix("/explore?")).collect();
+        assert_eq!(!searches.is_empty(), own.contains("traces"), "{name}");
+        assert_eq!(!searches.is_empty(), name != "operator");
+        searches.into_iter().for_each(|options| check_search(name, options));
+    }
+}
+
+/// A link to traces looks for attributes that spans have.
+fn check_search(dashboard: &str, options: &str) {
+    let page = page();
+    let rows = page.lines().skip_while(|line| *line != "| attribute | on | content |").skip(2);
+    let attributes: BTreeSet<&str> = rows
+        .map_while(|line| line.strip_prefix("| "))
+        .flat_map(|row| row.split(" | ").next().unwrap().split('`').skip(1).step_by(2))
+        .collect();
+    assert!(attributes.contains("role"), "{attributes:?}");
+    let panes = options.split('&').find_map(|option| option.strip_prefix("panes=")).unwrap();
+    let panes = percent_decode_str(panes).decode_utf8().unwrap();
+    let panes: BTreeMap<String, Value> = serde_json::from_str(&panes).unwrap();
+    let queries: Vec<&Value> =
+        panes.values().flat_map(|pane| pane["queries"].as_array().unwrap()).collect();
+    assert!(!queries.is_empty(), "{dashboard}: {options}");
+    for query in queries {
+        assert_eq!(query["queryType"], "traceql", "{dashboard}");
+        let query = query["query"].as_str().unwrap();
+        let wanted: Vec<&str> = query
+            .split("span.")
+            .skip(1)
+            .map(|rest| rest.split(|c: char| !c.is_alphanumeric() && c != '.').next().unwrap())
+            .collect();
+        assert!(!wanted.is_empty(), "{dashboard}: {query}");
+        for attribute in wanted {
+            assert!(attributes.contains(attribute), "{dashboard}: no span has {attribute}");
+        }
     }
 }
 

@@ -49,6 +49,9 @@ const FAREWELL: Duration = Duration::from_secs(120);
 struct Arguments {
     /// Only cases whose names contain one of these
     filters: Vec<String>,
+    /// Leave out those that take minutes, such as what drains and upgrades do
+    #[arg(long)]
+    brief: bool,
     /// Print the names of the cases, and run none
     #[arg(long)]
     list: bool,
@@ -60,10 +63,17 @@ fn main() -> ExitCode {
         arguments.filters.is_empty()
             || arguments.filters.iter().any(|word| case.name.contains(word))
     };
-    let chosen: Vec<&Case> = CASES.iter().filter(contains).collect();
+    let brief = |case: &&Case| !(arguments.brief && case.long);
+    let chosen: Vec<&Case> = CASES.iter().filter(contains).filter(brief).collect();
     if arguments.list {
         chosen.iter().for_each(|case| println!("{}", case.name));
         return ExitCode::SUCCESS;
+    }
+    if arguments.brief {
+        let long = CASES.iter().filter(|case| case.long).count();
+        println!(
+            "without the {long} cases that take minutes; --list shows all, make e2e runs them"
+        );
     }
     if chosen.is_empty() {
         eprintln!("no case has {} in its name; --list shows them", arguments.filters.join(" or "));
@@ -129,7 +139,9 @@ async fn test(
     operator.install().await?;
     let (major, minor) = cluster.version;
     println!("Kubernetes {major}.{minor}, image {}, {} cases", cluster.image, chosen.len());
-    let all_cases = chosen.len() == CASES.len();
+    // The long ones ask for nothing that the others do not.
+    let is_chosen = |case: &Case| chosen.iter().any(|chosen| chosen.name == case.name);
+    let all_cases = CASES.iter().all(|case| case.long || is_chosen(case));
     let world = Arc::new(World { cluster, operator, all_cases });
     let mut report = Report::new();
     let mut rest = chosen;

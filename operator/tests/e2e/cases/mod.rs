@@ -45,12 +45,14 @@ pub(crate) struct Case {
     pub(crate) quiet: bool,
     /// Whether it reaches behind the API, to this machine's processes and files.
     local: bool,
+    /// Whether it takes minutes and asserts nothing that a change breaks every day.
+    pub(crate) long: bool,
     run: Run,
 }
 
 /// A case that others may run beside.
 const fn case(name: &'static str, run: Run) -> Case {
-    Case { name, alone: false, quiet: false, local: false, run }
+    Case { name, alone: false, quiet: false, local: false, long: false, run }
 }
 
 impl Case {
@@ -64,6 +66,10 @@ impl Case {
 
     const fn local(self) -> Self {
         Self { local: true, ..self }
+    }
+
+    const fn long(self) -> Self {
+        Self { long: true, ..self }
     }
 }
 
@@ -95,17 +101,22 @@ pub(crate) const CASES: &[Case] = &[
     case("a malformed resource stops no other", |room| invalid::malformed(room).boxed()).alone(),
     case("one of two replicas leads", |room| restarts::replicas(room).boxed()).alone(),
     case("operator killed again and again", |room| restarts::operator_killed(room).boxed()).alone(),
-    case("operator upgraded in mid-run", |room| disruptions::upgraded(room).boxed()).alone(),
+    case("operator upgraded in mid-run", |room| disruptions::upgraded(room).boxed()).alone().long(),
     case("API server restarted in mid-run", |room| restarts::apiserver_restarted(room).boxed())
         .alone()
         .local(),
     case("API server away for 30 s in mid-run", |room| restarts::apiserver_away(room).boxed())
         .alone()
-        .local(),
-    case("node drained of its parties", |room| disruptions::drained(room).boxed()).quiet().local(),
+        .local()
+        .long(),
+    case("node drained of its parties", |room| disruptions::drained(room).boxed())
+        .quiet()
+        .local()
+        .long(),
     case("node drained, the operator too", |room| disruptions::all_drained(room).boxed())
         .quiet()
-        .local(),
+        .local()
+        .long(),
     case("traces are complete and tell no secret", |room| traces::complete(room).boxed())
         .alone()
         .local(),
