@@ -186,10 +186,21 @@ struct Series {
 }
 
 /// What was measured of each timed evaluation, milliseconds.
-#[derive(Default)]
 struct Measured {
     offline: Vec<f64>,
     online: Vec<f64>,
+}
+
+impl Measured {
+    /// Room for so many, which is touched now: what a run takes does not grow while it lasts.
+    fn with_room_for(evaluations: u64) -> Self {
+        let room = || {
+            let mut room = vec![f64::NAN; usize::try_from(evaluations).unwrap_or_default()];
+            room.clear();
+            room
+        };
+        Self { offline: room(), online: room() }
+    }
 }
 
 /// Has a series of evaluations made, on what `bring` says for each, counted from 0;
@@ -216,7 +227,7 @@ fn measure<R: Ring, C: Channel>(
             Progress { stage: Stage::Prepare, done: done + 1, of: all }.tell(told);
         }
     }
-    let mut measured = Measured::default();
+    let mut measured = Measured::with_room_for(timed);
     for number in 0..all {
         let brought = bring(number);
         let (ready, offline) = match prepared.pop_front() {
