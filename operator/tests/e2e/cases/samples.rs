@@ -62,7 +62,7 @@ async fn sample(room: &Room, file: &Path) -> anyhow::Result<Figures> {
     ensure!(!names.is_empty(), "expected a resource in {path}, kubectl said:\n{applied}");
     let mut figures = Figures::new();
     for name in names {
-        let status = room.complete(name, 3 * PATIENCE).await?;
+        let status = room.complete(name, 6 * PATIENCE).await?;
         check_complete(&status).with_context(|| format!("in {name}"))?;
         if let Some(summary) = status.summary {
             let accuracy = summary.accuracy.unwrap_or_default();
