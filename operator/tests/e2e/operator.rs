@@ -200,7 +200,7 @@ impl Operator {
     pub(crate) async fn remove(&self) -> anyhow::Result<()> {
         let overlay = self.overlay(&[])?;
         let overlay = overlay.to_string_lossy();
-        let arguments = ["delete", "-k", &overlay, "--ignore-not-found", "--timeout=60s"];
+        let arguments = ["delete", "-k", &overlay, "--ignore-not-found", "--timeout=180s"];
         self.cluster.kubectl(&arguments).await.map(drop)
     }
 
