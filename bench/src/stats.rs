@@ -253,6 +253,13 @@ fn widening(freedom: f64) -> f64 {
     t / z
 }
 
+/// The middle of some numbers, the larger of the two if there are two; 0 of none.
+#[must_use]
+pub fn median(mut numbers: Vec<f64>) -> f64 {
+    numbers.sort_by(f64::total_cmp);
+    numbers.get(numbers.len() / 2).copied().unwrap_or_default()
+}
+
 /// The value that a part `p` of these does not exceed.
 fn quantile(mut values: Vec<f64>, p: f64) -> f64 {
     values.sort_by(f64::total_cmp);
@@ -464,6 +471,13 @@ mod tests {
 
     fn alarm(ratios: &Ratios) -> bool {
         any(ratios, Verdict::Slower) || any(ratios, Verdict::Faster)
+    }
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        assert_eq!(median(vec![9.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(vec![9.0, 1.0]), 9.0);
+        assert_eq!(median(Vec::new()), 0.0);
     }
 
     #[test]

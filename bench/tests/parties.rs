@@ -23,17 +23,18 @@ use bench::sweep::settings::{Link, Truncate};
 use bench::sweep::{self, Settings};
 use bytes::Bytes;
 use common::{
-    Series, get, own_folder, party_program, read_tensor, scrape, signal, wait_for, watch, wave,
-    write_tensors,
+    Series, get, network_job, own_folder, party_program, read_tensor, scrape, signal, wait_for,
+    watch, wave, write_tensors,
 };
 use party::config::{
     AccuracyWorkload, Computation, Conditions, Deadlines, InspectWorkload, OfflineMode,
-    PartyConfig, PlayerTask, Stock, Transport, Workload,
+    PartyConfig, Stock, Transport,
 };
 use party::net;
 use party::result::LayerRange;
 use party::stop::Stop;
 use party::termination::{Reason, Termination};
+use rustix::process::Signal;
 use safetensors::Dtype;
 use spdz::channel::{Channel, Name, Phase, Role, Tag};
 use spdz::graph::{Clear, Graph, GraphBuilder, Tensors};
@@ -42,10 +43,6 @@ use tempfile::TempDir;
 
 /// Parties wait this long for each other in tests of failures, seconds.
 const DEADLINE: f64 = 2.0;
-
-fn brings(file: &str) -> PlayerTask {
-    PlayerTask { inputs: Some(own_folder(file)), ..PlayerTask::default() }
-}
 
 /// A run of network A with so many inferences that it does not end by itself.
 struct Scenario {
@@ -56,23 +53,9 @@ struct Scenario {
 impl Scenario {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let job = Job {
-            computation: Computation::of_network("A", 1, NumberFormat::Int64),
-            players: BTreeMap::from([(Name::MODEL_OWNER, brings("models/a.safetensors"))]),
-            workload: Some(Workload {
-                images: own_folder("data/t10k-images-idx3-ubyte.gz"),
-                warmup: 0,
-                repetitions: 1_000_000,
-                offline: OfflineMode::Inline,
-                accuracy: None,
-                inspect: None,
-                result: Some(folder.path().join("result.json")),
-            }),
-            stock: Stock::default(),
-            threads: None,
-            deadlines: Deadlines { connect_seconds: DEADLINE, message_seconds: DEADLINE },
-            transport: Transport::default(),
-        };
+        let deadlines = Deadlines { connect_seconds: DEADLINE, message_seconds: DEADLINE };
+        let job = network_job("A", NumberFormat::Int64, 1_000_000, folder.path());
+        let job = Job { deadlines, ..job };
         let configs = local::configure(&job, folder.path()).unwrap();
         Self { folder, configs }
     }
@@ -483,8 +466,8 @@ fn the_metrics_are_those_on_the_page_and_count_what_happened() {
 
     let late = local::start(&[producer], scenario.folder.path(), &party_program()).unwrap();
     let inferences = "secure_inference_inferences_total{outcome=\"completed\",role=";
-    let client = |running: &mut local::Running, name: &str| {
-        signal(running.process(Role::CLIENT).unwrap(), name);
+    let client = |running: &mut local::Running, told: Signal| {
+        signal(running.process(Role::CLIENT).unwrap(), told);
     };
     // With the client stopped nothing moves. If it was stopped in the middle of an inference,
     // whose randomness is taken already, another moment is looked for.
@@ -494,7 +477,7 @@ fn the_metrics_are_those_on_the_page_and_count_what_happened() {
             (series.get(&format!("{inferences}\"server0\"}}"))? >= &20.0).then_some(())
         };
         wait_for("inferences", || at_work(addresses[&Role::Server0]));
-        client(&mut running, "-STOP");
+        client(&mut running, Signal::STOP);
         std::thread::sleep(Duration::from_millis(200));
         let roles = [Role::Server0, Role::Server1, Role::Producer];
         let still = roles.map(|role| scrape(addresses[&role]).unwrap());
@@ -511,7 +494,7 @@ fn the_metrics_are_those_on_the_page_and_count_what_happened() {
             && [0, 1].iter().all(|server| {
                 count(*server, available) == count(2, offline) - count(*server, &completed)
             });
-        client(&mut running, "-CONT");
+        client(&mut running, Signal::CONT);
         rest.then_some(still)
     });
     let (last_of_client, _) = scrape(addresses[&Role::CLIENT]).unwrap();
@@ -644,18 +627,19 @@ fn without_files_the_client_leaves_its_result_where_it_says_how_it_ended() {
 
 #[test]
 fn a_party_that_is_told_to_stop_says_so_and_is_named_by_the_others() {
-    for (victim, signal, code) in [
-        (Role::Server0, "TERM", 143),
-        (Role::Server1, "INT", 130),
-        (Role::Producer, "TERM", 143),
-        (Role::CLIENT, "INT", 130),
+    let (terminate, interrupt) = ((Signal::TERM, "SIGTERM", 143), (Signal::INT, "SIGINT", 130));
+    for (victim, (told_with, name, code)) in [
+        (Role::Server0, terminate),
+        (Role::Server1, interrupt),
+        (Role::Producer, terminate),
+        (Role::CLIENT, interrupt),
     ] {
         let scenario = Scenario::new();
         let mut running = scenario.start();
         assert!(running.wait_for_progress(&AtomicBool::new(false)).is_ok());
         let process = running.process(victim).unwrap();
         let told = Instant::now();
-        common::signal(process, &format!("-{signal}"));
+        signal(process, told_with);
         assert_eq!(process.wait().unwrap().code(), Some(code), "{victim}");
         let took = told.elapsed();
         assert!(took < Duration::from_millis(700), "{victim}: {took:?}");
@@ -665,7 +649,7 @@ fn a_party_that_is_told_to_stop_says_so_and_is_named_by_the_others() {
         assert_eq!((own.role, i32::from(own.exit_code)), (Some(victim), code));
         let own = own.failure.unwrap();
         assert_eq!((own.reason, own.peer), (Reason::Terminated, None));
-        assert_eq!(own.message, format!("told to stop by SIG{signal}"));
+        assert_eq!(own.message, format!("told to stop by {name}"));
         let mut naming = 0;
         for role in failures.keys().filter(|role| **role != victim) {
             let failure = termination(&scenario, *role).failure.unwrap();

@@ -17,13 +17,13 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use bench::launch::local::{self, Job, Running};
+use bench::launch::local::{self, Running};
+use bench::stats::median;
 use clap::Parser;
-use common::{Series, own_folder, party_program, scrape, watch};
-use party::config::{Computation, Deadlines, OfflineMode, PlayerTask, Stock, Transport, Workload};
+use common::{Series, network_job, party_program, scrape, wait_for, watch};
 use party::result::RunResult;
 use rustix::process::{Pid, Signal, kill_process};
-use spdz::channel::{Name, Role};
+use spdz::channel::Role;
 use spdz::plan::NumberFormat;
 
 /// Parties have what they need after so many.
@@ -113,7 +113,7 @@ impl Soak {
 
     fn process(&mut self, role: Role) -> anyhow::Result<Pid> {
         let child = self.running.process(role).with_context(|| format!("{role} has no process"))?;
-        Pid::from_raw(child.id() as i32).context("there is no process 0")
+        Ok(Pid::from_child(child))
     }
 
     fn memory(&mut self, role: Role) -> anyhow::Result<u64> {
@@ -218,33 +218,11 @@ fn consistent(servers: &[(Role, Series)]) -> anyhow::Result<String> {
 
 /// Starts a session of so many inferences; its result is in the folder's `result.json`.
 fn start(folder: &Path, inferences: u64) -> anyhow::Result<Soak> {
-    let weights = own_folder("models/a.safetensors");
-    let owner = PlayerTask { inputs: Some(weights), ..PlayerTask::default() };
-    let job = Job {
-        computation: Computation::of_network("A", 1, NumberFormat::Int64),
-        players: BTreeMap::from([(Name::MODEL_OWNER, owner)]),
-        workload: Some(Workload {
-            images: own_folder("data/t10k-images-idx3-ubyte.gz"),
-            warmup: 0,
-            repetitions: inferences,
-            offline: OfflineMode::Inline,
-            accuracy: None,
-            inspect: None,
-            result: Some(folder.join("result.json")),
-        }),
-        stock: Stock::default(),
-        threads: None,
-        deadlines: Deadlines::default(),
-        transport: Transport::default(),
-    };
+    let job = network_job("A", NumberFormat::Int64, inferences, folder);
     let mut configs = local::configure(&job, folder)?;
     let addresses = watch(&mut configs);
     let running = local::start(&configs, folder, &party_program())?;
-    let began = Instant::now();
-    while scrape(addresses[&Role::Server0]).is_none() {
-        ensure!(began.elapsed() < PATIENCE, "server0 did not begin to listen in {PATIENCE:?}");
-        std::thread::sleep(POLL);
-    }
+    wait_for("server0", || scrape(addresses[&Role::Server0]));
     Ok(Soak { poll: POLL, running, addresses })
 }
 
@@ -263,7 +241,7 @@ fn drift(old: &mut Soak) -> anyhow::Result<f64> {
         kill_process(client, Signal::CONT)?;
         ratios.push(aged / fresh?);
     }
-    Ok(median(&ratios))
+    Ok(median(ratios))
 }
 
 fn soak(inferences: u64) -> anyhow::Result<String> {
@@ -317,10 +295,4 @@ fn soak(inferences: u64) -> anyhow::Result<String> {
     }
     ensure!(!grown, "expected memory to grow by no more than {allowed}:\n{}", lines.join("\n"));
     Ok(lines.join("\n"))
-}
-
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted[sorted.len() / 2]
 }

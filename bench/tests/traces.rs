@@ -18,16 +18,14 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bench::launch::local::{self, Job};
 use collector::Collector;
-use common::{own_folder, party_program, scrape, signal, wait_for, watch};
+use common::{network_job, own_folder, party_program, scrape, signal, wait_for, watch};
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
-use party::config::{
-    Computation, Deadlines, OfflineMode, PartyConfig, PlayerTask, Stock, Telemetry, Transport,
-    Workload,
-};
+use party::config::{Deadlines, PartyConfig, Telemetry};
 use party::trace::{self, Settings};
+use rustix::process::Signal;
 use safetensors::SafeTensors;
-use spdz::channel::{Name, Role};
+use spdz::channel::Role;
 use spdz::plan::{NumberFormat, Plan};
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
@@ -77,27 +75,10 @@ struct Scenario {
 impl Scenario {
     fn new(network: &str, format: NumberFormat, repetitions: u64, telemetry: &Telemetry) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let weights = own_folder(&format!("models/{}.safetensors", network.to_lowercase()));
-        let task = PlayerTask { inputs: Some(weights), ..PlayerTask::default() };
-        let computation = Computation::of_network(network, 1, format);
-        let plan = computation.plan().unwrap();
-        let job = Job {
-            computation,
-            players: BTreeMap::from([(Name::MODEL_OWNER, task)]),
-            workload: Some(Workload {
-                images: own_folder("data/t10k-images-idx3-ubyte.gz"),
-                warmup: 0,
-                repetitions,
-                offline: OfflineMode::Inline,
-                accuracy: None,
-                inspect: None,
-                result: Some(folder.path().join("result.json")),
-            }),
-            stock: Stock::default(),
-            threads: None,
-            deadlines: Deadlines { connect_seconds: 30.0, message_seconds: 30.0 },
-            transport: Transport::default(),
-        };
+        let deadlines = Deadlines { connect_seconds: 30.0, message_seconds: 30.0 };
+        let job = network_job(network, format, repetitions, folder.path());
+        let job = Job { deadlines, ..job };
+        let plan = job.computation.plan().unwrap();
         let mut configs = local::configure(&job, folder.path()).unwrap();
         configs.iter_mut().for_each(|config| config.telemetry = Some(telemetry.clone()));
         Self { folder, configs, plan }
@@ -462,7 +443,7 @@ fn what_becomes_of_spans_is_counted() {
     // Both are there before there is anything to count.
     wait_for("the counters", counts);
     wait_for("spans", || counts().filter(|(exported, _)| *exported > 100.0));
-    signal(running.process(Role::CLIENT).unwrap(), "-STOP");
+    signal(running.process(Role::CLIENT).unwrap(), Signal::STOP);
     let mut last = counts();
     wait_for("a moment without spans", || {
         // Longer than spans wait for others to go with.

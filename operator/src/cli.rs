@@ -261,11 +261,11 @@ impl RunArguments {
     /// would stay away for minutes after an API server that was away has come back.
     async fn prepare(&self, client: &Client) -> anyhow::Result<String> {
         loop {
-            let image = match self.check_definition(client).await {
-                Ok(()) => self.image(client).await,
-                Err(error) => Err(error),
+            let image = async {
+                self.check_definition(client).await?;
+                self.image(client).await
             };
-            match image {
+            match image.await {
                 Err(error) if error.is::<kube::Error>() => {
                     tracing::warn!("{error:#}; trying again in {AGAIN:?}");
                 }

@@ -155,9 +155,9 @@ pub fn issue(session: SessionId, roles: &[Role]) -> Result<Issued, IdentityError
 #[derive(Clone)]
 pub struct Credentials {
     /// For connections that this party accepts.
-    pub(crate) server: Arc<ServerConfig>,
+    pub server: Arc<ServerConfig>,
     /// For connections that this party makes.
-    pub(crate) client: Arc<ClientConfig>,
+    pub client: Arc<ClientConfig>,
 }
 
 impl Credentials {

@@ -13,6 +13,7 @@ use spdz::prg::Seed;
 use spdz::ring::{Int64, Int100, Ring};
 
 use crate::launch::local::LaunchError;
+use crate::stats::median;
 
 /// Large enough for the kernels to be at their best.
 pub const LARGE: Linear = Linear::MatMul(MatMul { m: 512, k: 512, n: 512 });
@@ -28,12 +29,6 @@ const RUNS: usize = 7;
 pub fn macs(linear: &Linear) -> usize {
     let MatMul { m, k, n } = linear.as_matmul();
     m * k * n
-}
-
-/// The middle of some numbers, the larger of the two if there are two.
-pub(super) fn median(mut numbers: Vec<f64>) -> f64 {
-    numbers.sort_by(f64::total_cmp);
-    numbers.get(numbers.len() / 2).copied().unwrap_or_default()
 }
 
 /// Times products, each once.
@@ -100,13 +95,6 @@ fn time<R: Ring>(linear: &Linear) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_median_is_in_the_middle() {
-        assert_eq!(median(vec![9.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median(vec![9.0, 1.0]), 9.0);
-        assert_eq!(median(Vec::new()), 0.0);
-    }
 
     #[test]
     fn interruption_ends_the_timing() {

@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 use spdz::channel::{Channel, ChannelError, Phase, Role, Tag};
 use spdz::plan::NumberFormat;
 
-use super::products::median;
 use crate::launch::local::{self, Job};
+use crate::stats::median;
 
 /// A message that costs nothing but its way, bytes.
 pub const SMALL: usize = 64;

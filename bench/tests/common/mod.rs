@@ -6,13 +6,19 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
-use party::config::{PartyConfig, Telemetry};
+use bench::launch::local::Job;
+use party::config::{
+    Computation, Deadlines, OfflineMode, PartyConfig, PlayerTask, Stock, Telemetry, Transport,
+    Workload,
+};
+use rustix::process::{Pid, Signal, kill_process};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
-use spdz::channel::Role;
+use spdz::channel::{Name, Role};
+use spdz::plan::NumberFormat;
 
 /// The program of a party, as it was built beside `bench`.
 pub(crate) fn party_program() -> PathBuf {
@@ -123,8 +129,36 @@ pub(crate) fn scrape(address: SocketAddr) -> Option<(Series, Families)> {
     Some((series, families))
 }
 
-/// Has a process stop for a while, or go on.
-pub(crate) fn signal(process: &Child, signal: &str) {
-    let id = process.id().to_string();
-    assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+/// Sends a signal to a process.
+pub(crate) fn signal(process: &Child, signal: Signal) {
+    kill_process(Pid::from_child(process), signal).unwrap();
+}
+
+/// So many inferences of a network, one image each, and nothing scored; the result is in the
+/// folder's `result.json`.
+pub(crate) fn network_job(
+    network: &str,
+    format: NumberFormat,
+    repetitions: u64,
+    folder: &Path,
+) -> Job {
+    let weights = own_folder(&format!("models/{}.safetensors", network.to_lowercase()));
+    let owner = PlayerTask { inputs: Some(weights), ..PlayerTask::default() };
+    Job {
+        computation: Computation::of_network(network, 1, format),
+        players: BTreeMap::from([(Name::MODEL_OWNER, owner)]),
+        workload: Some(Workload {
+            images: own_folder("data/t10k-images-idx3-ubyte.gz"),
+            warmup: 0,
+            repetitions,
+            offline: OfflineMode::Inline,
+            accuracy: None,
+            inspect: None,
+            result: Some(folder.join("result.json")),
+        }),
+        stock: Stock::default(),
+        threads: None,
+        deadlines: Deadlines::default(),
+        transport: Transport::default(),
+    }
 }

@@ -1,7 +1,6 @@
 //! What is done to the parties, and what must come of it.
 
-use std::fs::{self, OpenOptions};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,11 +16,9 @@ use spdz::channel::{Phase, Role};
 use crate::common::{own_folder, party_program};
 use crate::openings::{Record, under_one_mask};
 use crate::relay::{Admission, Place, Rule, Verdict, chunk, of_chunk, tag};
+use crate::report::{Figures, Skip};
 use crate::scene::{CONNECT, End, MESSAGE, Outcome, Processes, Scene, all_roles};
-use crate::{Effort, Skip, each};
-
-/// What a case says of how it went, a line each.
-type Figures = Vec<String>;
+use crate::{Effort, each};
 
 /// Something that happens to the parties.
 pub(crate) struct Case {
@@ -332,16 +329,16 @@ fn late(effort: &Effort) -> anyhow::Result<Figures> {
         })?;
         scene.judge_undisturbed(&parties.wait(&[])?)
     })?;
-    let pauses = effort.choose(places()?, 3);
+    let places = places()?;
+    let pauses = effort.choose(places.clone(), 3);
     each(&pauses, |_, place| {
         let scene = Scene::new();
         let pause = Duration::from_secs_f64(MESSAGE / 2.0);
         let mut parties = scene.start(at(*place, move || Verdict::Delay(pause)))?;
         scene.judge_undisturbed(&parties.wait(&[])?)
     })?;
-    let too_late = effort.choose(places()?, 3);
     let late = disturbed(
-        too_late.clone(),
+        effort.choose(places, 3),
         || Verdict::Delay(Duration::from_secs_f64(CONNECT + 2.0 * MESSAGE)),
         false,
     )?;
@@ -425,9 +422,8 @@ impl Harm {
 /// A peer that says something else than it should. Nobody takes it for what it is not.
 fn wrong(effort: &Effort) -> anyhow::Result<Figures> {
     let seen = messages(&Scene::new())?;
-    let chunks = seen.iter().filter(|(_, frame)| tag(frame).is_some());
     // Empty ones have nothing to cut off.
-    let chunks = chunks.filter(|(_, frame)| chunk(frame).is_some_and(|c| !c.data.is_empty()));
+    let chunks = seen.iter().filter(|(_, frame)| chunk(frame).is_some_and(|c| !c.data.is_empty()));
     let mut places: Vec<Place> = chunks.map(|(place, _)| *place).collect();
     places.sort();
     let shift = effort.one(places.len());
@@ -496,16 +492,12 @@ fn clocks(effort: &Effort) -> anyhow::Result<Figures> {
         let (role, jump, scene) = (*role, *jump, Scene::new());
         let clock = scene.path().join("clock");
         fs::write(&clock, "+0")?;
-        let script = scene.path().join("party-with-clock");
-        let lines = format!(
-            "#!/bin/sh\nexport LD_PRELOAD={} FAKETIME_TIMESTAMP_FILE={} FAKETIME_NO_CACHE=1 \
-             FAKETIME_DONT_FAKE_MONOTONIC=1\nexec {} \"$@\"\n",
+        let script = scene.party_after(&format!(
+            "export LD_PRELOAD={} FAKETIME_TIMESTAMP_FILE={} FAKETIME_NO_CACHE=1 \
+             FAKETIME_DONT_FAKE_MONOTONIC=1",
             library.display(),
             clock.display(),
-            party_program().display()
-        );
-        fs::write(&script, lines)?;
-        fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+        ))?;
         // In the middle of the evaluations.
         let rule = move |_: Place, frame: &Frame| {
             let online = tag(frame).is_some_and(|tag| tag.phase == Phase::Online);
@@ -630,14 +622,8 @@ fn out_of_memory(effort: &Effort) -> anyhow::Result<Figures> {
     let ends = each(&chosen, |_, role| {
         let (scene, role) = (Scene::new(), *role);
         let group = Confined::make(role.name())?;
-        let script = scene.path().join("confined-party");
-        let lines = format!(
-            "#!/bin/sh\necho $$ > {}/cgroup.procs || exit 99\nexec {} \"$@\"\n",
-            group.folder.display(),
-            party_program().display()
-        );
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o755).open(&script)?;
-        fs::write(&script, lines)?;
+        let join = format!("echo $$ > {}/cgroup.procs || exit 99", group.folder.display());
+        let script = scene.party_after(&join)?;
         let program = |party| if party == role { script.clone() } else { party_program() };
         let began = Instant::now();
         let mut parties = scene.run(scene.configure()?, Processes::default(), (), program)?;

@@ -9,6 +9,10 @@ mod cases;
 mod common;
 mod openings;
 mod relay;
+// What tells how the cases on a cluster went.
+#[path = "../../../operator/tests/e2e/report.rs"]
+#[allow(dead_code, reason = "what is told where there is no cluster")]
+mod report;
 mod scene;
 
 use std::process::ExitCode;
@@ -22,17 +26,13 @@ use rand::seq::IndexedRandom;
 use rand::{RngExt, SeedableRng};
 
 use cases::{CASES, Case};
+use report::Report;
 
 /// Sessions that run at the same time: they wait more than they work.
 const AT_ONCE: usize = 3;
 
 /// How often long work tells how far it is.
 const TELL: Duration = Duration::from_secs(30);
-
-/// Why a case cannot run here.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Skip(String);
 
 /// What happens to five processes when they are killed, stopped, cut off from each other, or
 /// told what is not so.
@@ -125,30 +125,11 @@ fn main() -> ExitCode {
             false => format!(", at some messages (--seed {seed}; --all for every one)"),
         }
     );
-    let (began, mut failed, mut skipped) = (Instant::now(), 0, 0);
+    let mut report = Report::new();
     for case in &chosen {
-        let case_began = Instant::now();
+        let began = Instant::now();
         let outcome = (case.run)(&effort);
-        let took = case_began.elapsed().as_secs_f64();
-        match outcome {
-            Ok(figures) => {
-                println!("ok       {}  {took:.1} s", case.name);
-                figures.iter().for_each(|figure| println!("           {figure}"));
-            }
-            Err(error) => match error.downcast_ref::<Skip>() {
-                Some(reason) => {
-                    skipped += 1;
-                    println!("SKIPPED  {}: {reason}", case.name);
-                }
-                None => {
-                    failed += 1;
-                    println!("FAILED   {}  {took:.1} s\n{error:#}", case.name);
-                }
-            },
-        }
+        report.tell(case.name, began.elapsed(), &outcome, "");
     }
-    let passed = chosen.len() - failed - skipped;
-    let took = began.elapsed().as_secs_f64();
-    println!("{passed} passed, {failed} failed, {skipped} skipped in {took:.0} s");
-    ExitCode::from(u8::from(failed > 0))
+    ExitCode::from(u8::from(!report.end()))
 }

@@ -10,8 +10,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use party::config::{Identity, MAX_CHUNK_BYTES, PartyConfig};
-use party::identity;
+use party::config::{MAX_CHUNK_BYTES, PartyConfig};
+use party::identity::{self, Credentials};
 use party::net::wire::frame::Content;
 use party::net::wire::party_client::PartyClient;
 use party::net::wire::party_server::{Party, PartyServer};
@@ -22,12 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
-use tokio_rustls::rustls::crypto::ring::default_provider;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tokio_rustls::rustls::server::WebPkiClientVerifier;
-use tokio_rustls::rustls::version::TLS13;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream};
@@ -138,10 +133,14 @@ impl Relay {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.unwrap();
-        let wires = configs.iter().map(|config| (config.role, Wire::load(config))).collect();
+        let session = configs[0].session.0;
+        let load = |config: &PartyConfig| {
+            let credentials = Credentials::load(&config.identity, config.role, session).unwrap();
+            (config.role, credentials)
+        };
         let shared = Arc::new(Shared {
-            session: configs[0].session.0,
-            wires,
+            session,
+            credentials: configs.iter().map(load).collect(),
             rule: Mutex::new(Box::new(rule)),
             sent: Mutex::default(),
         });
@@ -161,44 +160,9 @@ impl Relay {
     }
 }
 
-/// A role's part in TLS.
-struct Wire {
-    acceptor: TlsAcceptor,
-    connector: TlsConnector,
-}
-
-impl Wire {
-    fn load(config: &PartyConfig) -> Self {
-        let Identity { certificate, key, authority } = &config.identity;
-        let provider = Arc::new(default_provider());
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(authority).unwrap()).unwrap();
-        let roots = Arc::new(roots);
-        let certificates = vec![CertificateDer::from_pem_file(certificate).unwrap()];
-        let key = PrivateKeyDer::from_pem_file(key).unwrap();
-        let verifier =
-            WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone()).build();
-        let mut server = ServerConfig::builder_with_provider(provider.clone())
-            .with_protocol_versions(&[&TLS13])
-            .unwrap()
-            .with_client_cert_verifier(verifier.unwrap())
-            .with_single_cert(certificates.clone(), key.clone_key())
-            .unwrap();
-        server.alpn_protocols = vec![b"h2".to_vec()];
-        let mut client = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&TLS13])
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_client_auth_cert(certificates, key)
-            .unwrap();
-        client.alpn_protocols = vec![b"h2".to_vec()];
-        Self { acceptor: Arc::new(server).into(), connector: Arc::new(client).into() }
-    }
-}
-
 struct Shared {
     session: SessionId,
-    wires: BTreeMap<Role, Wire>,
+    credentials: BTreeMap<Role, Credentials>,
     rule: Mutex<Box<dyn Rule>>,
     /// How many frames each has sent to each.
     sent: Mutex<BTreeMap<(Role, Role), u64>>,
@@ -297,9 +261,9 @@ async fn accept(listener: TcpListener, gate: Gate) {
         let (gate, secured) = (gate.clone(), secured.clone());
         tokio::spawn(async move {
             let (stream, socket) = with_handle(stream);
-            let wire = &gate.shared.wires[&gate.server];
+            let server = gate.shared.credentials[&gate.server].server.clone();
             // Who is turned away comes again, or says why it does not.
-            let Ok(stream) = wire.acceptor.accept(stream).await else { return };
+            let Ok(stream) = TlsAcceptor::from(server).accept(stream).await else { return };
             let certificate = stream.get_ref().1.peer_certificates().unwrap()[0].clone();
             let role = identity::role_of(&certificate, gate.shared.session).unwrap();
             let peer = Dialler { role, socket };
@@ -349,8 +313,9 @@ impl Gate {
     ) -> anyhow::Result<Result<(Streaming<Frame>, Arc<std::net::TcpStream>), Status>> {
         let (stream, socket) = with_handle(TcpStream::connect(self.real).await?);
         let name = identity::name(self.server, self.shared.session);
-        let connector = &self.shared.wires[&role].connector;
-        let stream = connector.connect(ServerName::try_from(name.clone())?, stream).await?;
+        let client = self.shared.credentials[&role].client.clone();
+        let stream =
+            TlsConnector::from(client).connect(ServerName::try_from(name.clone())?, stream).await?;
         let mut stream = Some(TokioIo::new(stream));
         let connector = tower::service_fn(move |_: Uri| {
             let stream = stream.take().ok_or_else(|| std::io::Error::other("the connection ended"));

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -155,12 +156,21 @@ impl Scene {
         for config in configs {
             let role = config.role;
             let mut party = local::start(&[config], self.path(), &program(role))?;
-            let id = party.process(role).map(|child| child.id()).context("there is no process")?;
-            ids.insert(role, Pid::from_raw(id as i32).context("there is no process 0")?);
+            let child = party.process(role).context("there is no process")?;
+            ids.insert(role, Pid::from_child(child));
             running.push((role, party));
         }
         ensure!(processes.0.set(ids).is_ok(), "expected these processes to be new");
         Ok(Parties { running, processes, _relay: relay, folder: self.path().into() })
+    }
+
+    /// A program that does something and then is a party.
+    pub(crate) fn party_after(&self, line: &str) -> anyhow::Result<PathBuf> {
+        let script = self.path().join("party");
+        let party = party_program();
+        fs::write(&script, format!("#!/bin/sh\n{line}\nexec {} \"$@\"\n", party.display()))?;
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+        Ok(script)
     }
 
     /// Whether alice has learnt what she should.

@@ -1,30 +1,27 @@
 //! What it costs a run to be watched: metrics that a Prometheus would read every second, and
 //! a trace of every inference. Alternates with runs that nobody watches, prints the ratios.
 //!
-//! `cargo run --release -p bench --example telemetry_cost -- C 15`: network, rounds.
+//! `cargo bench -p bench --bench telemetry_cost -- C 15`: network, rounds.
 
 #![allow(clippy::print_stdout, reason = "its output is what it is for")]
 
 #[path = "../../party/tests/collector/mod.rs"]
 mod collector;
+#[path = "../tests/common/mod.rs"]
+mod common;
 
-use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use bench::environment::Environment;
 use bench::launch::local::{self, Job};
+use bench::stats::median;
 use collector::Collector;
-use party::config::{
-    Computation, Deadlines, OfflineMode, PartyConfig, PlayerTask, Stock, Telemetry, Transport,
-    Workload,
-};
+use common::{get, network_job, party_program, watch};
+use party::config::{PartyConfig, Workload};
 use party::result::RunResult;
-use spdz::channel::Name;
 use spdz::plan::NumberFormat;
 use tokio::runtime::Builder;
 
@@ -45,13 +42,11 @@ enum Watched {
 const ALL: [Watched; 3] = [Watched::No, Watched::Metrics, Watched::MetricsAndTraces];
 
 fn main() -> anyhow::Result<()> {
-    let mut arguments = std::env::args().skip(1);
+    // Cargo tells every benchmark that it is one.
+    let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
     let network = arguments.next().unwrap_or_else(|| "C".into());
     let rounds: usize = arguments.next().unwrap_or_else(|| "15".into()).parse()?;
     ensure!(rounds > 0, "expected a number of rounds above 0");
-    let party = std::env::current_exe()?;
-    let party = party.parent().and_then(Path::parent).context("no folder")?.join("party");
-    ensure!(party.is_file(), "{} is missing: cargo build --release -p party", party.display());
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let collector = Collector::start("127.0.0.1:0".parse()?, runtime.handle())?;
 
@@ -64,7 +59,7 @@ fn main() -> anyhow::Result<()> {
     for round in 0..rounds {
         for turn in 0..ALL.len() {
             let which = (round + turn) % ALL.len();
-            let result = run(&network, &party, ALL[which], &collector)?;
+            let result = run(&network, ALL[which], &collector)?;
             medians[which].push(result.combined.p50_ms);
         }
     }
@@ -79,7 +74,7 @@ fn main() -> anyhow::Result<()> {
         println!(
             "{:<18} combined {:.3} ms, {:.3} times that of the same round unwatched (quartiles {:.3}, {:.3})",
             format!("{watched:?}"),
-            median(own),
+            median(own.clone()),
             quarter(2),
             quarter(1),
             quarter(3)
@@ -88,43 +83,14 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted[sorted.len() / 2]
-}
-
-fn run(
-    network: &str,
-    party: &Path,
-    watched: Watched,
-    collector: &Collector,
-) -> anyhow::Result<RunResult> {
+fn run(network: &str, watched: Watched, collector: &Collector) -> anyhow::Result<RunResult> {
     let folder = tempfile::tempdir()?;
-    let own = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
-    let weights: PathBuf = own(&format!("models/{}.safetensors", network.to_lowercase()));
-    let task = PlayerTask { inputs: Some(weights), ..PlayerTask::default() };
-    let path = folder.path().join("result.json");
-    let job = Job {
-        computation: Computation::of_network(network, 1, NumberFormat::Int64),
-        players: BTreeMap::from([(Name::MODEL_OWNER, task)]),
-        workload: Some(Workload {
-            images: own("data/t10k-images-idx3-ubyte.gz"),
-            warmup: 20,
-            repetitions: REPETITIONS,
-            offline: OfflineMode::Inline,
-            accuracy: None,
-            inspect: None,
-            result: Some(path.clone()),
-        }),
-        stock: Stock::default(),
-        threads: None,
-        deadlines: Deadlines::default(),
-        transport: Transport::default(),
-    };
+    let job = network_job(network, NumberFormat::Int64, REPETITIONS, folder.path());
+    let workload = job.workload.map(|workload| Workload { warmup: 20, ..workload });
+    let job = Job { workload, ..job };
     let mut configs = local::configure(&job, folder.path())?;
-    let addresses = watch(&mut configs, watched, collector)?;
-    let mut running = local::start(&configs, folder.path(), party)?;
+    let addresses = tell(&mut configs, watched, collector);
+    let mut running = local::start(&configs, folder.path(), &party_program())?;
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| read(&addresses, &over));
@@ -132,32 +98,21 @@ fn run(
         over.store(true, Ordering::Relaxed);
         ended
     })?;
-    Ok(serde_json::from_slice(&std::fs::read(&path)?)?)
+    Ok(serde_json::from_slice(&std::fs::read(folder.path().join("result.json"))?)?)
 }
 
 /// Has the parties tell what they do; where their metrics are.
-fn watch(
-    configs: &mut [PartyConfig],
-    watched: Watched,
-    collector: &Collector,
-) -> anyhow::Result<Vec<SocketAddr>> {
+fn tell(configs: &mut [PartyConfig], watched: Watched, collector: &Collector) -> Vec<SocketAddr> {
     if matches!(watched, Watched::No) {
-        return Ok(Vec::new());
+        return Vec::new();
     }
-    let listeners: Result<Vec<_>, _> =
-        configs.iter().map(|_| TcpListener::bind("127.0.0.1:0")).collect();
-    let mut addresses = Vec::new();
-    for (config, listener) in configs.iter_mut().zip(listeners?) {
-        let listen = listener.local_addr()?;
-        addresses.push(listen);
-        let traced = matches!(watched, Watched::MetricsAndTraces);
-        config.telemetry = Some(Telemetry {
-            listen: Some(listen),
-            otlp_endpoint: traced.then(|| format!("http://{}", collector.address())),
-            ..Telemetry::default()
-        });
+    let addresses = watch(configs).into_values().collect();
+    if matches!(watched, Watched::MetricsAndTraces) {
+        for telemetry in configs.iter_mut().filter_map(|config| config.telemetry.as_mut()) {
+            telemetry.otlp_endpoint = Some(format!("http://{}", collector.address()));
+        }
     }
-    Ok(addresses)
+    addresses
 }
 
 /// Reads the metrics as a Prometheus does, until the run is over.
@@ -169,12 +124,7 @@ fn read(addresses: &[SocketAddr], over: &AtomicBool) {
             waited = Duration::ZERO;
             for address in addresses {
                 // Parties come and go.
-                let Ok(mut stream) = TcpStream::connect(address) else { continue };
-                let request = format!("GET /metrics HTTP/1.1\r\nhost: {address}\r\n\r\n");
-                let mut answer = Vec::new();
-                let _ = stream
-                    .write_all(request.as_bytes())
-                    .and_then(|()| stream.read_to_end(&mut answer));
+                let _ = get(*address, "/metrics");
             }
         }
         std::thread::sleep(tick);
