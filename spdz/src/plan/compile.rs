@@ -567,11 +567,9 @@ impl<'graph> Compiler<'graph> {
     }
 
     fn encode(&self, values: &[f64], fraction: i32) -> Result<Vec<i128>, PlanError> {
-        values
-            .iter()
-            .map(|value| self.precision.encode(*value, fraction))
-            .collect::<Result<_, _>>()
-            .map_err(|source| PlanError::Public { layer: self.layer.clone(), source })
+        let encoded = self.precision.encode_all(values, fraction);
+        let source = |(_, source)| PlanError::Public { layer: self.layer.clone(), source };
+        encoded.map(|integers| integers.to_vec()).map_err(source)
     }
 
     fn node(&mut self, index: usize) -> Result<(), PlanError> {
