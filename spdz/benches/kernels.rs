@@ -13,6 +13,7 @@ use spdz::prg::Seed;
 use spdz::ring::kernels::residues::{PackedResidues, multiply_add_with};
 use spdz::ring::kernels::{InstructionSet, PackedRight, Rows, multiply_with, vectorized};
 use spdz::ring::residues::{self, Bounded, Modulus};
+use spdz::ring::{Int100, Ring};
 
 /// Words without a pattern.
 fn words(count: usize) -> Vec<u64> {
@@ -204,7 +205,7 @@ fn residue_elements(criterion: &mut Criterion) {
         });
     });
     group.bench_function("sample", |bencher| {
-        bencher.iter(|| residues::sample(&mut stream, black_box(&mut words)));
+        bencher.iter(|| Int100::sample(&mut stream, black_box(&mut words)));
     });
     group.bench_function("sample_bounded", |bencher| {
         bencher.iter(|| Bounded::sample(&mut stream, 87, LENGTH));

@@ -10,6 +10,8 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use bytes::Bytes;
+
+use crate::buffer::Buffer;
 use serde::{Deserialize, Serialize};
 
 /// Largest length of a [`Name`], bytes.
@@ -330,6 +332,66 @@ pub trait Channel {
     /// # Errors
     /// If the peer is gone, silent beyond the deadline, or sends anything else.
     fn recv(&mut self, tag: Tag, length: usize) -> Result<Bytes, ChannelError>;
+
+    /// As [`Channel::recv`], but hands over the message's bytes part by part, in their order
+    /// and while they are in cache. All parts but the last have whole [`PART_UNIT`]s.
+    ///
+    /// # Errors
+    /// As those of [`Channel::recv`]; parts may have been handed over before.
+    fn recv_parts(
+        &mut self,
+        tag: Tag,
+        length: usize,
+        take: &mut dyn FnMut(&[u8]),
+    ) -> Result<(), ChannelError> {
+        take(&self.recv(tag, length)?);
+        Ok(())
+    }
+
+    /// As [`Channel::send`], but has the `length` bytes of the message made part by part, in
+    /// their order, and sends each while it is in cache. All parts but the last have whole
+    /// [`PART_UNIT`]s.
+    ///
+    /// # Errors
+    /// As those of [`Channel::send`].
+    fn send_parts(
+        &mut self,
+        tag: Tag,
+        length: usize,
+        make: &mut dyn FnMut(&mut [u8]),
+    ) -> Result<(), ChannelError> {
+        let mut message = Buffer::zeros(length);
+        make(&mut message);
+        self.send(tag, message.into_bytes())
+    }
+
+    /// Sends a message of `length` bytes and waits for the peer's, which must have the same
+    /// tag and length. Both go part by part: one may arrive while the other is still made.
+    ///
+    /// # Errors
+    /// As those of [`Channel::send`] and [`Channel::recv`].
+    fn exchange(
+        &mut self,
+        tag: Tag,
+        length: usize,
+        parts: &mut dyn Parts,
+    ) -> Result<(), ChannelError> {
+        self.send_parts(tag, length, &mut |part| parts.make(part))?;
+        self.recv_parts(tag, length, &mut |part| parts.take(part))
+    }
+}
+
+/// Parts of messages have whole units of so many bytes, except the last: no word of a tensor
+/// is in two parts.
+pub const PART_UNIT: usize = 8;
+
+/// The two messages of an exchange, part by part. Each is made, or taken, from its beginning
+/// to its end; how far one is has nothing to do with how far the other is.
+pub trait Parts {
+    /// Writes the next bytes of the message to send.
+    fn make(&mut self, part: &mut [u8]);
+    /// Reads the next bytes of the message that comes.
+    fn take(&mut self, part: &[u8]);
 }
 
 impl<C: Channel + ?Sized> Channel for &mut C {
@@ -339,6 +401,33 @@ impl<C: Channel + ?Sized> Channel for &mut C {
 
     fn recv(&mut self, tag: Tag, length: usize) -> Result<Bytes, ChannelError> {
         (**self).recv(tag, length)
+    }
+
+    fn recv_parts(
+        &mut self,
+        tag: Tag,
+        length: usize,
+        take: &mut dyn FnMut(&[u8]),
+    ) -> Result<(), ChannelError> {
+        (**self).recv_parts(tag, length, take)
+    }
+
+    fn send_parts(
+        &mut self,
+        tag: Tag,
+        length: usize,
+        make: &mut dyn FnMut(&mut [u8]),
+    ) -> Result<(), ChannelError> {
+        (**self).send_parts(tag, length, make)
+    }
+
+    fn exchange(
+        &mut self,
+        tag: Tag,
+        length: usize,
+        parts: &mut dyn Parts,
+    ) -> Result<(), ChannelError> {
+        (**self).exchange(tag, length, parts)
     }
 }
 

@@ -9,8 +9,6 @@
 
 use std::borrow::Cow;
 
-use bytes::Bytes;
-
 use crate::buffer::Buffer;
 use crate::channel::{Channel, ChannelError, Phase, Tag};
 use crate::masked::{Mask, Masked};
@@ -19,7 +17,7 @@ use crate::ops::{
 };
 use crate::plan::{MaskedId, Operation, Plan};
 use crate::prg::{Purpose, Seed};
-use crate::ring::{Ring, Side};
+use crate::ring::{Plane, Ring, Sampler, Side, update_part};
 use crate::role::Observer;
 use crate::share::Share;
 
@@ -265,18 +263,18 @@ pub(crate) fn prepare<R: Ring, C: Channel>(
         let operation = &step.operation;
         let deal = deals.next_if(|(step, ..)| *step == index);
         let receives = deal.is_some_and(|(_, _, receiver)| receiver == side);
-        let mut receive = |len: usize| {
-            let tag = Tag::new(Phase::Offline, inference, index as u32);
-            let bytes = producer.recv(tag, len * R::WIRE_BYTES)?;
-            Ok(Share::from_bytes(&bytes, len))
-        };
+        let tag = Tag::new(Phase::Offline, inference, index as u32);
         let expand = |len: usize| {
             let seed = key.derive(Purpose::Dealt, inference, index as u32);
             Share::sample(&mut seed.into_stream(), len)
         };
         let mut share = || match deal {
             None => Ok(None),
-            Some((_, len, _)) if receives => receive(len).map(Some),
+            Some((_, len, _)) if receives => {
+                let mut share = Share::<R>::zeros(len);
+                share.receive(producer, tag, |_, _, received| received)?;
+                Ok(Some(share))
+            }
             Some((_, len, _)) => Ok(Some(expand(len))),
         };
         let seed = || mask_seed(key, plan, inference, index);
@@ -302,7 +300,7 @@ pub(crate) fn prepare<R: Ring, C: Channel>(
                 let start = if receives { Share::zeros(len) } else { expand(len) };
                 let mut triple = layers[*layer].prepare(&mask, start);
                 if receives {
-                    triple.0.add_assign(&receive(len)?);
+                    triple.0.receive(producer, tag, R::Plane::add)?;
                 }
                 StepRandomness::Linear(triple)
             }
@@ -415,39 +413,121 @@ impl<R: Ring> Dealer<R> {
     ) -> Result<(), ChannelError> {
         let mut masks = Masks { plan, inference, made: Vec::new(), dealer: self };
         masks.made.resize_with(plan.masked_count(), || None);
-        for (index, _, receiver) in deals(plan) {
-            let operation = &plan.steps()[index].operation;
-            for id in operation.reads_masked() {
-                masks.make(id);
-            }
-            let product = match operation {
-                Operation::Linear { input, linear, layer, .. } => {
-                    let weight = &self.weights[*layer].0;
-                    ops::multiply_public(linear, &masks.get(*input).0, weight)
-                }
-                Operation::Product { left, right, linear, .. } => {
-                    ProductTriple::product(linear, masks.get(*left), masks.get(*right))
-                }
-                Operation::Square { input, .. } => SquareTriple::product(masks.get(*input)),
-                Operation::Mul { left, right, .. } => {
-                    MulTriple::product(masks.get(*left), masks.get(*right))
-                }
-                Operation::Divide { bits, output, .. } => {
-                    Division::parts(masks.seeds(index), *bits, plan.masked_len(*output))
-                }
-                _ => continue,
-            };
+        for (index, len, receiver) in deals(plan) {
             let (expander, link) = match receiver {
                 Side::Zero => (1, 0),
                 Side::One => (0, 1),
             };
             let seed = self.keys[expander].derive(Purpose::Dealt, inference, index as u32);
             let tag = Tag::new(Phase::Offline, inference, index as u32);
-            servers[link].send(tag, difference(product, seed))?;
+            let deal = Deal { link: &mut servers[link], tag, seed, words: R::PLANES * len };
+            match &plan.steps()[index].operation {
+                Operation::Linear { input, linear, layer, .. } => {
+                    masks.make(*input);
+                    let weight = &self.weights[*layer].0;
+                    let mask = masks.get(*input);
+                    deal.send(&ops::multiply_public::<R>(linear, &mask.0, weight))?;
+                }
+                Operation::Product { left, right, linear, .. } => {
+                    masks.make(*left);
+                    masks.make(*right);
+                    let (left, right) = (masks.get(*left), masks.get(*right));
+                    deal.send(&ProductTriple::product(linear, left, right))?;
+                }
+                Operation::Square { input, .. } => match masks.drawn_for(*input, index) {
+                    // Nobody else needs this mask: it is squared as it is drawn.
+                    Some(seeds) => deal.send_square::<R>(seeds)?,
+                    None => {
+                        masks.make(*input);
+                        deal.send(&SquareTriple::product(masks.get(*input)))?;
+                    }
+                },
+                Operation::Mul { left, right, .. } => {
+                    masks.make(*left);
+                    masks.make(*right);
+                    deal.send(&MulTriple::product(masks.get(*left), masks.get(*right)))?;
+                }
+                Operation::Divide { bits, output, .. } => {
+                    let len = plan.masked_len(*output);
+                    deal.send(&Division::<R>::parts(masks.seeds(index), *bits, len))?;
+                }
+                _ => continue,
+            }
             masks.drop_unneeded(index);
             observer.step(index);
         }
         Ok(())
+    }
+}
+
+/// What one server is sent of something that the producer shares.
+struct Deal<'a, C> {
+    link: &'a mut C,
+    tag: Tag,
+    /// Of the other server's share.
+    seed: Seed,
+    words: usize,
+}
+
+impl<C: Channel> Deal<'_, C> {
+    /// Sends the share of `product`.
+    fn send<R: Ring>(self, product: &Share<R>) -> Result<(), ChannelError> {
+        self.send_parts::<R>(|first, part| {
+            part.copy_from_slice(&product.0[first..first + part.len()]);
+        })
+    }
+
+    /// Sends the share of the square of the mask that is drawn from these seeds.
+    fn send_square<R: Ring>(self, seeds: [Seed; 2]) -> Result<(), ChannelError> {
+        let words = self.words;
+        let [mut stream, mut other] = seeds.map(Seed::into_stream);
+        let (mut sampler, mut other) =
+            (R::sampler(&mut stream, words), R::sampler(&mut other, words));
+        let mut rest = Buffer::zeros(R::PART.min(words));
+        self.send_parts::<R>(|first, part| {
+            let rest = &mut rest[..part.len()];
+            sampler.next(part);
+            other.next(rest);
+            update_part::<R>(part, rest, first, words, |plane, x, y| {
+                let mask = plane.add(x, y);
+                plane.mul(mask, mask)
+            });
+        })
+    }
+
+    /// Sends the share of a tensor that is made part by part: `make` writes its words from
+    /// that of a number on, [`Ring::PART`] of them or all that are left.
+    fn send_parts<R: Ring>(
+        self,
+        mut make: impl FnMut(usize, &mut [R::Word]),
+    ) -> Result<(), ChannelError> {
+        let Self { link, tag, seed, words } = self;
+        let mut stream = seed.into_stream();
+        let mut sampler = R::sampler(&mut stream, words);
+        let mut share = Buffer::zeros(R::PART.min(words));
+        let mut other = Buffer::zeros(R::PART.min(words));
+        let (mut made, mut sent) = (0, 0);
+        let size = size_of::<R::Word>();
+        link.send_parts(tag, size * words, &mut |mut bytes| {
+            while !bytes.is_empty() {
+                if made == sent {
+                    let from = made;
+                    made = words.min(made + R::PART);
+                    let (share, other) = (&mut share[..made - from], &mut other[..made - from]);
+                    make(from, share);
+                    sampler.next(other);
+                    update_part::<R>(share, other, from, words, |plane, x, y| {
+                        plane.sent(plane.sub(x, y))
+                    });
+                }
+                let count = (made - sent).min(bytes.len() / size);
+                let (now, later) = std::mem::take(&mut bytes).split_at_mut(size * count);
+                let at = sent % R::PART;
+                now.copy_from_slice(bytemuck::cast_slice(&share[at..at + count]));
+                sent += count;
+                bytes = later;
+            }
+        })
     }
 }
 
@@ -462,6 +542,14 @@ struct Masks<'a, R: Ring> {
 impl<R: Ring> Masks<'_, R> {
     fn seeds(&self, step: usize) -> [Seed; 2] {
         self.dealer.keys.each_ref().map(|key| mask_seed(key, self.plan, self.inference, step))
+    }
+
+    /// The seeds of a mask that is drawn for the step `index` alone, and has not been made.
+    fn drawn_for(&self, id: MaskedId, index: usize) -> Option<[Seed; 2]> {
+        let step = self.plan.origin(id);
+        let drawn = matches!(self.plan.steps()[step].operation, Operation::Open { .. });
+        let alone = self.made[id.0].is_none() && self.plan.last_masked_read(id) == index;
+        (drawn && alone).then(|| self.seeds(step))
     }
 
     fn get(&self, id: MaskedId) -> &Share<R> {
@@ -490,9 +578,9 @@ impl<R: Ring> Masks<'_, R> {
                 Share(ops::concat::<R>(&words, *outer))
             }
             _ => {
-                let [mut mask, other] =
-                    self.seeds(step).map(|seed| Share::<R>::sample(&mut seed.into_stream(), len));
-                mask.add_assign(&other);
+                let [mut first, mut other] = self.seeds(step).map(Seed::into_stream);
+                let mut mask = Share::<R>::sample(&mut first, len);
+                mask.add_sampled(&mut other);
                 mask
             }
         };
@@ -507,10 +595,4 @@ impl<R: Ring> Masks<'_, R> {
             }
         }
     }
-}
-
-/// `product` less the share that `seed` expands to, in wire form.
-fn difference<R: Ring>(mut product: Share<R>, seed: Seed) -> Bytes {
-    product.sub_assign(&Share::sample(&mut seed.into_stream(), product.len()));
-    R::to_bytes(product.0)
 }

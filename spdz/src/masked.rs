@@ -9,9 +9,10 @@ use std::fmt;
 use bytes::Bytes;
 
 use crate::buffer::Buffer;
-use crate::channel::{Channel, ChannelError, Tag};
+use crate::channel::{Channel, ChannelError, Parts, Tag};
 use crate::prg::Seed;
-use crate::ring::{Plane, Ring, combined};
+use crate::ring::kernels::vectorized;
+use crate::ring::{Plane, Ring, pieces, received};
 use crate::share::Share;
 
 /// A server's share `a_i` of a mask that has not been used yet.
@@ -88,18 +89,24 @@ impl<R: Ring> Mask<R> {
         other: &mut C,
         tag: Tag,
     ) -> Result<Masked<R>, ChannelError> {
-        let part = combined::<R>(&x.0, &self.0.0, R::Plane::sub);
-        let alpha = exchange::<R, C>(part, other, tag)?;
+        let less = |plane: R::Plane| move |x, a| plane.sub(x, a);
+        let alpha = open::<R, C, _>(&x.0, &self.0.0, less, other, tag)?;
         Ok(Masked { alpha, mask: self.0 })
     }
 
-    /// The masked tensor whose owner, knowing the whole mask, computed `alpha`
-    /// and sent it to both servers.
-    #[must_use]
-    pub fn received(self, alpha: &Bytes) -> Masked<R> {
-        let mut words = Buffer::zeros(self.0.0.len());
-        R::from_bytes(alpha, &mut words);
-        Masked { alpha: words, mask: self.0 }
+    /// The masked tensor whose `owner`, knowing the whole mask, computes `alpha`
+    /// and sends it to both servers.
+    ///
+    /// # Errors
+    /// If the owner is gone, silent or sends something else.
+    pub fn receive<C: Channel + ?Sized>(
+        self,
+        owner: &mut C,
+        tag: Tag,
+    ) -> Result<Masked<R>, ChannelError> {
+        let mut alpha = Share::<R>::zeros(self.0.len());
+        alpha.receive(owner, tag, |_, _, received| received)?;
+        Ok(Masked { alpha: alpha.0, mask: self.0 })
     }
 }
 
@@ -110,18 +117,65 @@ impl<R: Ring> Clone for Masked<R> {
     }
 }
 
-/// One round with the other server: the sum of this server's part and the other's.
-pub(crate) fn exchange<R: Ring, C: Channel + ?Sized>(
-    part: Buffer<R::Word>,
+/// One round with the other server: each sends `f(x, y)` of its words, both learn the sum.
+pub(crate) fn open<R: Ring, C: Channel + ?Sized, F: Fn(R::Word, R::Word) -> R::Word>(
+    x: &[R::Word],
+    y: &[R::Word],
+    f: impl Fn(R::Plane) -> F,
     other: &mut C,
     tag: Tag,
 ) -> Result<Buffer<R::Word>, ChannelError> {
-    let mut sum = Buffer::zeros(part.len());
-    let ours = R::to_bytes(part);
-    other.send(tag, ours.clone())?;
-    let theirs = other.recv(tag, ours.len())?;
-    R::sum_bytes(&ours, &theirs, &mut sum);
-    Ok(sum)
+    let sum = Buffer::zeros(x.len());
+    let mut opening = Opening::<R, _> { x, y, f, sum, made: 0, taken: 0 };
+    other.exchange(tag, size_of_val(x), &mut opening)?;
+    Ok(opening.sum)
+}
+
+/// An opening under way. Both servers' parts are added to `sum`, each as it is made or comes.
+struct Opening<'a, R: Ring, F> {
+    x: &'a [R::Word],
+    y: &'a [R::Word],
+    f: F,
+    sum: Buffer<R::Word>,
+    /// Words that this server has sent.
+    made: usize,
+    /// Words that have come from the other.
+    taken: usize,
+}
+
+impl<R, F, G> Parts for Opening<'_, R, F>
+where
+    R: Ring,
+    F: Fn(R::Plane) -> G,
+    G: Fn(R::Word, R::Word) -> R::Word,
+{
+    fn make(&mut self, part: &mut [u8]) {
+        let size = size_of::<R::Word>();
+        let first = self.made;
+        self.made += part.len() / size;
+        for (plane, piece) in pieces::<R>(self.x.len(), first..self.made) {
+            let ours = (self.f)(plane);
+            let part = &mut part[size * (piece.start - first)..size * (piece.end - first)];
+            let (x, y) = (&self.x[piece.clone()], &self.y[piece.clone()]);
+            let sum = &mut self.sum[piece];
+            vectorized(
+                #[inline(always)]
+                || {
+                    let operands = sum.iter_mut().zip(x).zip(y);
+                    for (bytes, ((sum, &x), &y)) in part.chunks_exact_mut(size).zip(operands) {
+                        let ours = ours(x, y);
+                        bytes.copy_from_slice(bytemuck::bytes_of(&plane.sent(ours)));
+                        *sum = plane.add(*sum, ours);
+                    }
+                },
+            );
+        }
+    }
+
+    fn take(&mut self, part: &[u8]) {
+        received::<R>(part, &mut self.sum, self.taken, R::Plane::add);
+        self.taken += part.len() / size_of::<R::Word>();
+    }
 }
 
 /// What an input's owner sends to both servers: `x - a_0 - a_1`, with the shares
@@ -129,7 +183,7 @@ pub(crate) fn exchange<R: Ring, C: Channel + ?Sized>(
 #[must_use]
 pub fn mask_input<R: Ring>(mut values: Share<R>, seeds: [Seed; 2]) -> Bytes {
     for seed in seeds {
-        values.sub_assign(&Share::sample(&mut seed.into_stream(), values.len()));
+        values.sub_sampled(&mut seed.into_stream());
     }
     R::to_bytes(values.0)
 }
@@ -161,6 +215,9 @@ mod tests {
 
         let sent = mask_input(Share::<Int64>(x[..].into()), seeds());
         let [b0, _] = seeds().map(|seed| Mask::<Int64>::expand(seed, 5));
-        assert_eq!(b0.received(&sent).alpha[..], expected);
+        let (mut owner, mut server) =
+            memory_pair(Role::CLIENT, Role::Server0, Duration::from_secs(5));
+        owner.send(tag, sent).unwrap();
+        assert_eq!(b0.receive(&mut server, tag).unwrap().alpha[..], expected);
     }
 }

@@ -3,8 +3,9 @@
 use std::fmt;
 
 use crate::buffer::Buffer;
+use crate::channel::{Channel, ChannelError, Tag};
 use crate::prg::KeyStream;
-use crate::ring::{Plane, Ring, combined, update};
+use crate::ring::{Plane, Ring, combined, received, update, update_sampled};
 
 /// One party's share `x_i` of a private tensor `x = x_0 + x_1` (the paper's
 /// private tensor, section 2). Its shape is the plan's affair; the elements are
@@ -51,26 +52,33 @@ impl<R: Ring> Share<R> {
         self.0.is_empty()
     }
 
-    /// `self += other`, element by element.
-    pub(crate) fn add_assign(&mut self, other: &Self) {
-        self.add_words(&other.0);
-    }
-
     /// Adds public words, element by element.
     pub(crate) fn add_words(&mut self, words: &[R::Word]) {
         update::<R>(&mut self.0, words, R::Plane::add);
     }
 
-    /// `self -= other`, element by element.
-    pub(crate) fn sub_assign(&mut self, other: &Self) {
-        update::<R>(&mut self.0, &other.0, R::Plane::sub);
+    /// Adds the next elements of `stream`.
+    pub(crate) fn add_sampled(&mut self, stream: &mut KeyStream) {
+        update_sampled::<R>(&mut self.0, stream, R::Plane::add);
     }
 
-    /// A tensor from its wire form.
-    pub(crate) fn from_bytes(bytes: &[u8], len: usize) -> Self {
-        let mut share = Self::zeros(len);
-        R::from_bytes(bytes, &mut share.0);
-        share
+    /// Subtracts the next elements of `stream`.
+    pub(crate) fn sub_sampled(&mut self, stream: &mut KeyStream) {
+        update_sampled::<R>(&mut self.0, stream, R::Plane::sub);
+    }
+
+    /// Receives a tensor part by part: `word = f(word, received)` for each.
+    pub(crate) fn receive<C: Channel + ?Sized>(
+        &mut self,
+        peer: &mut C,
+        tag: Tag,
+        f: impl Fn(R::Plane, R::Word, R::Word) -> R::Word + Copy,
+    ) -> Result<(), ChannelError> {
+        let mut first = 0;
+        peer.recv_parts(tag, size_of_val(&self.0[..]), &mut |part| {
+            received::<R>(part, &mut self.0, first, f);
+            first += part.len() / size_of::<R::Word>();
+        })
     }
 }
 

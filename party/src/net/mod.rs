@@ -19,7 +19,10 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use prost::Message as _;
-use spdz::channel::{self, Channel, ChannelError, ChannelFault, Name, Phase, Role, Tag};
+use spdz::buffer::Buffer;
+use spdz::channel::{
+    self, Channel, ChannelError, ChannelFault, Name, PART_UNIT, Parts, Phase, Role, Tag,
+};
 use spdz::plan::{Digest, Plan};
 use spdz::prg::SessionId;
 use tokio::runtime::Runtime;
@@ -364,14 +367,11 @@ impl Link {
             return Err(ChannelFault::Stopped);
         }
         let frame = loop {
-            let incoming = &mut self.incoming;
-            let now = std::future::poll_fn(|context| {
-                Poll::Ready(Pin::new(&mut *incoming).poll_next(context))
-            });
-            if let Poll::Ready(frame) = now.await {
+            if let Poll::Ready(frame) = self.arrived().await {
                 break frame;
             }
             if Instant::now() >= spin_until {
+                let incoming = &mut self.incoming;
                 let waiting =
                     std::future::poll_fn(|context| Pin::new(&mut *incoming).poll_next(context));
                 tokio::select! {
@@ -390,6 +390,18 @@ impl Link {
             std::thread::yield_now();
             tokio::task::yield_now().await;
         };
+        self.content(frame)
+    }
+
+    /// The next frame, if it is there.
+    async fn arrived(&mut self) -> Poll<Option<Result<Frame, Status>>> {
+        let incoming = &mut self.incoming;
+        std::future::poll_fn(|context| Poll::Ready(Pin::new(&mut *incoming).poll_next(context)))
+            .await
+    }
+
+    /// What a frame holds, or what its absence means.
+    fn content(&mut self, frame: Option<Result<Frame, Status>>) -> Result<Content, ChannelFault> {
         match frame {
             None => {
                 self.ended = true;
@@ -418,19 +430,103 @@ impl Link {
         envelope(self.peer, self.session, self.received, found)
     }
 
-    /// The next chunk of the message with `tag`, checked.
-    async fn next_chunk(
-        &mut self,
-        tag: Tag,
-        length: usize,
-        until: Instant,
-    ) -> Result<Bytes, ChannelFault> {
-        let Content::Chunk(chunk) = self.next(until).await? else {
+    /// The data of a chunk of the message with `tag`, checked.
+    fn chunk(&self, content: Content, tag: Tag, length: usize) -> Result<Bytes, ChannelFault> {
+        let Content::Chunk(chunk) = content else {
             return Err(self.envelope("a second introduction"));
         };
         let phase = admit(self.peer, self.session, self.received, &chunk, tag, length)?;
         count(&self.counters.received_bytes[phase as usize], message_bytes(&chunk));
         Ok(chunk.data)
+    }
+
+    /// Waits for all that is missing of a message.
+    async fn rest(
+        &mut self,
+        mut message: Incoming,
+        tag: Tag,
+        take: &mut dyn FnMut(&[u8]),
+    ) -> Result<(), ChannelFault> {
+        let until = Instant::now() + self.deadline;
+        while !message.ended {
+            let content = match self.next(until).await {
+                // Perhaps the peer waits for another, and is about to say so.
+                Err(fault @ ChannelFault::Deadline { .. }) => {
+                    return Err(self.account().await.unwrap_or(fault));
+                }
+                content => content?,
+            };
+            let data = self.chunk(content, tag, message.length)?;
+            message.add(self.peer, &data, take)?;
+        }
+        self.received += 1;
+        count(&self.counters.received_messages[tag.phase as usize], 1);
+        Ok(())
+    }
+
+    /// Takes what is there of a message, without waiting for more.
+    async fn arrivals(
+        &mut self,
+        message: &mut Incoming,
+        tag: Tag,
+        take: &mut dyn FnMut(&[u8]),
+    ) -> Result<(), ChannelFault> {
+        while !message.ended
+            && let Poll::Ready(frame) = self.arrived().await
+        {
+            let content = self.content(frame)?;
+            let data = self.chunk(content, tag, message.length)?;
+            message.add(self.peer, &data, take)?;
+        }
+        Ok(())
+    }
+
+    /// The chunks of the next message to send, without their data.
+    fn header(&mut self, tag: Tag, length: usize) -> Chunk {
+        let sequence = self.sent;
+        self.sent += 1;
+        Chunk {
+            session: Bytes::copy_from_slice(&self.session.0),
+            phase: tag.phase as i32,
+            inference: tag.inference,
+            step: tag.step,
+            sequence,
+            length: length as u64,
+            data: Bytes::new(),
+        }
+    }
+
+    /// A message of which nothing has been made yet.
+    fn making(&mut self, tag: Tag, length: usize) -> Making {
+        let until = Instant::now() + self.deadline;
+        Making { header: self.header(tag, length), left: length, ended: false, until }
+    }
+
+    /// Makes the next part of a message and sends it.
+    async fn send_part(
+        &mut self,
+        message: &mut Making,
+        make: &mut dyn FnMut(&mut [u8]),
+    ) -> Result<(), ChannelFault> {
+        let largest = self.transport.chunk_bytes / PART_UNIT * PART_UNIT;
+        let mut data = Buffer::zeros(largest.min(message.left));
+        make(&mut data);
+        message.left -= data.len();
+        message.ended = message.left == 0;
+        let chunk = Chunk { data: data.into_bytes(), ..message.header.clone() };
+        self.send_chunk(chunk, message.until).await?;
+        // The connection's task only runs when this thread lets it: now, while the part is
+        // in cache.
+        tokio::task::yield_now().await;
+        Ok(())
+    }
+
+    /// Queues a chunk; waits for room until `until`.
+    async fn send_chunk(&mut self, chunk: Chunk, until: Instant) -> Result<(), ChannelFault> {
+        if let Some(counter) = self.counters.sent_bytes.get(chunk.phase as usize) {
+            count(counter, message_bytes(&chunk));
+        }
+        self.enqueue(Frame { content: Some(Content::Chunk(chunk)) }, until).await
     }
 
     async fn enqueue(&mut self, frame: Frame, until: Instant) -> Result<(), ChannelFault> {
@@ -465,79 +561,146 @@ impl Link {
             Err(fault) => Some(fault),
         }
     }
+}
 
-    async fn recv_message(&mut self, tag: Tag, length: usize) -> Result<Bytes, ChannelFault> {
-        let until = Instant::now() + self.deadline;
-        let first = self.next_chunk(tag, length, until).await?;
-        let message = if first.len() == length {
-            first
-        } else {
-            // No more than the plan says is ever allocated, whatever the peer declares.
-            let mut message = BytesMut::with_capacity(length);
-            let mut next = first;
-            loop {
-                if next.is_empty() || message.len() + next.len() > length {
-                    let found = message.len() + next.len();
-                    return Err(ChannelFault::Length { peer: self.peer, expected: length, found });
-                }
-                message.extend_from_slice(&next);
-                if message.len() == length {
-                    break message.freeze();
-                }
-                next = self.next_chunk(tag, length, until).await?;
+/// A message that is sent while it is made.
+struct Making {
+    /// Its chunks, without their data.
+    header: Chunk,
+    /// Bytes that are still to be made.
+    left: usize,
+    ended: bool,
+    /// When it must have been taken.
+    until: Instant,
+}
+
+/// A message that comes in chunks of any size, and is handed over in parts of whole units.
+struct Incoming {
+    length: usize,
+    /// Bytes that have come.
+    found: usize,
+    ended: bool,
+    /// The beginning of a unit.
+    unit: [u8; PART_UNIT],
+    /// How much of it there is.
+    begun: usize,
+}
+
+impl Incoming {
+    fn new(length: usize) -> Self {
+        Self { length, found: 0, ended: false, unit: [0; PART_UNIT], begun: 0 }
+    }
+
+    /// The next chunk's data.
+    fn add(
+        &mut self,
+        peer: Role,
+        mut data: &[u8],
+        take: &mut dyn FnMut(&[u8]),
+    ) -> Result<(), ChannelFault> {
+        self.found = self.found.saturating_add(data.len());
+        // A chunk without data is a message without bytes: others would never end.
+        if self.found > self.length || (data.is_empty() && self.length > 0) {
+            return Err(ChannelFault::Length { peer, expected: self.length, found: self.found });
+        }
+        self.ended = self.found == self.length;
+        if self.begun > 0 {
+            let (more, rest) = data.split_at(data.len().min(PART_UNIT - self.begun));
+            self.begin(more);
+            data = rest;
+            if self.begun == PART_UNIT || self.ended {
+                take(&self.unit[..self.begun]);
+                self.begun = 0;
             }
-        };
-        self.received += 1;
-        count(&self.counters.received_messages[tag.phase as usize], 1);
-        Ok(message)
+        }
+        let whole = if self.ended { data.len() } else { data.len() / PART_UNIT * PART_UNIT };
+        let (whole, rest) = data.split_at(whole);
+        if !whole.is_empty() {
+            take(whole);
+        }
+        self.begin(rest);
+        Ok(())
+    }
+
+    fn begin(&mut self, bytes: &[u8]) {
+        self.unit[self.begun..self.begun + bytes.len()].copy_from_slice(bytes);
+        self.begun += bytes.len();
     }
 }
 
 impl Channel for Link {
     fn send(&mut self, tag: Tag, mut message: Bytes) -> Result<(), ChannelError> {
-        let session = Bytes::copy_from_slice(&self.session.0);
-        let length = message.len() as u64;
-        let sequence = self.sent;
-        self.sent += 1;
+        let header = self.header(tag, message.len());
         let until = Instant::now() + self.deadline;
-        loop {
-            let data = message.split_to(message.len().min(self.transport.chunk_bytes));
-            let chunk = Chunk {
-                session: session.clone(),
-                phase: tag.phase as i32,
-                inference: tag.inference,
-                step: tag.step,
-                sequence,
-                length,
-                data,
-            };
-            count(&self.counters.sent_bytes[tag.phase as usize], message_bytes(&chunk));
-            let frame = Frame { content: Some(Content::Chunk(chunk)) };
-            let runtime = self.runtime.clone();
-            runtime
-                .block_on(self.enqueue(frame, until))
-                .map_err(|fault| ChannelError { tag, fault })?;
-            if message.is_empty() {
-                break;
+        let runtime = self.runtime.clone();
+        let sending = async {
+            loop {
+                let data = message.split_to(message.len().min(self.transport.chunk_bytes));
+                self.send_chunk(Chunk { data, ..header.clone() }, until).await?;
+                if message.is_empty() {
+                    break;
+                }
             }
-        }
-        // The connection's task only runs when this thread lets it.
-        self.runtime.block_on(tokio::task::yield_now());
-        Ok(())
+            // The connection's task only runs when this thread lets it.
+            tokio::task::yield_now().await;
+            Ok(())
+        };
+        runtime.block_on(sending).map_err(|fault| ChannelError { tag, fault })
     }
 
     fn recv(&mut self, tag: Tag, length: usize) -> Result<Bytes, ChannelError> {
+        // No more than the plan says is ever allocated, whatever the peer declares.
+        let mut message = BytesMut::with_capacity(length);
+        self.recv_parts(tag, length, &mut |part| message.extend_from_slice(part))?;
+        Ok(message.freeze())
+    }
+
+    fn recv_parts(
+        &mut self,
+        tag: Tag,
+        length: usize,
+        take: &mut dyn FnMut(&[u8]),
+    ) -> Result<(), ChannelError> {
         let runtime = self.runtime.clone();
-        runtime.block_on(async {
-            match self.recv_message(tag, length).await {
-                // Perhaps the peer waits for another, and is about to say so.
-                Err(fault @ ChannelFault::Deadline { .. }) => {
-                    let fault = self.account().await.unwrap_or(fault);
-                    Err(ChannelError { tag, fault })
-                }
-                other => other.map_err(|fault| ChannelError { tag, fault }),
+        runtime
+            .block_on(self.rest(Incoming::new(length), tag, take))
+            .map_err(|fault| ChannelError { tag, fault })
+    }
+
+    fn send_parts(
+        &mut self,
+        tag: Tag,
+        length: usize,
+        make: &mut dyn FnMut(&mut [u8]),
+    ) -> Result<(), ChannelError> {
+        let runtime = self.runtime.clone();
+        let mut message = self.making(tag, length);
+        let sending = async {
+            while !message.ended {
+                self.send_part(&mut message, make).await?;
             }
-        })
+            Ok(())
+        };
+        runtime.block_on(sending).map_err(|fault| ChannelError { tag, fault })
+    }
+
+    fn exchange(
+        &mut self,
+        tag: Tag,
+        length: usize,
+        parts: &mut dyn Parts,
+    ) -> Result<(), ChannelError> {
+        let runtime = self.runtime.clone();
+        let mut ours = self.making(tag, length);
+        let mut theirs = Incoming::new(length);
+        let exchanging = async {
+            while !ours.ended {
+                self.send_part(&mut ours, &mut |part| parts.make(part)).await?;
+                self.arrivals(&mut theirs, tag, &mut |part| parts.take(part)).await?;
+            }
+            self.rest(theirs, tag, &mut |part| parts.take(part)).await
+        };
+        runtime.block_on(exchanging).map_err(|fault| ChannelError { tag, fault })
     }
 }
 
@@ -797,6 +960,45 @@ mod tests {
                 "{message}"
             );
         }
+    }
+
+    #[test]
+    fn chunks_of_any_size_become_parts_of_whole_units() {
+        let message: Vec<u8> = (0..203u8).collect();
+        for sizes in [&[1][..], &[7, 9], &[8], &[64, 3], &[3, 5, 1, 16], &[300]] {
+            let mut incoming = Incoming::new(message.len());
+            let (mut rest, mut found, mut parts) = (&message[..], Vec::new(), Vec::new());
+            for size in sizes.iter().cycle() {
+                let (chunk, later) = rest.split_at(rest.len().min(*size));
+                let mut take = |part: &[u8]| {
+                    parts.push(part.len());
+                    found.extend_from_slice(part);
+                };
+                incoming.add(Role::Producer, chunk, &mut take).unwrap();
+                rest = later;
+                assert_eq!(incoming.ended, rest.is_empty());
+                if incoming.ended {
+                    break;
+                }
+            }
+            assert_eq!(found, message, "{sizes:?}");
+            parts.pop();
+            assert!(parts.iter().all(|part| part % PART_UNIT == 0), "{sizes:?}: {parts:?}");
+        }
+    }
+
+    #[test]
+    fn a_message_has_the_agreed_length_and_no_empty_chunks() {
+        let mut message = Incoming::new(10);
+        let mut add = |data: &[u8]| message.add(Role::Producer, data, &mut |_| ());
+        let length =
+            |found| Err(ChannelFault::Length { peer: Role::Producer, expected: 10, found });
+        assert_eq!(add(&[0; 4]), Ok(()));
+        assert_eq!(add(&[]), length(4));
+        assert_eq!(add(&[0; 7]), length(11));
+        let mut nothing = Incoming::new(0);
+        assert_eq!(nothing.add(Role::Producer, &[], &mut |_| ()), Ok(()));
+        assert!(nothing.ended);
     }
 
     #[test]

@@ -3,10 +3,9 @@
 use std::fmt;
 
 use crate::channel::{Channel, ChannelError, Tag};
-use crate::masked::{Masked, exchange};
+use crate::masked::{Masked, open};
 use crate::prg::Seed;
-use crate::ring::kernels::vectorized;
-use crate::ring::{Plane, QuotientMask, Ring, Side, combined, planes_mut};
+use crate::ring::{Plane, QuotientMask, Ring, Side};
 use crate::share::Share;
 
 /// Divides a shared tensor by `2^bits` in place ([`Ring::truncate`]).
@@ -71,19 +70,12 @@ impl<R: Ring> Division<R> {
         tag: Tag,
     ) -> Result<Masked<R>, ChannelError> {
         let Self { dividend, parts, bits } = self;
-        let mut part = combined::<R>(&x.0, &dividend.0, R::Plane::add);
-        if side == Side::Zero {
-            let offset = R::dividend_offset(bits);
-            for (index, words) in planes_mut::<R>(&mut part).enumerate() {
-                let plane = R::plane(index);
-                let offset = plane.of(offset);
-                vectorized(
-                    #[inline(always)]
-                    || words.iter_mut().for_each(|word| *word = plane.add(*word, offset)),
-                );
-            }
-        }
-        let mut alpha = exchange::<R, C>(part, other, tag)?;
+        let offset = if side == Side::Zero { R::dividend_offset(bits) } else { 0 };
+        let masked = |plane: R::Plane| {
+            let offset = plane.of(offset);
+            move |x, r| plane.add(plane.add(x, r), offset)
+        };
+        let mut alpha = open::<R, C, _>(&x.0, &dividend.0, masked, other, tag)?;
         let mask = Share(R::quotient(&mut alpha, parts.0, bits));
         Ok(Masked { alpha, mask })
     }

@@ -1,6 +1,5 @@
 //! `Int100`: ten residues of an integer modulo a number of 103 bits.
 
-use bytes::Bytes;
 use rayon::prelude::*;
 
 use super::kernels::residues::{PackedResidues, multiply_add};
@@ -48,6 +47,16 @@ impl Plane for Modulus {
     fn of(self, integer: i128) -> i16 {
         Self::of(self, integer)
     }
+
+    #[inline(always)]
+    fn sent(self, x: i16) -> i16 {
+        x.to_le()
+    }
+
+    #[inline(always)]
+    fn received(self, x: i16) -> i16 {
+        self.canonical(i16::from_le(x))
+    }
 }
 
 fn negate(words: &mut [i16]) {
@@ -82,10 +91,12 @@ impl Ring for Int100 {
     type Word = i16;
     type Plane = Modulus;
     type Packed = Vec<PackedResidues>;
+    type Sampler<'a> = residues::Sampler<'a>;
 
     const NAME: &'static str = "Int100";
     const PLANES: usize = residues::PLANES;
     const WIRE_BYTES: usize = residues::WIRE_BYTES;
+    const PART: usize = residues::DRAWN;
     const DIVIDEND_BITS: u32 = 60;
     const QUOTIENT_PARTS: usize = 0;
 
@@ -153,37 +164,8 @@ impl Ring for Int100 {
         parts
     }
 
-    fn sample(stream: &mut KeyStream, words: &mut [i16]) {
-        residues::sample(stream, words);
-    }
-
-    fn to_bytes(mut words: Buffer<i16>) -> Bytes {
-        if cfg!(target_endian = "big") {
-            words.iter_mut().for_each(|word| *word = word.to_le());
-        }
-        words.into_bytes()
-    }
-
-    fn from_bytes(bytes: &[u8], words: &mut [i16]) {
-        residues::from_bytes(bytes, words);
-    }
-
-    fn sum_bytes(x: &[u8], y: &[u8], words: &mut [i16]) {
-        let plane_bytes = (words.len() / Self::PLANES).max(1) * size_of::<i16>();
-        let operands = x.chunks_exact(plane_bytes).zip(y.chunks_exact(plane_bytes));
-        for (index, (words, (x, y))) in planes_mut::<Self>(words).zip(operands).enumerate() {
-            let plane = Self::plane(index);
-            let (x, y) = (x.as_chunks::<2>().0, y.as_chunks::<2>().0);
-            kernels::vectorized(
-                #[inline(always)]
-                || {
-                    for ((word, x), y) in words.iter_mut().zip(x).zip(y) {
-                        let [x, y] = [i16::from_le_bytes(*x), i16::from_le_bytes(*y)];
-                        *word = plane.add(plane.canonical(x), plane.canonical(y));
-                    }
-                },
-            );
-        }
+    fn sampler(stream: &mut KeyStream, len: usize) -> residues::Sampler<'_> {
+        residues::Sampler::new(stream, len)
     }
 
     fn pack(words: &[i16], linear: &Linear) -> Vec<PackedResidues> {
@@ -241,7 +223,7 @@ mod tests {
         let bytes = Int100::to_bytes(words[..].into());
         Int100::from_bytes(&bytes, &mut read);
         assert_eq!(words, read);
-        Int100::sum_bytes(&bytes, &bytes, &mut read);
+        super::super::received::<Int100>(&bytes, &mut read, 0, Plane::add);
         assert_eq!(Int100::to_integers(&read), integers.map(|integer| 2 * integer));
     }
 }

@@ -1,9 +1,7 @@
 //! `Int64`: the integers modulo 2^64, in two's complement.
 
-use bytes::Bytes;
-
 use super::kernels::{self, PackedRight, Rows};
-use super::{Plane, QuotientMask, Ring, Side, threads};
+use super::{Plane, QuotientMask, Ring, Sampler, Side, threads};
 use crate::buffer::Buffer;
 use crate::geometry::{Linear, MatMul};
 use crate::prg::KeyStream;
@@ -11,6 +9,15 @@ use crate::prg::KeyStream;
 /// The integers modulo 2^64; the paper's `int64`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Int64;
+
+impl Sampler<u64> for &mut KeyStream {
+    fn next(&mut self, part: &mut [u64]) {
+        self.fill(bytemuck::cast_slice_mut(part));
+        if cfg!(target_endian = "big") {
+            part.iter_mut().for_each(|word| *word = u64::from_le(*word));
+        }
+    }
+}
 
 impl Plane for Int64 {
     type Word = u64;
@@ -34,16 +41,28 @@ impl Plane for Int64 {
     fn of(self, integer: i128) -> u64 {
         integer as u64
     }
+
+    #[inline(always)]
+    fn sent(self, x: u64) -> u64 {
+        x.to_le()
+    }
+
+    #[inline(always)]
+    fn received(self, x: u64) -> u64 {
+        u64::from_le(x)
+    }
 }
 
 impl Ring for Int64 {
     type Word = u64;
     type Plane = Self;
     type Packed = PackedRight;
+    type Sampler<'a> = &'a mut KeyStream;
 
     const NAME: &'static str = "Int64";
     const PLANES: usize = 1;
     const WIRE_BYTES: usize = 8;
+    const PART: usize = 4 << 10;
     const DIVIDEND_BITS: u32 = 62;
     const QUOTIENT_PARTS: usize = 2;
 
@@ -133,36 +152,8 @@ impl Ring for Int64 {
         mask
     }
 
-    fn sample(stream: &mut KeyStream, words: &mut [u64]) {
-        stream.fill(bytemuck::cast_slice_mut(words));
-        if cfg!(target_endian = "big") {
-            words.iter_mut().for_each(|word| *word = u64::from_le(*word));
-        }
-    }
-
-    fn to_bytes(mut words: Buffer<u64>) -> Bytes {
-        if cfg!(target_endian = "big") {
-            words.iter_mut().for_each(|word| *word = word.to_le());
-        }
-        words.into_bytes()
-    }
-
-    fn from_bytes(bytes: &[u8], words: &mut [u64]) {
-        for (word, bytes) in words.iter_mut().zip(bytes.as_chunks::<8>().0) {
-            *word = u64::from_le_bytes(*bytes);
-        }
-    }
-
-    fn sum_bytes(x: &[u8], y: &[u8], words: &mut [u64]) {
-        let (x, y) = (x.as_chunks::<8>().0, y.as_chunks::<8>().0);
-        kernels::vectorized(
-            #[inline(always)]
-            || {
-                for ((word, x), y) in words.iter_mut().zip(x).zip(y) {
-                    *word = u64::from_le_bytes(*x).wrapping_add(u64::from_le_bytes(*y));
-                }
-            },
-        );
+    fn sampler(stream: &mut KeyStream, _: usize) -> &mut KeyStream {
+        stream
     }
 
     fn pack(words: &[u64], linear: &Linear) -> PackedRight {

@@ -7,6 +7,7 @@
 //! that element-wise loops and matrix products work on one plane at a time.
 
 use std::fmt::Debug;
+use std::ops::Range;
 
 use bytemuck::Pod;
 use bytes::Bytes;
@@ -50,6 +51,10 @@ pub trait Plane: Copy + Send + Sync + 'static {
     fn mul(self, x: Self::Word, y: Self::Word) -> Self::Word;
     /// The word of a signed integer.
     fn of(self, integer: i128) -> Self::Word;
+    /// The word whose memory is what `x` is on the wire, little endian.
+    fn sent(self, x: Self::Word) -> Self::Word;
+    /// The word that came as the memory of `x`. Whatever came, it is a word of the plane.
+    fn received(self, x: Self::Word) -> Self::Word;
 }
 
 /// What hides a dividend while it is opened for truncation: one server's part.
@@ -59,6 +64,12 @@ pub struct QuotientMask<R: Ring> {
     /// Share of what remains of `r` in the quotient; empty if the producer has to
     /// share it.
     pub quotient: Buffer<R::Word>,
+}
+
+/// Draws a tensor's words part by part, in their order.
+pub trait Sampler<W> {
+    /// The next [`Ring::PART`] words, or all that are left.
+    fn next(&mut self, part: &mut [W]);
 }
 
 /// A finite ring whose elements represent signed integers.
@@ -72,6 +83,8 @@ pub trait Ring: Copy + Debug + Send + Sync + 'static {
     type Plane: Plane<Word = Self::Word>;
     /// The right operand of products, prepared once and used often; wiped when dropped.
     type Packed: Send + Sync;
+    /// A tensor that is being drawn from a key stream.
+    type Sampler<'a>: Sampler<Self::Word>;
 
     /// What configuration and reports call it.
     const NAME: &'static str;
@@ -79,6 +92,8 @@ pub trait Ring: Copy + Debug + Send + Sync + 'static {
     const PLANES: usize;
     /// Bytes of one element on the wire.
     const WIRE_BYTES: usize;
+    /// How many words are drawn at a time: they stay in cache with what they are added to.
+    const PART: usize;
     /// Interactive truncation divides integers of magnitude below `2^DIVIDEND_BITS`.
     const DIVIDEND_BITS: u32;
     /// How many tensors the producer shares for an interactive truncation.
@@ -121,16 +136,32 @@ pub trait Ring: Copy + Debug + Send + Sync + 'static {
         bits: u32,
     ) -> Buffer<Self::Word>;
 
+    /// Draws a uniformly random tensor of `len` words from `stream`.
+    fn sampler(stream: &mut KeyStream, len: usize) -> Self::Sampler<'_>;
+
     /// Fills `words` with uniformly random elements.
-    fn sample(stream: &mut KeyStream, words: &mut [Self::Word]);
+    fn sample(stream: &mut KeyStream, words: &mut [Self::Word]) {
+        let mut sampler = Self::sampler(stream, words.len());
+        words.chunks_mut(Self::PART).for_each(|part| sampler.next(part));
+    }
 
     /// The wire form of a tensor: `WIRE_BYTES` an element, plane after plane, little endian.
-    fn to_bytes(words: Buffer<Self::Word>) -> Bytes;
+    #[must_use]
+    fn to_bytes(mut words: Buffer<Self::Word>) -> Bytes {
+        if cfg!(target_endian = "big") {
+            for (index, words) in planes_mut::<Self>(&mut words).enumerate() {
+                let plane = Self::plane(index);
+                words.iter_mut().for_each(|word| *word = plane.sent(*word));
+            }
+        }
+        words.into_bytes()
+    }
+
     /// Reads a tensor from its wire form; what is missing or left over is ignored, so
     /// check the length before.
-    fn from_bytes(bytes: &[u8], words: &mut [Self::Word]);
-    /// The sum of two tensors in wire form.
-    fn sum_bytes(x: &[u8], y: &[u8], words: &mut [Self::Word]);
+    fn from_bytes(bytes: &[u8], words: &mut [Self::Word]) {
+        received::<Self>(bytes, words, 0, |_, _, received| received);
+    }
 
     /// Prepares a matrix `[k, n]` as the right operand of products like `linear`.
     fn pack(words: &[Self::Word], linear: &Linear) -> Self::Packed;
@@ -157,6 +188,50 @@ pub(crate) fn planes_mut<R: Ring>(
     words.chunks_exact_mut((words.len() / R::PLANES).max(1))
 }
 
+/// The pieces of a range of a tensor's words that lie in one plane each. The tensor has `len`
+/// words.
+pub(crate) fn pieces<R: Ring>(
+    len: usize,
+    range: Range<usize>,
+) -> impl Iterator<Item = (R::Plane, Range<usize>)> {
+    let plane_len = (len / R::PLANES).max(1);
+    let mut from = range.start;
+    std::iter::from_fn(move || {
+        (from < range.end).then(|| {
+            let plane = from / plane_len;
+            let piece = from..range.end.min((plane + 1) * plane_len);
+            from = piece.end;
+            (R::plane(plane), piece)
+        })
+    })
+}
+
+/// `word = f(word, received)` for the words from number `first` on that came as `bytes`, their
+/// wire form. What is missing or left over is ignored.
+#[inline]
+pub(crate) fn received<R: Ring>(
+    bytes: &[u8],
+    words: &mut [R::Word],
+    first: usize,
+    f: impl Fn(R::Plane, R::Word, R::Word) -> R::Word + Copy,
+) {
+    let size = size_of::<R::Word>();
+    let end = words.len().min(first + bytes.len() / size);
+    for (plane, piece) in pieces::<R>(words.len(), first..end) {
+        let bytes = &bytes[size * (piece.start - first)..size * (piece.end - first)];
+        let words = &mut words[piece];
+        kernels::vectorized(
+            #[inline(always)]
+            || {
+                for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(size)) {
+                    let received = plane.received(bytemuck::pod_read_unaligned(bytes));
+                    *word = f(plane, *word, received);
+                }
+            },
+        );
+    }
+}
+
 /// `f(x, y)` for each word.
 #[inline]
 pub(crate) fn combined<R: Ring>(
@@ -180,6 +255,23 @@ pub(crate) fn combined<R: Ring>(
     out
 }
 
+/// `x = f(x, y)` for each word, `y` being the next elements of `stream`.
+#[inline]
+pub(crate) fn update_sampled<R: Ring>(
+    x: &mut [R::Word],
+    stream: &mut KeyStream,
+    f: impl Fn(R::Plane, R::Word, R::Word) -> R::Word + Copy,
+) {
+    let len = x.len();
+    let mut sampler = R::sampler(stream, len);
+    let mut y = Buffer::zeros(R::PART.min(len));
+    for first in (0..len).step_by(R::PART) {
+        let y = &mut y[..R::PART.min(len - first)];
+        sampler.next(y);
+        update_part::<R>(&mut x[first..first + y.len()], y, first, len, f);
+    }
+}
+
 /// `x = f(x, y)` for each word.
 #[inline]
 pub(crate) fn update<R: Ring>(
@@ -187,8 +279,22 @@ pub(crate) fn update<R: Ring>(
     y: &[R::Word],
     f: impl Fn(R::Plane, R::Word, R::Word) -> R::Word + Copy,
 ) {
-    for (index, (x, y)) in planes_mut::<R>(x).zip(planes::<R>(y)).enumerate() {
-        let plane = R::plane(index);
+    let len = x.len();
+    update_part::<R>(x, y, 0, len, f);
+}
+
+/// `x = f(x, y)` for each word; they are those from number `first` on of tensors of `len`.
+#[inline]
+pub(crate) fn update_part<R: Ring>(
+    x: &mut [R::Word],
+    y: &[R::Word],
+    first: usize,
+    len: usize,
+    f: impl Fn(R::Plane, R::Word, R::Word) -> R::Word + Copy,
+) {
+    for (plane, piece) in pieces::<R>(len, first..first + x.len()) {
+        let piece = piece.start - first..piece.end - first;
+        let (x, y) = (&mut x[piece.clone()], &y[piece]);
         kernels::vectorized(
             #[inline(always)]
             || {

@@ -206,9 +206,9 @@ pub fn planes_mut(words: &mut [i16]) -> impl Iterator<Item = (Modulus, &mut [i16
 /// # Panics
 ///
 /// If it does not have as many in each plane.
-fn elements(words: &[i16]) -> usize {
-    assert!(words.len().is_multiple_of(PLANES), "{} words in {PLANES} planes", words.len());
-    words.len() / PLANES
+fn elements(words: usize) -> usize {
+    assert!(words.is_multiple_of(PLANES), "{words} words in {PLANES} planes");
+    words / PLANES
 }
 
 /// Elements that are converted together. So many that loops over them are vectorised
@@ -461,7 +461,7 @@ fn store_residues<const N: usize>(limbs: &[Lanes; N], words: &mut [i16], first: 
 /// `-(MODULUS - 1) / 2` to `(MODULUS - 1) / 2`.
 #[must_use]
 pub fn to_integers(words: &[i16]) -> Vec<i128> {
-    let count = elements(words);
+    let count = elements(words.len());
     let mut values = Vec::with_capacity(count);
     vectorized(
         #[inline(always)]
@@ -531,7 +531,7 @@ fn shift_batches<const N: usize>(
     factors: &[[i32; DROPPED]; PLANES],
     masks: &[i32; DROPPED],
 ) {
-    for first in (0..elements(words)).step_by(BATCH) {
+    for first in (0..elements(words.len())).step_by(BATCH) {
         let residues = load(words, first);
         let limbs = reconstruct(&residues);
         for (plane, modulus) in Modulus::ALL.into_iter().enumerate() {
@@ -686,35 +686,55 @@ pub fn from_limbs(low: &[u64], high: &[u64], words: &mut [i16]) {
 }
 
 /// Words drawn at a time: little enough to stay in the first-level cache.
-const DRAWN: usize = 8 * 1024;
+pub const DRAWN: usize = 8 * 1024;
 
 /// What a word is replaced by until it is drawn again. No residue is as small.
 const REJECTED: i16 = i16::MIN;
 
-/// Fills a tensor with uniformly random elements.
+/// A tensor of uniformly random elements that is being drawn.
 ///
 /// A word of the stream is read as a signed integer of 16 bits. If it is less than
 /// `drawn_below`, it is taken for its residue, of which there are then equally
 /// many of each. Otherwise, which happens to one word in 85, it is rejected. After every
-/// 8192 words, those that were rejected are drawn again, in their order, from what
+/// [`DRAWN`] words, those that were rejected are drawn again, in their order, from what
 /// follows in the stream. All this depends on nothing but the stream and the number of
 /// elements, so that those who share a stream draw alike.
-pub fn sample(stream: &mut KeyStream, words: &mut [i16]) {
-    let count = elements(words);
-    let mut spare = Spare { words: Zeroizing::new([0; SPARE]), used: SPARE };
-    for (chunk, words) in words.chunks_mut(DRAWN).enumerate() {
-        stream.fill(bytemuck::cast_slice_mut(words));
+pub struct Sampler<'a> {
+    stream: &'a mut KeyStream,
+    /// Elements of the tensor.
+    count: usize,
+    /// The number of the next word.
+    first: usize,
+    spare: Spare,
+}
+
+impl<'a> Sampler<'a> {
+    /// Of a tensor of so many words.
+    ///
+    /// # Panics
+    ///
+    /// If there are not as many in each plane.
+    pub fn new(stream: &'a mut KeyStream, words: usize) -> Self {
+        let spare = Spare { words: Zeroizing::new([0; SPARE]), used: SPARE };
+        Self { stream, count: elements(words), first: 0, spare }
+    }
+}
+
+impl super::Sampler<i16> for Sampler<'_> {
+    fn next(&mut self, part: &mut [i16]) {
+        self.stream.fill(bytemuck::cast_slice_mut(part));
         // The words of one plane after the other: `from` the first, which is in `plane`.
         let mut from = 0;
-        while from < words.len() {
-            let at = chunk * DRAWN + from;
-            let plane = at / count;
-            let to = words.len().min(from + (plane + 1) * count - at);
+        while from < part.len() {
+            let at = self.first + from;
+            let plane = at / self.count;
+            let to = part.len().min(from + (plane + 1) * self.count - at);
             if let Some(modulus) = Modulus::ALL.get(plane) {
-                settle(*modulus, &mut words[from..to], &mut spare, stream);
+                settle(*modulus, &mut part[from..to], &mut self.spare, self.stream);
             }
             from = to;
         }
+        self.first += part.len();
     }
 }
 
@@ -784,29 +804,13 @@ impl Modulus {
     }
 }
 
-/// Reads the wire form of a tensor. Whatever the bytes, the words are canonical. What is
-/// missing or left over is ignored, so check the length before.
-pub fn from_bytes(bytes: &[u8], words: &mut [i16]) {
-    let mut from = bytes.as_chunks().0;
-    vectorized(
-        #[inline(always)]
-        || {
-            for (modulus, words) in planes_mut(words) {
-                for (word, bytes) in words.iter_mut().zip(from) {
-                    *word = modulus.canonical(i16::from_le_bytes(*bytes));
-                }
-                from = &from[words.len().min(from.len())..];
-            }
-        },
-    );
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
     use crate::prg::Seed;
+    use crate::ring::{Int100, Ring};
 
     fn stream(seed: u8) -> KeyStream {
         Seed::from_bytes([seed; 32]).into_stream()
@@ -972,7 +976,7 @@ mod tests {
     #[test]
     fn integers_by_another_algorithm() {
         let mut words = vec![0; PLANES * 1000];
-        sample(&mut stream(8), &mut words);
+        Int100::sample(&mut stream(8), &mut words);
         for (index, integer) in to_integers(&words).into_iter().enumerate() {
             assert_eq!(nonnegative(integer), garner(&element(&words, index)));
         }
@@ -1026,7 +1030,7 @@ mod tests {
     fn samples_are_uniform() {
         const COUNT: usize = 200_000;
         let mut words = vec![0; PLANES * COUNT];
-        sample(&mut stream(1), &mut words);
+        Int100::sample(&mut stream(1), &mut words);
         let near = |count: usize, mean: f64| (count as f64 - mean).abs() < 5.0 * mean.sqrt();
         for (modulus, plane) in planes(&words) {
             let mut counts = vec![0; modulus.value() as usize];
@@ -1048,7 +1052,7 @@ mod tests {
     fn samples_follow_the_stream() {
         for count in [0, 1, 7, 100, 819, 820, 5000] {
             let mut words = vec![0; PLANES * count];
-            sample(&mut stream(2), &mut words);
+            Int100::sample(&mut stream(2), &mut words);
             let (mut stream, mut expected) = (stream(2), vec![0i16; PLANES * count]);
             let mut spare: Vec<i16> = Vec::new();
             for (chunk, expected) in expected.chunks_mut(DRAWN).enumerate() {
@@ -1131,12 +1135,12 @@ mod tests {
     #[test]
     fn bytes_there_and_back() {
         let mut words = vec![0; PLANES * 333];
-        sample(&mut stream(6), &mut words);
+        Int100::sample(&mut stream(6), &mut words);
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
         assert_eq!(bytes.len(), WIRE_BYTES * 333);
         assert_eq!(bytes[..2], words[0].to_le_bytes());
         let mut read = vec![0; words.len()];
-        from_bytes(&bytes, &mut read);
+        Int100::from_bytes(&bytes, &mut read);
         assert_eq!(read, words);
     }
 
@@ -1145,7 +1149,7 @@ mod tests {
         for length in [0, 1, 39, 40, 41, 100] {
             let bytes: Vec<u8> = (0..length).map(|i: u8| 0x80 ^ i.wrapping_mul(7)).collect();
             let mut words = [9; 2 * PLANES];
-            from_bytes(&bytes, &mut words);
+            Int100::from_bytes(&bytes, &mut words);
             for (i, word) in words.into_iter().enumerate() {
                 let expected = bytes.as_chunks().0.get(i).map_or(9, |bytes| {
                     residue(i128::from(i16::from_le_bytes(*bytes)), MODULI[i / 2])
@@ -1153,7 +1157,7 @@ mod tests {
                 assert_eq!(word, expected, "word {i} of {length} bytes");
             }
         }
-        from_bytes(&[1, 2, 3], &mut []);
+        Int100::from_bytes(&[1, 2, 3], &mut []);
     }
 
     proptest! {

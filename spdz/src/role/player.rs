@@ -15,7 +15,7 @@ use crate::graph::{Clear, Lifetime, Tensors};
 use crate::masked;
 use crate::plan::{InputSpec, OutputSpec, Plan};
 use crate::prg::Seed;
-use crate::ring::Ring;
+use crate::ring::{Plane, Ring};
 use crate::share::Share;
 
 /// A player's side of a session, watched by an [`Observer`].
@@ -163,11 +163,9 @@ impl<R: Ring, C: Channel, O: Observer> Player<R, C, O> {
         // All of them arrive, whatever is wrong with one: the session may go on.
         let mut received = Vec::new();
         for spec in plan.outputs().iter().filter(|spec| spec.player == self.name) {
-            let length = spec.len * R::WIRE_BYTES;
             let mut sum = Share::<R>::zeros(spec.len);
             for server in &mut self.servers {
-                let bytes = server.recv(tag(spec.step), length).map_err(at(plan))?;
-                sum.add_assign(&Share::from_bytes(&bytes, spec.len));
+                sum.receive(server, tag(spec.step), R::Plane::add).map_err(at(plan))?;
             }
             received.push((spec, sum));
             self.observer.step(spec.step);
@@ -256,16 +254,11 @@ fn encode<'plan, R: Ring>(
         let Some(tensor) = shared.get(&spec.node) else {
             unreachable!("a plan's inputs are its graph's");
         };
-        let mut integers = Vec::with_capacity(spec.len);
-        for (index, value) in tensor.as_array().iter().enumerate() {
-            let integer = precision
-                .encode(*value, spec.fraction)
-                .map_err(|source| Error::Range { tensor: spec.name.clone(), index, source })?;
-            integers.push(integer);
-        }
+        let integers = precision
+            .encode_all(tensor.as_slice(), spec.fraction)
+            .map_err(|(index, source)| Error::Range { tensor: spec.name.clone(), index, source })?;
         let mut values = Share::<R>::zeros(spec.len);
         R::from_integers(&integers, &mut values.0);
-        integers.zeroize();
         encoded.push((spec, values));
     }
     Ok(encoded)

@@ -138,17 +138,17 @@ impl<R: Ring, C: Channel> Server<R, C> {
                 continue;
             };
             let spec = &plan.inputs()[*input];
-            let (tag, length) = (session_input(index), spec.len * R::WIRE_BYTES);
-            let alpha = match find(&mut links.players, spec.player) {
-                Some(link) => link.recv(tag, length),
+            let seed = correlated::mask_seed(&producer_key, &plan, 0, index);
+            let mask = Mask::expand(seed, spec.len);
+            let tag = session_input(index);
+            let masked = match find(&mut links.players, spec.player) {
+                Some(link) => mask.receive(link, tag),
                 None => match find(departing, spec.player) {
-                    Some(link) => link.recv(tag, length),
+                    Some(link) => mask.receive(link, tag),
                     None => unreachable!("there is a connection to every player with a part"),
                 },
             };
-            let seed = correlated::mask_seed(&producer_key, &plan, 0, index);
-            let mask = Mask::expand(seed, spec.len);
-            values.put_masked(*output, mask.received(&alpha.map_err(at(&plan))?));
+            values.put_masked(*output, masked.map_err(at(&plan))?);
         }
         let mut layers = Vec::with_capacity(plan.layers());
         for (_, step) in plan.evaluation() {
@@ -264,8 +264,7 @@ impl<R: Ring, C: Channel, O: Observer> Server<R, C, O> {
                     let Some(link) = find(&mut self.links.players, spec.player) else {
                         unreachable!("who brings inputs takes part");
                     };
-                    let alpha = link.recv(tag, spec.len * R::WIRE_BYTES).map_err(at(plan))?;
-                    values.put_masked(*output, mask.received(&alpha));
+                    values.put_masked(*output, mask.receive(link, tag).map_err(at(plan))?);
                 }
                 (Operation::Open { input, output }, StepRandomness::Mask(mask)) => {
                     let opened = mask.open(values.get(*input), &mut self.links.other, tag);
@@ -330,11 +329,10 @@ fn rerandomised<R: Ring>(
     inference: u64,
     step: usize,
 ) -> Share<R> {
-    let seed = key.derive(Purpose::OutputZero, inference, step as u32);
-    let zero = Share::sample(&mut seed.into_stream(), share.len());
+    let mut zero = key.derive(Purpose::OutputZero, inference, step as u32).into_stream();
     match side {
-        Side::Zero => share.add_assign(&zero),
-        Side::One => share.sub_assign(&zero),
+        Side::Zero => share.add_sampled(&mut zero),
+        Side::One => share.sub_sampled(&mut zero),
     }
     share
 }

@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use spdz::channel::{Channel, ChannelError, MemoryChannel, Name, Phase, Role, Tag, memory_pair};
+use spdz::channel::{
+    Channel, ChannelError, MemoryChannel, Name, PART_UNIT, Phase, Role, Tag, memory_pair,
+};
 use spdz::correlated::{Bundle, bundle_bytes};
 use spdz::graph::{Clear, Graph, Tensors};
 use spdz::network::{IMAGES, LOGITS, Network};
@@ -38,6 +40,28 @@ impl Channel for Recorder {
 
     fn recv(&mut self, tag: Tag, length: usize) -> Result<Bytes, ChannelError> {
         self.inner.recv(tag, length)
+    }
+
+    // In parts that end anywhere, as those of a network may.
+    fn recv_parts(
+        &mut self,
+        tag: Tag,
+        length: usize,
+        take: &mut dyn FnMut(&[u8]),
+    ) -> Result<(), ChannelError> {
+        self.recv(tag, length)?.chunks(77 * PART_UNIT).for_each(take);
+        Ok(())
+    }
+
+    fn send_parts(
+        &mut self,
+        tag: Tag,
+        length: usize,
+        make: &mut dyn FnMut(&mut [u8]),
+    ) -> Result<(), ChannelError> {
+        let mut message = vec![0; length];
+        message.chunks_mut(1001 * PART_UNIT).for_each(make);
+        self.send(tag, message.into())
     }
 }
 
