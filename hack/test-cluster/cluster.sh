@@ -241,7 +241,7 @@ state = "$run/containerd"
 E
   cat >"$etc/cni/bridge.conflist" <<E
 {"cniVersion": "0.4.0", "name": "$network", "plugins": [
-  {"type": "bridge", "bridge": "$pod_bridge", "isGateway": true, "hairpinMode": true,
+  {"type": "bridge", "bridge": "$pod_bridge", "mtu": 65520, "isGateway": true, "hairpinMode": true,
    "ipam": {"type": "host-local", "dataDir": "$state/cni", "ranges": [[{"subnet": "$pod_range"}]], "routes": [{"dst": "0.0.0.0/0"}]}},
   {"type": "portmap", "capabilities": {"portMappings": true}}]}
 E
