@@ -11,7 +11,7 @@
 
 use std::fmt;
 
-use crate::buffer::Buffer;
+use crate::buffer::{self, Buffer};
 use crate::geometry::Linear;
 use crate::masked::Masked;
 use crate::ring::{Plane, Ring, Side, combined, planes, planes_mut};
@@ -89,6 +89,7 @@ impl<R: Ring> LinearLayer<R> {
             share.add_words(&alpha);
         }
         drop(alpha);
+        buffer::release();
         Self { linear, masked_weight, weight: R::pack(&share.0, &linear), bias }
     }
 

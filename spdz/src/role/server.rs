@@ -156,6 +156,8 @@ impl<R: Ring, C: Channel> Server<R, C> {
                 let bias = bias.map(|id| values.get(id).clone());
                 let weight = values.take_weight(*weight, layers.len());
                 layers.push(LinearLayer::new(*linear, weight, bias, side));
+                // What it was made from would be kept for a tensor of its size.
+                buffer::release();
             }
         }
         let session = values.into_session();
