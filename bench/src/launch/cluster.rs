@@ -36,6 +36,9 @@ const OPERATOR_PATIENCE: Duration = Duration::from_secs(30);
 /// For any one answer of the API server.
 const REQUEST_PATIENCE: Duration = Duration::from_secs(30);
 
+/// Of a network.
+const PARTIES: usize = 5;
+
 /// Between two looks at whether the user has interrupted.
 const POLL: Duration = Duration::from_millis(200);
 
@@ -63,6 +66,8 @@ pub struct Cluster {
     version: String,
     options: Options,
     settings: Settings,
+    /// Of each server and the producer, if it is known what the nodes have.
+    threads: Option<usize>,
     /// The sweep's, which is known when it begins.
     id: Mutex<String>,
     seen: Mutex<Seen>,
@@ -88,6 +93,10 @@ impl Cluster {
             .build()
             .context("cannot start the threads that talk to the cluster")?;
         let (client, namespace, version) = runtime.block_on(connect(&options))?;
+        let threads = match settings.threads {
+            Some(threads) => Some(threads),
+            None => runtime.block_on(shared_cores(&client)),
+        };
         Ok(Self {
             runtime,
             client,
@@ -95,6 +104,7 @@ impl Cluster {
             version,
             options,
             settings: settings.clone(),
+            threads,
             id: Mutex::default(),
             seen: Mutex::default(),
         })
@@ -107,7 +117,9 @@ impl Cluster {
     fn resource(&self, trial: &Request<'_>) -> anyhow::Result<SecureInference> {
         let id = self.id.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let name = format!("{id}-c{}-r{}", trial.cell, trial.round);
-        let mut resource = SecureInference::new(&name, spec(trial, &self.settings, &self.options)?);
+        let mut spec = spec(trial, &self.settings, &self.options)?;
+        spec.parties.threads = self.threads.map(TryInto::try_into).transpose()?;
+        let mut resource = SecureInference::new(&name, spec);
         resource.labels_mut().insert(SWEEP_LABEL.into(), id);
         Ok(resource)
     }
@@ -304,6 +316,36 @@ async fn connect(options: &Options) -> anyhow::Result<(Client, String, String)> 
     Ok((client, namespace, version.git_version))
 }
 
+/// How many threads each party may have so that those on one node share its cores, as they
+/// do on this machine. Not everybody may list nodes; parties then take all cores they see.
+async fn shared_cores(client: &Client) -> Option<usize> {
+    let nodes: Api<ClusterNode> = Api::all(client.clone());
+    let nodes = answered(nodes.list(&ListParams::default())).await.ok()?.ok()?;
+    let schedulable = nodes
+        .into_iter()
+        .filter(|node| node.spec.as_ref().is_none_or(|spec| spec.unschedulable != Some(true)));
+    let cores = schedulable.map(|node| {
+        let allocatable = node.status.and_then(|status| status.allocatable)?;
+        whole_cores(&allocatable.get("cpu")?.0)
+    });
+    share(&cores.collect::<Option<Vec<_>>>()?)
+}
+
+/// The whole cores of a quantity such as `2` or `1930m`.
+fn whole_cores(quantity: &str) -> Option<usize> {
+    match quantity.strip_suffix('m') {
+        Some(millis) => Some(millis.parse::<usize>().ok()? / 1000),
+        None => quantity.parse().ok(),
+    }
+}
+
+/// What each of the parties on a node gets of its cores, if they are spread over all nodes and
+/// the smallest has its part; at least one.
+fn share(cores: &[usize]) -> Option<usize> {
+    let parties = PARTIES.div_ceil(cores.len().max(1));
+    cores.iter().min().map(|least| (least / parties).clamp(1, 256))
+}
+
 /// An answer of the API server, which does not take for ever.
 async fn answered<T>(
     request: impl Future<Output = Result<T, kube::Error>>,
@@ -367,11 +409,7 @@ fn spec(
             network: key.conditions,
             inspect: None,
         },
-        parties: Parties {
-            image: options.image.clone(),
-            threads: settings.threads.map(TryInto::try_into).transpose()?,
-            ..Parties::default()
-        },
+        parties: Parties { image: options.image.clone(), ..Parties::default() },
         active_deadline_seconds: options.deadline_seconds,
         ..SecureInferenceSpec::default()
     })
@@ -413,4 +451,27 @@ fn describe_node(name: String, node: ClusterNode) -> Node {
         format!("{}, Linux {}", info.os_image, info.kernel_version)
     });
     Node { name, cores: of("cpu"), memory: of("memory"), os }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parties_on_a_node_share_its_cores() {
+        assert_eq!(share(&[]), None, "nobody knows");
+        assert_eq!(share(&[2]), Some(1), "five on two cores");
+        assert_eq!(share(&[64]), Some(12));
+        assert_eq!(share(&[36, 36, 36]), Some(18), "two on a node");
+        assert_eq!(share(&[0, 8, 8, 8, 8]), Some(1));
+        assert_eq!(share(&[8; 9]), Some(8), "one on a node");
+        assert_eq!(share(&[1000]), Some(200));
+    }
+
+    #[test]
+    fn quantities_of_cores_are_rounded_down() {
+        for (quantity, cores) in [("2", Some(2)), ("1930m", Some(1)), ("x", None), ("1.5", None)] {
+            assert_eq!(whole_cores(quantity), cores, "{quantity}");
+        }
+    }
 }
