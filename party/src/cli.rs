@@ -123,6 +123,7 @@ impl Arguments {
 
 /// Plays the role that the configuration at `path` says, to the end.
 fn play(path: &Path, debuggable: bool, ending: &Arc<Ending>) -> Termination {
+    memory::page(None);
     if !debuggable && let Err(error) = memory::close() {
         return Termination::failure(None, RunError::Memory(error).failure());
     }

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use spdz::channel::{Channel, ChannelError, ChannelFault, Name, Phase, Role};
+use spdz::correlated::bundle_bytes;
 use spdz::plan::{NumberFormat, Plan};
 use spdz::prg::{NoRandomness, Seed, SessionId};
 use spdz::ring::{self, Int64, Int100, Ring, Side, ThreadsError};
@@ -14,6 +15,7 @@ use spdz::role::{self, Outcome, Producer, Server, ServerLinks, report_tag};
 use crate::background::Background;
 use crate::config::{ConfigError, PartyConfig};
 use crate::inspection::NOT_PRIVATE;
+use crate::memory;
 use crate::net::{self, ConnectError, Link};
 use crate::player::{self, Part};
 use crate::result::RunResult;
@@ -226,6 +228,7 @@ fn meet_and_play(
     if config.computation.inspect {
         tracing::warn!("{NOT_PRIVATE}");
     }
+    memory::page(Some(bundle_bytes(plan)));
     // Players multiply nothing that is large.
     if part.is_none() {
         ring::set_threads(config.threads())?;
