@@ -33,7 +33,7 @@ faults: ## Five processes killed, stopped, cut off, misled at every message; `ma
 	$(CARGO) test --locked --workspace --all-features --no-run
 	$(CARGO) test --locked --workspace --all-features --test faults -- --all $(ONLY)
 
-soak: ## 100,000 inferences through one set of processes: memory, latency and counters; `make test` does 3,000
+soak: ## 100,000 inferences through one set of processes: memory, latency and counters; `make test` does 10,000
 	$(CARGO) test --locked --workspace --all-features --no-run
 	$(CARGO) test --locked --workspace --all-features --test soak -- --inferences 100000
 

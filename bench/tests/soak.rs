@@ -50,6 +50,9 @@ const TURN: u64 = 500;
 /// From how many on that is asked: fewer wear nothing out.
 const MANY: u64 = 100_000;
 
+/// What is left of the inferences at the last look, at least: some 300 go by between two looks.
+const LEFT: u64 = 2_000;
+
 /// Between two looks at how far they are.
 const POLL: Duration = Duration::from_millis(100);
 
@@ -68,7 +71,7 @@ const LASTING: [Role; 4] = [Role::Server0, Role::Server1, Role::Producer, Role::
 #[command(bin_name = "cargo test -p bench --test soak --")]
 struct Arguments {
     /// How many
-    #[arg(long, default_value_t = 3_000, value_parser = clap::value_parser!(u64).range(2_000..=1_000_000))]
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(5_000..=1_000_000))]
     inferences: u64,
 }
 
@@ -249,8 +252,8 @@ fn soak(inferences: u64) -> anyhow::Result<String> {
     let began = Instant::now();
     let mut soak = start(folder.path(), inferences)?;
 
-    // The last look is a little before the end, so that everybody is still there.
-    let last = inferences - inferences / 20;
+    // The last look is before the end, so that everybody is still there for what follows.
+    let last = inferences - (inferences / 10).max(LEFT);
     let mut looks = vec![soak.look(SETTLED)?];
     if inferences >= MANY {
         soak.poll = SELDOM;
