@@ -270,11 +270,7 @@ pub(crate) fn prepare<R: Ring, C: Channel>(
         };
         let mut share = || match deal {
             None => Ok(None),
-            Some((_, len, _)) if receives => {
-                let mut share = Share::<R>::zeros(len);
-                share.receive(producer, tag, |_, _, received| received)?;
-                Ok(Some(share))
-            }
+            Some((_, len, _)) if receives => Share::received(producer, tag, len).map(Some),
             Some((_, len, _)) => Ok(Some(expand(len))),
         };
         let seed = || mask_seed(key, plan, inference, index);

@@ -104,8 +104,7 @@ impl<R: Ring> Mask<R> {
         owner: &mut C,
         tag: Tag,
     ) -> Result<Masked<R>, ChannelError> {
-        let mut alpha = Share::<R>::zeros(self.0.len());
-        alpha.receive(owner, tag, |_, _, received| received)?;
+        let alpha = Share::<R>::received(owner, tag, self.0.len())?;
         Ok(Masked { alpha: alpha.0, mask: self.0 })
     }
 }

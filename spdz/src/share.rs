@@ -67,6 +67,17 @@ impl<R: Ring> Share<R> {
         update_sampled::<R>(&mut self.0, stream, R::Plane::sub);
     }
 
+    /// A tensor of `len` elements that `peer` sends.
+    pub(crate) fn received<C: Channel + ?Sized>(
+        peer: &mut C,
+        tag: Tag,
+        len: usize,
+    ) -> Result<Self, ChannelError> {
+        let mut share = Self::zeros(len);
+        share.receive(peer, tag, |_, _, received| received)?;
+        Ok(share)
+    }
+
     /// Receives a tensor part by part: `word = f(word, received)` for each.
     pub(crate) fn receive<C: Channel + ?Sized>(
         &mut self,
