@@ -108,6 +108,7 @@ impl Inspect {
             workload: Some(Workload {
                 images: fs::canonicalize(data::TEST_IMAGES.locate(&self.files.data)?)?,
                 warmup: 0,
+                warmup_seconds: 0,
                 repetitions: 0,
                 offline: OfflineMode::Inline,
                 accuracy: None,

@@ -39,6 +39,7 @@ impl Reporter {
         if self.stage != Some(progress.stage) {
             self.stage = Some(progress.stage);
             self.say(match progress.stage {
+                Stage::Settle => "warming up, in seconds",
                 Stage::Prepare => "having randomness made ahead",
                 Stage::Warmup => "warming up",
                 Stage::Timed => "timed evaluations",

@@ -32,6 +32,7 @@ use party::config::{
 };
 use party::net;
 use party::result::LayerRange;
+use party::run::Stage;
 use party::stop::Stop;
 use party::termination::{Reason, Termination};
 use rustix::process::Signal;
@@ -623,6 +624,28 @@ fn without_files_the_client_leaves_its_result_where_it_says_how_it_ended() {
     let accuracy = result.accuracy.unwrap();
     assert_eq!((accuracy.samples, accuracy.plaintext, accuracy.agreement), (50, None, None));
     assert!(accuracy.secure >= 0.98, "{accuracy:?}");
+}
+
+#[test]
+fn inferences_are_made_for_a_time_before_those_that_count() {
+    let mut scenario = Scenario::new();
+    let workload = scenario.config(Role::CLIENT).workload.as_mut().unwrap();
+    (workload.warmup_seconds, workload.repetitions, workload.result) = (1, 3, None);
+    workload.offline = OfflineMode::Ahead;
+    let (mut stages, start) = (Vec::new(), Instant::now());
+    let outcome = scenario.start().wait(&AtomicBool::new(false), |told| stages.push(told.stage));
+    assert!(outcome.is_ok(), "{outcome:?}");
+    assert!(start.elapsed() >= Duration::from_secs(1));
+    stages.dedup();
+    assert_eq!(stages, [Stage::Settle, Stage::Prepare, Stage::Timed]);
+    let result = termination(&scenario, Role::CLIENT).result.unwrap();
+    assert_eq!((result.repetitions, result.online_rounds), (3, 6));
+
+    // One that would never end is refused before anybody is waited for.
+    scenario.config(Role::CLIENT).workload.as_mut().unwrap().warmup_seconds = 601;
+    let failure = &failures(&mut scenario.start())[&Role::CLIENT];
+    let expected = "workload.warmupSeconds is 601, expected at most 600";
+    assert!(failure.message.contains(expected), "{failure}");
 }
 
 #[test]

@@ -292,6 +292,7 @@ impl Job {
         Some(Workload {
             images: mnist.join("t10k-images-idx3-ubyte.gz"),
             warmup: workload.warmup.into(),
+            warmup_seconds: workload.warmup_seconds.into(),
             repetitions: workload.repetitions.into(),
             offline: offline(workload.offline),
             accuracy: (samples > 0).then(|| AccuracyWorkload {
@@ -423,6 +424,11 @@ fn read_graph(definition: &str, spec: &SecureInferenceSpec) -> Result<Graph, Inv
             "spec.workload.batchSize is for networks; the shapes of a graph are its own, leave it out",
         );
     }
+    if spec.workload.warmup_seconds != 0 {
+        return invalid(
+            "spec.workload.warmupSeconds is for networks; the evaluations of a graph are counted, use warmup",
+        );
+    }
     if spec.workload.accuracy_samples.unwrap_or(0) != 0 {
         return invalid(
             "spec.workload.accuracySamples is for networks; a graph of one's own has no test set, leave it out",
@@ -465,6 +471,7 @@ fn check_numbers(spec: &SecureInferenceSpec) -> Result<(), Invalid> {
     let numbers = [
         ("workload.batchSize", Some(workload.batch_size), 1..=1024),
         ("workload.warmup", Some(workload.warmup), 0..=100_000),
+        ("workload.warmupSeconds", Some(workload.warmup_seconds), 0..=600),
         ("workload.repetitions", Some(workload.repetitions), 1..=100_000),
         ("workload.accuracySamples", workload.accuracy_samples, 0..=TEST_IMAGES),
         ("workload.inspect", workload.inspect, 1..=TEST_IMAGES),
@@ -599,9 +606,10 @@ pub(crate) mod tests {
     fn numbers_are_in_their_ranges() {
         type Set = fn(&mut SecureInferenceSpec, u32);
         let ttl = |succeeded, failed| Some(TtlAfterFinished { succeeded, failed });
-        let rows: [(&str, Set, u32, u32); 9] = [
+        let rows: [(&str, Set, u32, u32); 10] = [
             ("workload.batchSize", |spec, n| spec.workload.batch_size = n, 1, 1024),
             ("workload.warmup", |spec, n| spec.workload.warmup = n, 0, 100_000),
+            ("workload.warmupSeconds", |spec, n| spec.workload.warmup_seconds = n, 0, 600),
             ("workload.repetitions", |spec, n| spec.workload.repetitions = n, 1, 100_000),
             (
                 "workload.accuracySamples",
@@ -740,7 +748,7 @@ pub(crate) mod tests {
         fn player<'a>(spec: &'a mut SecureInferenceSpec, name: &str) -> &'a mut Player {
             graph(spec).players.get_mut(name).unwrap()
         }
-        let rows: [(Change, &str); 9] = [
+        let rows: [(Change, &str); 10] = [
             (
                 |spec| graph(spec).definition = "[".into(),
                 "spec.model.graph.definition is no graph: ",
@@ -758,6 +766,11 @@ pub(crate) mod tests {
                 |spec| spec.workload.batch_size = 2,
                 "spec.workload.batchSize is for networks; the shapes of a graph are its own, \
                  leave it out",
+            ),
+            (
+                |spec| spec.workload.warmup_seconds = 1,
+                "spec.workload.warmupSeconds is for networks; the evaluations of a graph are \
+                 counted, use warmup",
             ),
             (
                 |spec| spec.workload.accuracy_samples = Some(1),

@@ -26,6 +26,9 @@ pub const MAX_CONFIG_BYTES: u64 = 16 << 20;
 /// Most evaluations that a player asks for.
 const MAX_EVALUATIONS: u64 = 1_000_000;
 
+/// Longest warm-up, seconds.
+const MAX_WARMUP_SECONDS: u64 = 600;
+
 /// Largest part of a message, bytes.
 pub const MAX_CHUNK_BYTES: usize = 4 << 20;
 
@@ -444,6 +447,10 @@ pub struct Workload {
     /// Inferences before the timed ones.
     #[serde(default)]
     pub warmup: u64,
+    /// For how long inferences are made before those, seconds, at most 600: their number
+    /// depends on how long they take.
+    #[serde(default)]
+    pub warmup_seconds: u64,
     /// Timed inferences.
     #[serde(default)]
     pub repetitions: u64,
@@ -686,6 +693,13 @@ impl PartyConfig {
         if let Some(workload) = &self.workload {
             let compares = workload.inspect.is_some();
             section(compares, self.computation.inspect, "workload.inspect")?;
+            if workload.warmup_seconds > MAX_WARMUP_SECONDS {
+                return Err(ConfigError::Number {
+                    setting: "workload.warmupSeconds",
+                    found: workload.warmup_seconds.to_string(),
+                    expected: "at most 600",
+                });
+            }
         }
         if let Some(inspect) = self.workload.as_ref().and_then(|workload| workload.inspect.as_ref())
             && !(1..=MAX_INSPECTED).contains(&inspect.samples)

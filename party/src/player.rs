@@ -150,6 +150,8 @@ pub struct Progress {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Stage {
+    /// Evaluations for a time; `done` and `of` are whole seconds.
+    Settle,
     /// Having randomness made ahead.
     Prepare,
     /// Evaluations that are not timed.
@@ -250,6 +252,27 @@ fn measure<R: Ring, C: Channel>(
     Ok(measured)
 }
 
+/// Has evaluations made for so long, before any that count: a machine that has just started
+/// the parties has more to do for a while.
+fn settle<R: Ring, C: Channel>(
+    player: &mut Player<R, C, Watcher<Told>>,
+    time: Duration,
+    told: &mut Option<Instant>,
+    bring: impl Fn(u64) -> Tensors,
+) -> Result<(), RunError> {
+    let start = Instant::now();
+    for number in 0.. {
+        let passed = start.elapsed();
+        if passed >= time {
+            break;
+        }
+        let ready = player.prepare()?;
+        tolerate(player.evaluate(ready, &bring(number)))?;
+        Progress { stage: Stage::Settle, done: passed.as_secs(), of: time.as_secs() }.tell(told);
+    }
+    Ok(())
+}
+
 fn infer<R: Ring>(
     config: &PartyConfig,
     plan: &Arc<Plan>,
@@ -268,6 +291,7 @@ fn infer<R: Ring>(
         Series { warmup: workload.warmup, timed: workload.repetitions, offline: workload.offline };
     let mut told = None;
     let images = |number: u64| inputs.batch((number as usize).wrapping_mul(batch) % inputs.count());
+    settle(&mut client, Duration::from_secs(workload.warmup_seconds), &mut told, images)?;
     let measured = measure(&mut client, series, &mut told, images, |_| Ok(()))?;
 
     let mut counter = AccuracyCounter::default();

@@ -40,6 +40,8 @@ line replaces what the file says:
   trials: 3                  # launches of each cell
   repetitions: 100           # timed inferences of a trial
   warmup: 5                  # inferences before them
+  warmupSeconds: 0           # and for so long before those; 3 in a cluster, whose
+                             # nodes are busy after they have started pods
   accuracySamples: 0         # test images scored in a cell's first trial, to 10000
   seed: 1                    # of the trials' order
   threads: 1                 # of each server; without it they share the cores
@@ -137,6 +139,10 @@ pub struct Arguments {
     /// Inferences before them [default: 5]
     #[arg(long, value_name = "N")]
     warmup: Option<u64>,
+    /// For how long a network's inferences are made before those [default: 0, in a
+    /// cluster 3]
+    #[arg(long, value_name = "SECONDS")]
+    warmup_seconds: Option<u64>,
     /// Images of the test set scored in each cell's first trial [default: 0]
     #[arg(long, value_name = "N")]
     accuracy_samples: Option<usize>,
@@ -294,6 +300,7 @@ impl Arguments {
         replace(&mut settings.trials, self.trials);
         replace(&mut settings.repetitions, self.repetitions);
         replace(&mut settings.warmup, self.warmup);
+        settings.warmup_seconds = self.warmup_seconds.or(settings.warmup_seconds);
         replace(&mut settings.accuracy_samples, self.accuracy_samples);
         replace(&mut settings.seed, self.seed);
         settings.threads = self.threads.or(settings.threads);

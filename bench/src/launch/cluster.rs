@@ -400,6 +400,7 @@ fn spec(
         workload: Workload {
             batch_size: key.batch_size.try_into()?,
             warmup: settings.warmup.try_into()?,
+            warmup_seconds: settings.warmup_seconds().try_into()?,
             repetitions: settings.repetitions.try_into()?,
             offline: match key.offline_mode {
                 OfflineMode::Inline => Offline::Inline,

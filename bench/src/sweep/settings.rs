@@ -42,6 +42,10 @@ pub struct Settings {
     pub repetitions: u64,
     /// Inferences before them, 0 to 100000.
     pub warmup: u64,
+    /// For how long a network's client has inferences made before those, 0 to 600 seconds;
+    /// without it not at all here, and [`CLUSTER_WARMUP_SECONDS`] in a cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warmup_seconds: Option<u64>,
     /// Images of the test set scored after the timed inferences of a cell's first trial,
     /// 0 to 10000.
     pub accuracy_samples: usize,
@@ -74,6 +78,7 @@ impl Default for Settings {
             trials: 3,
             repetitions: 100,
             warmup: 5,
+            warmup_seconds: None,
             accuracy_samples: 0,
             seed: 1,
             threads: None,
@@ -288,7 +293,21 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 /// Most cells of a sweep.
 const MAX_CELLS: u64 = 10_000;
 
+/// Warm-up in a cluster unless something else is said, seconds: so long a node is busy with
+/// the pods that it has started.
+pub const CLUSTER_WARMUP_SECONDS: u64 = 3;
+
 impl Settings {
+    /// For how long a network's client has inferences made before any that are counted,
+    /// seconds.
+    #[must_use]
+    pub fn warmup_seconds(&self) -> u64 {
+        self.warmup_seconds.unwrap_or(match self.on {
+            Place::Local => 0,
+            Place::Cluster => CLUSTER_WARMUP_SECONDS,
+        })
+    }
+
     /// Reads a sweep file. Files that it names are relative to its folder.
     ///
     /// # Errors
@@ -419,6 +438,7 @@ impl Settings {
         range("trials", self.trials.into(), 1, 100)?;
         range("repetitions", self.repetitions, 1, 100_000)?;
         range("warmup", self.warmup, 0, 100_000)?;
+        range("warmupSeconds", self.warmup_seconds(), 0, 600)?;
         range("accuracySamples", self.accuracy_samples as u64, 0, 10_000)?;
         range("threads", self.threads.unwrap_or(1) as u64, 1, 256)?;
         range("stockMegabytes", self.stock_megabytes, 1, 1 << 20)?;

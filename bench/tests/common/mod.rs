@@ -150,6 +150,7 @@ pub(crate) fn network_job(
         workload: Some(Workload {
             images: own_folder("data/t10k-images-idx3-ubyte.gz"),
             warmup: 0,
+            warmup_seconds: 0,
             repetitions,
             offline: OfflineMode::Inline,
             accuracy: None,

@@ -272,6 +272,10 @@ pub struct Workload {
     /// Inferences before the timed ones.
     #[schemars(range(min = 0, max = 100_000))]
     pub warmup: u32,
+    /// For how long a network's client has inferences made before those, seconds: nodes that
+    /// have just started pods have more to do for a while. A graph has none.
+    #[schemars(range(min = 0, max = 600))]
+    pub warmup_seconds: u32,
     /// Timed inferences.
     #[schemars(range(min = 1, max = 100_000))]
     pub repetitions: u32,
@@ -300,6 +304,7 @@ impl Default for Workload {
         Self {
             batch_size: 1,
             warmup: 5,
+            warmup_seconds: 0,
             repetitions: 100,
             offline: Offline::Inline,
             accuracy_samples: None,
