@@ -131,7 +131,15 @@ impl Comparison {
             changes: changes(x, y, threshold),
         });
         let cells: Vec<Compared> = cells.collect();
-        let notes = notes(before, after, cells.len());
+        let mut notes = notes(before, after, cells.len());
+        if ratios.unlike > 0 {
+            notes.push(format!(
+                "the machine's cores were near each other in one and far in the other for {} cells, \
+                 which alone costs some of them a tenth: intervals are wide; more trials, or builds \
+                 that take turns (bench sweep --against), tell more",
+                ratios.unlike
+            ));
+        }
         let verdict = ratios.all.verdict(threshold);
         Ok(Self { threshold, cells, all: ratios.all, verdict, notes })
     }
@@ -158,6 +166,7 @@ fn measured(trial: &Trial, paced: bool) -> Measured {
             blocks.clone()
         },
         pace: pace.map(|pace| [pace.before_micros, pace.after_micros]),
+        handover: pace.and_then(|pace| pace.handover_nanos),
     }
 }
 
@@ -233,7 +242,7 @@ fn notes(before: &Results, after: &Results, common: usize) -> Vec<String> {
         }
     }
     // What shapes a trial; the lists of what is measured may differ.
-    let decisive = ["repetitions", "warmup", "threads", "spinMicros"];
+    let decisive = ["repetitions", "warmup", "warmupSeconds", "threads", "spinMicros"];
     let differences = before.sweep.settings.differences(&after.sweep.settings);
     let names: BTreeSet<&String> = differences
         .iter()

@@ -13,7 +13,12 @@
 //!   little both know (Student's t).
 //! - It drifts by a tenth within a minute in ways that no pace shows. Where two builds took
 //!   turns, each trial is set against the one beside it, without paces, and what both saw of the
-//!   machine is gone from the difference.
+//!   machine is gone from the difference. Two sweeps after each other differ by more than their
+//!   trials say, since those of one are close in time: intervals of their ratio have room for it.
+//! - Its cores are now near each other and now far, for seconds to minutes, which costs those
+//!   who talk a tenth ([`handover`](crate::sweep::pace::Pace::handover_nanos)). Of two sweeps, the
+//!   trials of a cell that had it alike are compared; where there are none, the interval has
+//!   room for the difference.
 //! - Rounds differ: what happens in one happens to all its cells. The ratio of all cells
 //!   together therefore varies as its rounds do.
 //! - Of many cells some look slower by chance. Intervals of cells are wide enough for all
@@ -33,6 +38,9 @@ pub struct Measured {
     pub blocks: Vec<f64>,
     /// How long the same piece of work took before and after; nothing if that is not known.
     pub pace: Option<[f64; 2]>,
+    /// How long a core waited for what it handed to another, before and after, nanoseconds;
+    /// nothing if that is not known.
+    pub handover: Option<[f64; 2]>,
 }
 
 /// The trials of one cell in two sweeps, or of two builds that took turns in one.
@@ -98,10 +106,23 @@ pub struct Ratios {
     pub cells: Vec<Ratio>,
     /// Of all pairs together: the geometric mean.
     pub all: Ratio,
+    /// How many pairs have no trials that had the machine's cores equally far from each other
+    /// in both: they had to be compared as they are.
+    pub unlike: usize,
 }
 
 /// Relative spread of launches that is assumed where nothing tells it.
 const ASSUMED_SPREAD: f64 = 0.06;
+
+/// Relative spread of sweeps of one build besides that of their trials, which are closer in
+/// time: found for the cells of 20 pairs of sweeps of some seconds each, on a quiet machine.
+const SWEEP_SPREAD: f64 = 0.016;
+
+/// The same where their cores were not equally far from each other.
+const MOVED_SPREAD: f64 = 0.05;
+
+/// Cores are far from each other where a handover takes so many times as long as the shortest.
+const FAR: f64 = 2.5;
 
 /// As how many degrees of freedom the spread of all cells counts beside a cell's own.
 const PRIOR_FREEDOM: f64 = 4.0;
@@ -128,6 +149,56 @@ struct Side {
     /// For each trial how its blocks differ from its level.
     blocks: Vec<Vec<f64>>,
     mean: f64,
+}
+
+/// How far the machine's cores were from each other during a trial.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Distance {
+    Near,
+    Far,
+    /// They moved meanwhile.
+    Changed,
+}
+
+impl Distance {
+    /// Where the shortest handover of all trials took so many nanoseconds.
+    fn of(handover: [f64; 2], shortest: f64) -> Self {
+        match handover.map(|nanos| nanos > FAR * shortest) {
+            [false, false] => Self::Near,
+            [true, true] => Self::Far,
+            _ => Self::Changed,
+        }
+    }
+}
+
+/// The trials of two sweeps that had the machine's cores equally far from each other, and
+/// whether there are any; all of them where there are none, or where it is not known.
+fn alike(pairs: &[Pair]) -> Vec<(Pair, bool)> {
+    let trials = || pairs.iter().flat_map(|pair| pair.before.iter().chain(&pair.after));
+    let known: Option<Vec<[f64; 2]>> = trials().map(|trial| trial.handover).collect();
+    let Some(known) = known else {
+        return pairs.iter().map(|pair| (pair.clone(), true)).collect();
+    };
+    let shortest = known.iter().flatten().fold(f64::INFINITY, |least, nanos| least.min(*nanos));
+    let at = |distance: Distance, trials: &[Measured]| -> Vec<Measured> {
+        let found = |trial: &&Measured| {
+            trial.handover.is_some_and(|handover| Distance::of(handover, shortest) == distance)
+        };
+        trials.iter().filter(found).cloned().collect()
+    };
+    let of = |pair: &Pair| {
+        let alike = [Distance::Far, Distance::Near].map(|distance| Pair {
+            before: at(distance, &pair.before),
+            after: at(distance, &pair.after),
+        });
+        let fewest = |pair: &Pair| pair.before.len().min(pair.after.len());
+        // One trial on each side says more than many that are not alike.
+        match alike.into_iter().max_by_key(fewest) {
+            Some(alike) if fewest(&alike) > 0 => (alike, true),
+            _ => (pair.clone(), false),
+        }
+    };
+    pairs.iter().map(of).collect()
 }
 
 impl Side {
@@ -267,18 +338,23 @@ fn quantile(mut values: Vec<f64>, p: f64) -> f64 {
     values[place.clamp(1, values.len()) - 1]
 }
 
-/// The sides of each cell, the one whose mean counts last: one if each trial has another
-/// beside it, else two.
-fn sides(pairs: &[Pair], took_turns: bool) -> Vec<Vec<Side>> {
-    let beside: Option<Vec<_>> = pairs.iter().map(|pair| Some(vec![Side::beside(pair)?])).collect();
+/// The sides of each cell, the one whose mean counts last, and how the difference varies
+/// besides: one side if each trial has another beside it, else two.
+fn sides(pairs: &[Pair], took_turns: bool) -> Vec<(Vec<Side>, f64)> {
+    let beside = |pair| Some((vec![Side::beside(pair)?], 0.0));
+    let beside: Option<Vec<_>> = pairs.iter().map(beside).collect();
     if let Some(beside) = beside.filter(|_| took_turns) {
         return beside;
     }
     let trials = || pairs.iter().flat_map(|pair| pair.before.iter().chain(&pair.after));
     let paced = trials().all(|trial| trial.pace.is_some());
-    pairs
-        .iter()
-        .map(|pair| vec![Side::of(&pair.before, paced), Side::of(&pair.after, paced)])
+    alike(pairs)
+        .into_iter()
+        .map(|(pair, alike)| {
+            let apart = if alike { SWEEP_SPREAD } else { MOVED_SPREAD };
+            let sides = vec![Side::of(&pair.before, paced), Side::of(&pair.after, paced)];
+            (sides, apart * f64::sqrt(2.0))
+        })
         .collect()
 }
 
@@ -286,7 +362,7 @@ fn sides(pairs: &[Pair], took_turns: bool) -> Vec<Vec<Side>> {
 /// trial, and every trial a block. The same input and seed give the same answer.
 #[must_use]
 pub fn compare(pairs: &[Pair], took_turns: bool, seed: u64) -> Ratios {
-    let sides = sides(pairs, took_turns);
+    let (sides, apart): (Vec<Vec<Side>>, Vec<f64>) = sides(pairs, took_turns).into_iter().unzip();
 
     // What all cells together say of how much launches differ.
     let add = |(a, b): (f64, f64), (c, d): (f64, f64)| (a + c, b + d);
@@ -323,15 +399,16 @@ pub fn compare(pairs: &[Pair], took_turns: bool, seed: u64) -> Ratios {
     // For each cell its replicates' deviations from the estimate.
     let deviations: Vec<Vec<f64>> = sides
         .iter()
-        .zip(&spreads)
-        .map(|(sides, (spread, freedom))| {
+        .zip(spreads.iter().zip(&apart))
+        .map(|(sides, ((spread, freedom), apart))| {
             let wider = widening(*freedom);
             let mut replicates = |side: &Side| side.replicates(*spread, &shapes, &mut random);
             let all: Vec<Vec<f64>> = sides.iter().map(&mut replicates).collect();
             let one = |replicate: usize| {
                 wider * differ(&mut all.iter().map(|replicates| replicates[replicate]))
             };
-            (0..REPLICATES).map(one).collect()
+            let own = (0..REPLICATES).map(one).collect::<Vec<_>>();
+            own.into_iter().map(|own| own + apart * shape(&[], &mut random)).collect()
         })
         .collect();
     let errors: Vec<f64> = deviations
@@ -353,10 +430,14 @@ pub fn compare(pairs: &[Pair], took_turns: bool, seed: u64) -> Ratios {
         estimates.iter().zip(&errors).map(|(estimate, error)| ratio(*estimate, reach * error));
     let all = estimates.iter().sum::<f64>() / estimates.len() as f64;
     let most = sides.iter().map(Vec::len).max().unwrap_or(0);
+    let unlike = apart.iter().filter(|apart| **apart > SWEEP_SPREAD * f64::sqrt(2.0)).count();
+    // What sweeps differ by besides is of all cells alike.
+    let apart = apart.iter().sum::<f64>() / apart.len() as f64;
     let rounds: Vec<Vec<f64>> = (0..most)
         .map(|which| rounds(&sides.iter().filter_map(|s| s.get(which)).collect::<Vec<_>>()))
         .collect();
-    Ratios { cells: cells.collect(), all: ratio(all, reach_of_all(&rounds, &mut random)) }
+    let all = ratio(all, reach_of_all(&rounds, apart, &mut random));
+    Ratios { cells: cells.collect(), all, unlike }
 }
 
 /// How each round of a sweep differs from the others, on average of the cells.
@@ -375,8 +456,8 @@ fn rounds(sides: &[&Side]) -> Vec<f64> {
     full.map(|(sum, count)| sum / f64::from(*count)).collect()
 }
 
-/// How far the ratio of all cells may be off.
-fn reach_of_all(rounds: &[Vec<f64>], random: &mut StdRng) -> f64 {
+/// How far the ratio of all cells may be off, where sweeps that are `apart` vary by so much.
+fn reach_of_all(rounds: &[Vec<f64>], apart: f64, random: &mut StdRng) -> f64 {
     let freedom: usize = rounds.iter().map(|rounds| rounds.len().saturating_sub(1)).sum();
     let wider = if freedom > 0 { widening(freedom as f64) } else { 1.0 };
     let mut mean = |rounds: &Vec<f64>| {
@@ -390,7 +471,7 @@ fn reach_of_all(rounds: &[Vec<f64>], random: &mut StdRng) -> f64 {
     let deviations =
         (0..REPLICATES).map(|_| rounds.iter().fold(0.0, |sum, rounds| mean(rounds) - sum));
     let square = deviations.map(|d| d * d).sum::<f64>() / REPLICATES as f64;
-    NORMAL * wider * square.sqrt()
+    NORMAL * (wider.powi(2) * square + apart.powi(2)).sqrt()
 }
 
 #[cfg(test)]
@@ -403,13 +484,16 @@ mod tests {
         slow: bool,
         /// Relative spread of launches.
         launches: f64,
+        /// Relative spread of a cell's sweeps.
+        sweeps: f64,
         /// How likely it becomes slow, and fast again, from one trial to the next.
         turns: [f64; 2],
     }
 
     impl Machine {
         fn new(seed: u64, launches: f64, turns: [f64; 2]) -> Self {
-            Self { random: StdRng::seed_from_u64(seed), slow: false, launches, turns }
+            let random = StdRng::seed_from_u64(seed);
+            Self { random, slow: false, launches, sweeps: SWEEP_SPREAD, turns }
         }
 
         fn normal(&mut self) -> f64 {
@@ -419,6 +503,8 @@ mod tests {
         /// A sweep of cells that take these milliseconds.
         fn sweep(&mut self, cells: &[f64], rounds: u32) -> Vec<Vec<Measured>> {
             let mut sweep = vec![Vec::new(); cells.len()];
+            let apart: Vec<f64> =
+                cells.iter().map(|_| (self.sweeps * self.normal()).exp()).collect();
             for round in 0..rounds {
                 for (cell, mean) in cells.iter().enumerate() {
                     let turn = self.turns[usize::from(self.slow)];
@@ -428,11 +514,20 @@ mod tests {
                     let block = |machine: &mut Self| {
                         // Now and then something else runs for a moment.
                         let hiccup = if machine.random.random::<f64>() < 0.1 { 1.4 } else { 1.0 };
-                        mean * speed * launch * hiccup * (0.03 * machine.normal()).exp()
+                        mean * apart[cell]
+                            * speed
+                            * launch
+                            * hiccup
+                            * (0.03 * machine.normal()).exp()
                     };
                     let blocks = (0..32).map(|_| block(self)).collect();
                     let pace = 112.0 * speed * (0.01 * self.normal()).exp();
-                    sweep[cell].push(Measured { round, blocks, pace: Some([pace, pace]) });
+                    sweep[cell].push(Measured {
+                        round,
+                        blocks,
+                        pace: Some([pace, pace]),
+                        handover: Some([80.0, 90.0]),
+                    });
                 }
             }
             sweep
@@ -523,8 +618,37 @@ mod tests {
     }
 
     #[test]
+    fn cores_that_moved_apart_are_no_slow_build() {
+        // In so many of six rounds the cores were far from each other, which cost a tenth.
+        let verdict = |far: [usize; 2], by: f64| {
+            let mut machine = Machine::new(11, 0.01, [0.0, 0.0]);
+            let mut sweep = |far, by: f64| {
+                let mut sweep = machine.sweep(&CELLS.map(|ms| ms * by), 6);
+                for trial in sweep.iter_mut().flat_map(|trials| &mut trials[..far]) {
+                    trial.blocks.iter_mut().for_each(|ms| *ms *= 1.1);
+                    trial.handover = Some([350.0, 360.0]);
+                }
+                sweep
+            };
+            let (before, after) = (sweep(far[0], 1.0), sweep(far[1], by));
+            compare(&pairs(before, after), false, 1).all.verdict(0.05)
+        };
+        for far in [[0, 4], [4, 0], [6, 3], [2, 2], [6, 6], [0, 6], [6, 0], [5, 1]] {
+            assert_eq!(verdict(far, 1.0), Verdict::NoSignificantChange, "{far:?}");
+        }
+        for far in [[0, 4], [4, 0], [6, 3], [2, 2], [6, 6]] {
+            assert_eq!(verdict(far, 1.1), Verdict::Slower, "{far:?}");
+        }
+    }
+
+    #[test]
     fn a_trial_of_an_unsteady_machine_does_not_count_where_others_do() {
-        let trial = |ms: f64, pace| Measured { round: 0, blocks: vec![ms; 4], pace: Some(pace) };
+        let trial = |ms: f64, pace| Measured {
+            round: 0,
+            blocks: vec![ms; 4],
+            pace: Some(pace),
+            handover: None,
+        };
         let steady = [trial(1.0, [100.0; 2]), trial(1.5, [150.0; 2])];
         let uneven = trial(1.0, [100.0, 150.0]);
         let mixed = Side::of(&[steady[0].clone(), uneven.clone(), steady[1].clone()], true);
@@ -539,7 +663,12 @@ mod tests {
             let cells = |by: f64| {
                 let of = |ms: &f64| {
                     let blocks = (0..32).map(|block| ms * by * (1.0 + f64::from(block) / 1e4));
-                    vec![Measured { round: 0, blocks: blocks.collect(), pace: None }]
+                    vec![Measured {
+                        round: 0,
+                        blocks: blocks.collect(),
+                        pace: None,
+                        handover: None,
+                    }]
                 };
                 CELLS.iter().map(of).collect::<Vec<_>>()
             };
@@ -562,6 +691,8 @@ mod tests {
         // A fifth up and down from round to round, and no pace that shows it.
         let turns = |seed, factor: f64| {
             let mut machine = Machine::new(seed, 0.05, [0.0, 1.0]);
+            // One sweep that both are of.
+            machine.sweeps = 0.0;
             let cells = [0.6, 1.4, 2.5];
             let mut pairs = cells.map(|_| Pair { before: Vec::new(), after: Vec::new() });
             for round in 0..8 {

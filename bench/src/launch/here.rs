@@ -98,6 +98,7 @@ impl Here {
         let workload = Workload {
             images: file(data::TEST_IMAGES)?,
             warmup: self.settings.warmup,
+            warmup_seconds: self.settings.warmup_seconds(),
             repetitions: self.settings.repetitions,
             offline: planned.key.offline_mode,
             accuracy: scored.then(accuracy).transpose()?,
@@ -188,9 +189,9 @@ impl Launcher for Here {
         };
         // What is wrong with files and settings another trial finds too.
         let (folder, result, configs) = prepare().map_err(TrialError::Hopeless)?;
-        let before_micros = pace::measure();
+        let before = pace::measure();
         let run = self.run(&configs, folder.path(), &result, tell, interrupted);
-        let after_micros = pace::measure();
+        let after = pace::measure();
         let result = run.map_err(|error| {
             let launch = error.downcast_ref::<LaunchError>();
             // The parties hear of Ctrl-C too, and may fail of it before this program looks.
@@ -204,7 +205,7 @@ impl Launcher for Here {
                 TrialError::Hopeless(error)
             }
         })?;
-        let pace = Some(Pace { before_micros, after_micros });
+        let pace = Some(Pace::between(before, after));
         Ok(Outcome { result, pace, nodes: BTreeMap::new() })
     }
 }
