@@ -151,26 +151,6 @@ struct Side {
     mean: f64,
 }
 
-/// How far the machine's cores were from each other during a trial.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Distance {
-    Near,
-    Far,
-    /// They moved meanwhile.
-    Changed,
-}
-
-impl Distance {
-    /// Where the shortest handover of all trials took so many nanoseconds.
-    fn of(handover: [f64; 2], shortest: f64) -> Self {
-        match handover.map(|nanos| nanos > FAR * shortest) {
-            [false, false] => Self::Near,
-            [true, true] => Self::Far,
-            _ => Self::Changed,
-        }
-    }
-}
-
 /// The trials of two sweeps that had the machine's cores equally far from each other, and
 /// whether there are any; all of them where there are none, or where it is not known.
 fn alike(pairs: &[Pair]) -> Vec<(Pair, bool)> {
@@ -180,17 +160,15 @@ fn alike(pairs: &[Pair]) -> Vec<(Pair, bool)> {
         return pairs.iter().map(|pair| (pair.clone(), true)).collect();
     };
     let shortest = known.iter().flatten().fold(f64::INFINITY, |least, nanos| least.min(*nanos));
-    let at = |distance: Distance, trials: &[Measured]| -> Vec<Measured> {
-        let found = |trial: &&Measured| {
-            trial.handover.is_some_and(|handover| Distance::of(handover, shortest) == distance)
-        };
+    // Before and after: cores that moved meanwhile were at neither distance.
+    let at = |far: bool, trials: &[Measured]| -> Vec<Measured> {
+        let is = |nanos: f64| (nanos > FAR * shortest) == far;
+        let found = |trial: &&Measured| trial.handover.is_some_and(|both| both.into_iter().all(is));
         trials.iter().filter(found).cloned().collect()
     };
     let of = |pair: &Pair| {
-        let alike = [Distance::Far, Distance::Near].map(|distance| Pair {
-            before: at(distance, &pair.before),
-            after: at(distance, &pair.after),
-        });
+        let alike = [true, false]
+            .map(|far| Pair { before: at(far, &pair.before), after: at(far, &pair.after) });
         let fewest = |pair: &Pair| pair.before.len().min(pair.after.len());
         // One trial on each side says more than many that are not alike.
         match alike.into_iter().max_by_key(fewest) {
@@ -300,7 +278,7 @@ fn shape(shapes: &[f64], random: &mut StdRng) -> f64 {
 }
 
 /// A quarter of the values is at most this. There must be some.
-fn lower_quartile(values: &[f64]) -> f64 {
+pub(crate) fn lower_quartile(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let place = 0.25 * (sorted.len() - 1) as f64;

@@ -18,6 +18,8 @@ use std::time::Instant;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde::{Deserialize, Serialize};
 
+use crate::stats::lower_quartile;
+
 /// How long the same piece of work took around a trial, microseconds. The less, the faster
 /// the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -83,19 +85,14 @@ fn work_micros() -> f64 {
 
 fn time() -> f64 {
     let numbers: Vec<u64> = (0..NUMBERS as u64).map(|number| number * 77).collect();
-    let mut samples: Vec<f64> = (0..SAMPLES)
+    let samples: Vec<f64> = (0..SAMPLES)
         .map(|_| {
             let start = Instant::now();
             black_box(work(black_box(&numbers)));
             start.elapsed().as_secs_f64() * 1e6
         })
         .collect();
-    lower_quartile(&mut samples)
-}
-
-fn lower_quartile(samples: &mut [f64]) -> f64 {
-    samples.sort_by(f64::total_cmp);
-    samples[samples.len() / 4]
+    lower_quartile(&samples)
 }
 
 /// How long something takes from one core to another and back: always the same two, since on
@@ -124,8 +121,8 @@ fn handover_nanos() -> Option<f64> {
             }
             start.elapsed().as_secs_f64() * 1e9 / f64::from(HANDOVERS)
         };
-        let mut samples: Vec<f64> = (0..SAMPLES).map(&mut sample).collect();
-        lower_quartile(&mut samples)
+        let samples: Vec<f64> = (0..SAMPLES).map(&mut sample).collect();
+        lower_quartile(&samples)
     };
     // Threads of their own: this one may stay where it likes.
     thread::scope(|scope| {
@@ -172,7 +169,7 @@ mod tests {
     fn the_work_takes_time_and_is_the_same_for_all() {
         let Moment { micros, handover_nanos } = measure();
         assert!(micros > 1.0 && micros < 1e6, "{micros}");
-        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let cores = sched_getaffinity(None).unwrap().count();
         assert_eq!(handover_nanos.is_some(), cores > 1);
         assert!(
             handover_nanos.is_none_or(|nanos| nanos > 1.0 && nanos < 1e6),
