@@ -42,7 +42,7 @@ pub(super) async fn operator_killed(room: &Room) -> anyhow::Result<Figures> {
     let seed: u64 = rand::random();
     let names: Vec<String> = (0..RUNS).map(|number| format!("run-{number}")).collect();
     let began = Instant::now();
-    try_join_all(names.iter().map(|name| room.create(name, brief(500)))).await?;
+    try_join_all(names.iter().map(|name| room.create(name, brief(LASTING)))).await?;
     let all = try_join_all(names.iter().map(|name| room.complete(name, ALL))).fuse();
     tokio::pin!(all);
     let mut random = StdRng::seed_from_u64(seed);
