@@ -26,6 +26,8 @@ impl fmt::Display for Description<'_> {
         writeln!(f, "\nrounds {}", plan.rounds())?;
         writeln!(f, "online bytes {}", plan.online_bytes())?;
         writeln!(f, "offline bytes {}", plan.offline_bytes())?;
+        writeln!(f, "polynomials within {:.1} units", plan.polynomial_error())?;
+        writeln!(f, "local truncations fail at most {:.1e}", plan.local_failure())?;
         let Some(player) = self.player else { return Ok(()) };
         writeln!(f, "\nmessages of {player}")?;
         messages(plan, player).iter().try_for_each(|message| writeln!(f, "{message}"))

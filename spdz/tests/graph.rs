@@ -11,7 +11,8 @@ use std::cell::RefCell;
 use common::{Brought, Settings, noise, run};
 use proptest::prelude::*;
 use spdz::graph::{BatchNorm, Clear, Function, Graph, GraphBuilder, Tensor, Tensors};
-use spdz::plan::{NumberFormat, Operation, Plan, Truncation};
+use spdz::network::Network;
+use spdz::plan::{NumberFormat, Operation, Plan, PlanError, Truncation};
 use spdz::polynomial::{Fit, Polynomial};
 
 const EVERY: [(NumberFormat, Truncation); 4] = [
@@ -213,14 +214,14 @@ fn polynomials_of_any_degree_and_the_fits() {
         g.private_output("alice", f(&g, x));
         g.build().unwrap()
     };
-    check(&fitted("relu", 8.0, &|g, x| g.relu(x)), 0.01);
-    check(&fitted("sigmoid", 8.0, &|g, x| g.sigmoid(x)), 0.01);
-    check(&fitted("tanh", 4.0, &|g, x| g.tanh(x)), 0.01);
+    check(&fitted("relu", 8.0, &|g, x| g.relu(x)), 5e-3);
+    check(&fitted("sigmoid", 8.0, &|g, x| g.sigmoid(x)), 1e-3);
+    check(&fitted("tanh", 4.0, &|g, x| g.tanh(x)), 2e-3);
     for degree in [0, 1, 2, 3, 5, 8, 13] {
         let fit = Fit { bound: 3.0, degree, range: 3.0 };
         let graph =
             fitted(&format!("degree {degree}"), 3.0, &|g, x| g.fitted(x, Function::Relu, fit));
-        check(&graph, 0.02);
+        check(&graph, 5e-3);
     }
 }
 
@@ -543,4 +544,62 @@ proptest! {
     fn random_graphs(choices in prop::collection::vec((0usize..16, any::<u8>(), any::<u8>()), 1..14)) {
         check(&random_graph(&choices), 0.03);
     }
+}
+
+/// What both servers sum up before they divide by a power of two is a large dividend.
+#[test]
+fn a_local_truncation_that_would_fail_too_often_is_refused_with_numbers() {
+    let g = GraphBuilder::named("covariance", ["alice"]);
+    let x = g.private_input("alice", [1 << 15, 4]);
+    g.label("sum");
+    let sums = g.matmul(g.transpose(x, [1, 0]), x);
+    g.label("mean");
+    let means = g.scale(sums, f64::from(-15).exp2());
+    g.label("output");
+    g.private_output("alice", means);
+    let graph = g.build().unwrap();
+    let compile = |format, truncation| Plan::compile(&graph, format, truncation);
+    let error = compile(NumberFormat::Int64, Truncation::Local).unwrap_err();
+    // Below 1024, with 24 fractional bits of the products and 15 of the scale.
+    assert!(
+        matches!(error, PlanError::Truncation { fraction: 39, integral: 10, one_in: 32_768, .. }),
+        "{error}"
+    );
+    assert!(error.to_string().starts_with("output: Int64 does not go together"), "{error}");
+    let plan = compile(NumberFormat::Int64, Truncation::Interactive).unwrap();
+    assert_eq!(plan.local_failure(), 0.0);
+}
+
+#[test]
+fn the_papers_networks_rarely_fail_and_their_plans_say_how_rarely() {
+    for network in [Network::a(), Network::b(), Network::c()] {
+        let failure = |batch, truncation| {
+            let graph = network.graph(batch).unwrap();
+            Plan::compile(&graph, NumberFormat::Int64, truncation).unwrap().local_failure()
+        };
+        let one = failure(1, Truncation::Local);
+        assert!(one > 0.0 && one < 1e-4, "{} {one}", network.name);
+        let hundred = failure(100, Truncation::Local);
+        assert!((hundred / one - 100.0).abs() < 1.0, "{} {hundred}", network.name);
+        assert_eq!(failure(1, Truncation::Interactive), 0.0);
+    }
+}
+
+#[test]
+fn a_polynomial_for_which_there_is_no_room_is_refused_with_numbers() {
+    let g = GraphBuilder::named("steep", ["alice"]);
+    let x = g.private_input("alice", [3]);
+    g.label("steep");
+    let fit = Fit { bound: 12.0, degree: 13, range: 12.0 };
+    g.private_output("alice", g.fitted(x, Function::Sigmoid, fit));
+    let graph = g.build().unwrap();
+    let error = Plan::compile(&graph, NumberFormat::Int64, Truncation::Local).unwrap_err();
+    assert!(matches!(error, PlanError::Coarse { degree: 13, .. }), "{error}");
+    let text = error.to_string();
+    assert!(
+        text.starts_with("steep: for arguments up to 12 Int64 with Local truncation"),
+        "{text}"
+    );
+    let fine = Plan::compile(&graph, NumberFormat::Int64, Truncation::Interactive).unwrap();
+    assert!(fine.polynomial_error() < 5.0);
 }

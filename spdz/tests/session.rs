@@ -12,7 +12,7 @@ use spdz::channel::{Name, Phase, Role, Tag};
 use spdz::graph::{GraphBuilder, Tensors};
 use spdz::network::{IMAGES, LOGITS, Layer, Network};
 use spdz::plan::{NumberFormat, Operation, Plan, Truncation};
-use spdz::polynomial::Polynomial;
+use spdz::polynomial::{Fit, Polynomial};
 use spdz::role;
 
 /// Small, and with every kind of layer and every operation of a plan.
@@ -163,32 +163,68 @@ fn a_linear_layer_is_exact_to_the_truncation() {
     }
 }
 
-#[test]
-fn the_activation_is_good_to_a_few_units_in_the_last_place() {
+/// Largest and mean error of `polynomial` over its range on shares against the same in the
+/// clear, and the bound that the plan gives; units in the last place.
+fn polynomial_errors(
+    polynomial: &Polynomial,
+    format: NumberFormat,
+    truncation: Truncation,
+) -> (f64, f64, f64) {
+    const POINTS: i32 = 1000;
+    let len = 2 * POINTS as usize + 1;
     let g = GraphBuilder::new(["client"]);
-    let x = g.share(g.local_input("client", IMAGES, [801]));
-    g.output(LOGITS, g.reveal("client", g.polynomial(x, Polynomial::relu(3.0))));
+    let x = g.share(g.local_input("client", IMAGES, [len]));
+    g.output(LOGITS, g.reveal("client", g.polynomial(x, polynomial.clone())));
     let graph = g.build().unwrap();
-    // Multiples of the unit from -4 to 4, a little beyond where activations lie.
-    let grid: Vec<f64> = (-400..=400).map(|i| f64::from(i * 41) / 4096.0).collect();
-    let evaluations = vec![brought([("client", IMAGES, vec![801], grid)]); 20];
+    // Both formats hold these arguments exactly.
+    let argument = |step: i32| polynomial.range * f64::from(step) / f64::from(POINTS);
+    let grid = (-POINTS..=POINTS).map(|step| (argument(step) * 4096.0).trunc() / 4096.0).collect();
+    let evaluations = vec![brought([("client", IMAGES, vec![len], grid)]); 10];
     let expected = graph.in_the_clear(&evaluations[0]).unwrap();
     let expected = expected[&Name::CLIENT][LOGITS].as_slice();
-    for (format, truncation) in EVERY {
-        let unit = f64::from(format.precision().fraction).exp2().recip();
-        let settings = Settings::new(format, truncation, 6);
-        let found = logits(&run(&graph, settings, &evaluations));
-        let (mut largest, mut sum) = (0f64, 0f64);
-        for found in &found {
-            for (expected, found) in expected.iter().zip(found.as_ref().unwrap()) {
-                let error = (found - expected) / unit;
-                largest = largest.max(error.abs());
-                sum += error;
-            }
+    let unit = f64::from(format.precision().fraction).exp2().recip();
+    let found = logits(&run(&graph, Settings::new(format, truncation, 6), &evaluations));
+    let (mut largest, mut sum) = (0f64, 0f64);
+    for found in &found {
+        for (expected, found) in expected.iter().zip(found.as_ref().unwrap()) {
+            let error = (found - expected) / unit;
+            largest = largest.max(error.abs());
+            sum += error;
         }
-        assert!(largest < 5.0, "{largest} units of {format}, {truncation}");
-        let mean = sum / (20.0 * 801.0);
-        assert!(mean.abs() < 0.25, "{mean} units of {format}, {truncation} on average");
+    }
+    let plan = spdz::plan::Plan::compile(&graph, format, truncation).unwrap();
+    (largest, sum / (10 * len) as f64, plan.polynomial_error())
+}
+
+#[test]
+fn polynomials_are_as_good_as_their_plan_says_over_all_of_their_range() {
+    let fit = |function: &dyn Fn(f64) -> f64, bound, degree| {
+        Polynomial::fit(function, Fit { bound, degree, range: bound }).unwrap()
+    };
+    let sigmoid = |x: f64| (1.0 + (-x).exp()).recip();
+    // A bound in units of each of `EVERY` that a change must not exceed.
+    let cases = [
+        ("ReLU of degree 4 on 8", Polynomial::relu(3.0), [6.0, 1.6, 4.2, 5.8]),
+        ("ReLU of degree 4 on 3", Polynomial::relu(3.0).within(3.0), [1.3, 1.1, 1.2, 1.7]),
+        ("sigmoid of degree 9 on 8", fit(&sigmoid, 8.0, 9), [4.0, 1.4, 2.6, 3.4]),
+        ("tanh of degree 9 on 4", fit(&f64::tanh, 4.0, 9), [6.5, 1.6, 3.6, 4.8]),
+        ("sigmoid of degree 15 on 8", fit(&sigmoid, 8.0, 15), [100.0, 4.5, 20.0, 27.0]),
+        (
+            "a large coefficient on a short range",
+            Polynomial { coefficients: vec![0.0, 0.0, 0.0, 0.0, 1e6], range: 0.01 },
+            [1.3, 1.1, 1.1, 1.6],
+        ),
+    ];
+    for (name, polynomial, bounds) in cases {
+        for ((format, truncation), allowed) in EVERY.into_iter().zip(bounds) {
+            let (largest, mean, bound) = polynomial_errors(&polynomial, format, truncation);
+            let what = format!(
+                "{name}, {format} {truncation}: {largest:.2} units, {mean:.2} on average, bound {bound:.2}"
+            );
+            println!("{what}");
+            assert!(largest <= bound && bound <= allowed, "{what}, allowed {allowed}");
+            assert!(mean.abs() < 0.25 * bound, "{what}");
+        }
     }
 }
 

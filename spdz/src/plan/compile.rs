@@ -6,9 +6,10 @@
 //! masked once however often it is used, and what only moves elements moves the masked
 //! tensor.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::powers::{self, Room, Scheme};
 use super::{
     InputSpec, MAX_STEPS, MaskedId, NumberFormat, Operation, OutputSpec, Plan, PlanError,
     PrivateId, PublicId, PublicTensor, Step, Truncation,
@@ -18,9 +19,15 @@ use crate::geometry::{Convolution, Linear, MatMul, Pooling, View};
 use crate::graph::{Clear, Graph, Lifetime, MAX_PUBLIC, NodeId, Op, Place};
 use crate::polynomial::Polynomial;
 
-/// How many bits beyond the format's fractional bits a power of a polynomial may have
-/// as an operand of further products.
-const POWER_BITS: i32 = 6;
+/// Errors of a polynomial that are none of its own: those of a few divisions.
+const FEW_UNITS: f64 = 8.0;
+
+/// The largest error of a polynomial, as a share of the largest value that it takes.
+const LARGEST_SHARE: f64 = 1.0 / 32.0;
+
+/// The largest probability that dividing one number locally fails, whatever its value within
+/// the range.
+const LARGEST_FAILURE: f64 = 1.0 / 65536.0;
 
 /// A private tensor whose elements stand for their value times `2^fraction`.
 #[derive(Clone, Copy)]
@@ -93,6 +100,12 @@ struct Compiler<'graph> {
     biased: Vec<Option<Biased>>,
     /// Whether a node is part of a biased product, which is computed at the addition.
     deferred: Vec<bool>,
+    /// How many local divisions fail in one evaluation at most, on average.
+    local_failures: f64,
+    /// The largest error of a polynomial, units in the last place.
+    polynomial_error: f64,
+    /// The first local division that fails too often.
+    unreliable: Option<PlanError>,
 }
 
 /// An addition that a product with a weight of the session takes in.
@@ -110,6 +123,9 @@ pub(super) fn compile(
     let mut compiler = Compiler::new(&graph, format, truncation);
     for index in 0..graph.nodes().len() {
         compiler.node(index)?;
+        if let Some(error) = compiler.unreliable {
+            return Err(error);
+        }
         if compiler.setup.len() + compiler.evaluation.len() > MAX_STEPS {
             return Err(PlanError::Steps { layer: compiler.layer });
         }
@@ -123,6 +139,8 @@ pub(super) fn compile(
         mut outputs,
         publics,
         layers,
+        local_failures,
+        polynomial_error,
         ..
     } = compiler;
     let setup_steps = setup.len();
@@ -162,6 +180,8 @@ pub(super) fn compile(
         outputs,
         publics,
         layers,
+        local_failures,
+        polynomial_error,
         digest: super::Digest([0; 32]),
     };
     plan.digest = plan.fingerprint();
@@ -230,6 +250,9 @@ impl<'graph> Compiler<'graph> {
             uniform: BTreeMap::new(),
             biased,
             deferred,
+            local_failures: 0.0,
+            polynomial_error: 0.0,
+            unreliable: None,
         }
     }
 
@@ -322,6 +345,20 @@ impl<'graph> Compiler<'graph> {
         })
     }
 
+    /// Whether values with so many bits can be divided again, and locally without failing
+    /// too often once they are within the format's range.
+    fn divides_well(&self, fraction: i32, integral: i32) -> bool {
+        let local = self.truncation == Truncation::Local;
+        let failure = self.failure(fraction, integral.min(self.integral()));
+        self.check_bits(fraction, integral).is_ok() && !(local && failure > LARGEST_FAILURE)
+    }
+
+    /// The probability that the local division of a number of so many bits fails: its share of
+    /// the ring.
+    fn failure(&self, fraction: i32, integral: i32) -> f64 {
+        f64::from(fraction + integral - self.precision.ring as i32).exp2()
+    }
+
     /// The result of a computation at `slot`.
     fn set(
         &mut self,
@@ -362,7 +399,7 @@ impl<'graph> Compiler<'graph> {
                 let mut parts: Vec<Scaled> =
                     sources.iter().map(|&slot| self.private(slot)).collect();
                 let (fraction, integral) = most(&parts);
-                if self.check_bits(fraction, integral).is_err() {
+                if !self.divides_well(fraction, integral) {
                     parts = sources.iter().map(|&slot| self.reduced(slot)).collect();
                 }
                 let (fraction, integral) = most(&parts);
@@ -395,15 +432,21 @@ impl<'graph> Compiler<'graph> {
     }
 
     /// The values with at most `fraction` fractional bits, and in masked form if that
-    /// came with it.
-    fn divided(&mut self, value: Scaled, fraction: i32) -> (Scaled, Option<ScaledMask>) {
+    /// came with it. They are below `2^integral`, or those that use them are wrong anyway.
+    fn divided(
+        &mut self,
+        value: Scaled,
+        fraction: i32,
+        integral: i32,
+    ) -> (Scaled, Option<ScaledMask>) {
         if value.fraction <= fraction {
             return (value, None);
         }
         let bits = (value.fraction - fraction) as u32;
         let len = self.private_lens[value.id.0];
-        let integral = self.integral();
+        let integral = integral.min(value.integral);
         if self.truncation == Truncation::Local {
+            self.may_fail(value.fraction, integral, len);
             let output = self.private_of(len);
             self.push(Operation::Truncate { input: value.id, bits, output });
             return (Scaled { id: output, fraction, integral }, None);
@@ -411,12 +454,28 @@ impl<'graph> Compiler<'graph> {
         let output = self.masked_of(len);
         self.push(Operation::Divide { input: value.id, bits, output });
         let masked = ScaledMask { id: output, fraction };
-        let quotient = self.unmask(masked, len);
+        let quotient = Scaled { integral, ..self.unmask(masked, len) };
         (quotient, (self.format.quotient_parts() == 0).then_some(masked))
     }
 
-    /// The values masked, with at most `fraction` fractional bits.
-    fn opened(&mut self, value: Scaled, fraction: i32) -> ScaledMask {
+    /// Counts that `len` numbers below `2^integral` are divided locally.
+    fn may_fail(&mut self, fraction: i32, integral: i32, len: usize) {
+        let probability = self.failure(fraction, integral);
+        self.local_failures += probability * len as f64;
+        if probability > LARGEST_FAILURE {
+            self.unreliable.get_or_insert_with(|| PlanError::Truncation {
+                layer: self.layer.clone(),
+                fraction,
+                integral,
+                one_in: probability.recip().round() as u64,
+                format: self.format,
+            });
+        }
+    }
+
+    /// The values masked, with at most `fraction` fractional bits. They are below
+    /// `2^integral`.
+    fn opened(&mut self, value: Scaled, fraction: i32, integral: i32) -> ScaledMask {
         let quotient_mask_is_known =
             self.truncation == Truncation::Interactive && self.format.quotient_parts() == 0;
         if value.fraction > fraction && quotient_mask_is_known {
@@ -425,7 +484,7 @@ impl<'graph> Compiler<'graph> {
             self.push(Operation::Divide { input: value.id, bits, output });
             return ScaledMask { id: output, fraction };
         }
-        let (value, _) = self.divided(value, fraction);
+        let (value, _) = self.divided(value, fraction, integral);
         let output = self.masked_of(self.private_lens[value.id.0]);
         self.push(Operation::Open { input: value.id, output });
         ScaledMask { id: output, fraction: value.fraction }
@@ -458,7 +517,7 @@ impl<'graph> Compiler<'graph> {
             return reduced;
         }
         let value = self.private(slot);
-        let (reduced, masked) = self.divided(value, self.f());
+        let (reduced, masked) = self.divided(value, self.f(), self.integral());
         let forms = &mut self.forms[slot];
         forms.reduced = Some(reduced);
         forms.masked = forms.masked.or(masked);
@@ -491,7 +550,7 @@ impl<'graph> Compiler<'graph> {
                     Some(reduced) => reduced,
                     None => self.private(slot),
                 };
-                self.opened(value, self.f())
+                self.opened(value, self.f(), self.integral())
             }
         };
         self.forms[slot].masked = Some(masked);
@@ -757,7 +816,7 @@ impl<'graph> Compiler<'graph> {
         };
         let slot = self.expanded(private.0, shape);
         let mut value = self.private(slot);
-        if self.check_bits(value.fraction, value.integral.max(self.integral()) + 1).is_err() {
+        if !self.divides_well(value.fraction, value.integral.max(self.integral()) + 1) {
             value = self.reduced(slot);
         }
         let integral = value.integral.max(self.integral()) + 1;
@@ -802,7 +861,7 @@ impl<'graph> Compiler<'graph> {
             )
         };
         let (fraction, integral) = most(&values);
-        if self.check_bits(fraction, integral).is_err() {
+        if !self.divides_well(fraction, integral) {
             values = slots.map(|slot| self.reduced(slot));
         }
         let (fraction, integral) = most(&values);
@@ -824,9 +883,10 @@ impl<'graph> Compiler<'graph> {
     /// A private form of which so many bits more can be summed up.
     fn summable(&mut self, slot: usize, more: i32) -> Scaled {
         let value = self.private(slot);
-        match self.check_bits(value.fraction, value.integral + more) {
-            Ok(()) => value,
-            Err(_) => self.reduced(slot),
+        if self.divides_well(value.fraction, value.integral + more) {
+            value
+        } else {
+            self.reduced(slot)
         }
     }
 
@@ -965,7 +1025,7 @@ impl<'graph> Compiler<'graph> {
                 let bias = bias.map(|bias| {
                     let bias = self.private(bias);
                     let bias = self.lifted(bias, fraction);
-                    self.divided(bias, fraction).0
+                    self.divided(bias, fraction, self.integral()).0
                 });
                 if bias.is_some() {
                     integral = integral.max(self.integral()) + 1;
@@ -1024,12 +1084,8 @@ impl<'graph> Compiler<'graph> {
         Ok(())
     }
 
-    /// `sum_j c_j x^j` from powers that are squares or products of lower powers.
-    ///
-    /// High powers are large and their coefficients small; were both encoded with the
-    /// format's precision, the coefficient would underflow. So a power keeps fewer
-    /// fractional bits the larger it can be, and its coefficient as many more: each term
-    /// is good to about one unit in the last place.
+    /// `sum_j c_j x^j` from powers that are squares or products of lower powers, as the best
+    /// [`Scheme`] says.
     fn polynomial(
         &mut self,
         index: usize,
@@ -1037,15 +1093,9 @@ impl<'graph> Compiler<'graph> {
         polynomial: &Polynomial,
     ) -> Result<(), PlanError> {
         let Polynomial { coefficients, range } = polynomial;
-        // Terms that stay far below a unit in the last place are not worth their powers.
-        let smallest = f64::from(-self.f() - 8).exp2();
-        let used: Vec<usize> = (1..coefficients.len())
-            .filter(|&j| coefficients[j].abs() * range.powi(j as i32) >= smallest)
-            .collect();
-        let degree = used.last().copied().unwrap_or_default();
+        let degree = coefficients.len().saturating_sub(1);
         let limit = self.precision.limit();
-        let reach: f64 =
-            coefficients.iter().enumerate().map(|(j, c)| c.abs() * range.powi(j as i32)).sum();
+        let reach = powers::reach(polynomial);
         for found in [*range, reach] {
             if found.is_nan() || found >= limit {
                 return Err(PlanError::Polynomial {
@@ -1059,19 +1109,39 @@ impl<'graph> Compiler<'graph> {
             }
         }
         let f = self.f();
-        // Bits of x^j's integral part, for arguments within the range.
-        let magnitude = |j: usize| (range.log2() * j as f64).ceil() as i32;
-        let kept_as_operand = |j: usize| f.min(f + POWER_BITS - magnitude(j));
+        let room = Room {
+            fraction: f,
+            dividend: self.precision.dividend as i32,
+            free: !self.divides_seldom(),
+            quotient_error: self.format.quotient_error(self.truncation),
+        };
+        let scheme = Scheme::best(polynomial, room);
+        let share = scheme.share(f);
+        if scheme.error > FEW_UNITS && share > LARGEST_SHARE {
+            return Err(PlanError::Coarse {
+                layer: self.layer.clone(),
+                range: *range,
+                degree,
+                error: scheme.error,
+                share,
+                format: self.format,
+                truncation: self.truncation,
+            });
+        }
+        self.polynomial_error = self.polynomial_error.max(scheme.error);
+        let magnitude = |power: usize| powers::magnitude(*range, power);
 
-        let powers = Powers::needed(&used);
         let mut slots = vec![input.0; coefficients.len().max(2)];
-        if !powers.needed.is_empty() && !self.divides_seldom() {
+        if let Some(raw) = &mut self.forms[input.0].raw {
+            raw.integral = raw.integral.min(magnitude(1));
+        }
+        if !scheme.kept.is_empty() && room.free {
             // Read both masked and private: divided before it is masked.
             if self.forms[input.0].masked.is_none() {
                 self.reduced(input.0);
             }
         }
-        for &power in &powers.needed {
+        for (&power, &kept) in &scheme.kept {
             let (low, high) = (power / 2, power - power / 2);
             let (left, right) = (self.masked(slots[low]), self.masked(slots[high]));
             let slot = self.forms.len();
@@ -1079,7 +1149,7 @@ impl<'graph> Compiler<'graph> {
             self.forms.push(Forms { len, ..Forms::default() });
             slots[power] = slot;
             let fraction = left.fraction + right.fraction;
-            self.set(slot, fraction, magnitude(power).max(0), |output| {
+            self.set(slot, fraction, magnitude(power), |output| {
                 if low == high {
                     Operation::Square { input: left.id, output }
                 } else {
@@ -1087,58 +1157,47 @@ impl<'graph> Compiler<'graph> {
                 }
             })?;
             let value = self.private(slot);
-            if powers.is_operand(power) {
-                let kept = kept_as_operand(power);
-                if self.divides_seldom() {
-                    let masked = self.opened(value, kept);
-                    self.forms[slot].masked = Some(masked);
-                    self.forms[slot].raw = None;
-                } else {
-                    let (reduced, _) = self.divided(value, kept);
-                    self.forms[slot].raw = Some(reduced);
-                    self.forms[slot].reduced = Some(reduced);
+            if room.free {
+                let (divided, _) = self.divided(value, kept, magnitude(power));
+                self.forms[slot].raw = Some(divided);
+                if scheme.is_operand(power) {
+                    self.forms[slot].masked = Some(self.opened(divided, kept, magnitude(power)));
                 }
-            } else if !self.divides_seldom() {
-                let leading_zeros = -coefficients[power].abs().log2().ceil() as i32;
-                let kept = (f - leading_zeros.max(0)).min(kept_as_operand(power));
-                let (reduced, _) = self.divided(value, kept);
-                self.forms[slot].raw = Some(reduced);
+            } else if scheme.is_operand(power) {
+                self.forms[slot].masked = Some(self.opened(value, kept, magnitude(power)));
+                self.forms[slot].raw = None;
             }
         }
 
-        let values: Vec<(usize, Scaled)> = used
+        let values: Vec<(usize, Scaled)> = scheme
+            .used
             .iter()
             .map(|&j| {
                 let value = match j {
                     // Where a masked form was made, it costs nothing.
-                    1 if !powers.needed.is_empty() => self.reduced(slots[1]),
+                    1 if !scheme.kept.is_empty() => self.reduced(slots[1]),
                     1 => self.with_room(slots[1], f + 2, magnitude(1)),
                     _ => self.private(slots[j]),
                 };
                 (j, value)
             })
             .collect();
-        let total = if self.divides_seldom() {
-            // So that a coefficient's rounding, too, stays below a unit in the last place
-            // at the end of the range, if the dividend has room for it next to any value
-            // within the format's range.
-            let precise = |(j, value): &(usize, Scaled)| value.fraction + magnitude(*j) + f + 2;
-            let precise = values.iter().map(precise).max().unwrap_or(f);
-            (self.precision.dividend as i32 - self.integral() - 1).min(precise)
-        } else {
-            2 * f
-        };
         let scaled = |number: f64, fraction: i32| (number * f64::from(fraction).exp2()).round();
+        let mut total = scheme.total;
+        if let ([(1, value)], true) = (&values[..], scheme.kept.is_empty()) {
+            // An argument that did not have to be divided has more bits.
+            total += (value.fraction - f).max(0);
+        }
         let terms: Vec<(PrivateId, i64)> = values
             .iter()
             .map(|(j, value)| (value.id, scaled(coefficients[*j], total - value.fraction) as i64))
             .collect();
         if let Some((_, large)) = terms.iter().find(|(_, factor)| factor.abs() >= 1 << 62) {
-            // Only where the range is far below one.
+            // Only where an argument has few bits.
             self.check_bits(total, (*large as f64).abs().log2() as i32)?;
         }
         let constant = scaled(coefficients.first().copied().unwrap_or_default(), total) as i64;
-        let integral = reach.max(1.0).log2().ceil() as i32;
+        let integral = scheme.peak.max(1.0).log2().ceil() as i32;
         self.set(index, total, integral, |output| Operation::Combine { terms, constant, output })
     }
 }
@@ -1146,27 +1205,4 @@ impl<'graph> Compiler<'graph> {
 /// How many bits a sum of so many terms has more than one of them.
 fn bits(terms: usize) -> i32 {
     terms.next_power_of_two().ilog2() as i32
-}
-
-/// Which powers of `x` a polynomial needs, each the product of its two halves.
-struct Powers {
-    needed: BTreeSet<usize>,
-}
-
-impl Powers {
-    fn needed(used: &[usize]) -> Self {
-        let mut needed = BTreeSet::new();
-        let mut pending: Vec<usize> = used.to_vec();
-        while let Some(power) = pending.pop() {
-            if power > 1 && needed.insert(power) {
-                pending.extend([power / 2, power - power / 2]);
-            }
-        }
-        Self { needed }
-    }
-
-    /// Whether a higher power is made of this one.
-    fn is_operand(&self, power: usize) -> bool {
-        self.needed.iter().any(|higher| higher / 2 == power || higher - higher / 2 == power)
-    }
 }

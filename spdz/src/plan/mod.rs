@@ -22,6 +22,7 @@ use crate::graph::{Graph, GraphError, Lifetime, NodeId, Op};
 use crate::ring::{Int64, Int100, Ring};
 
 mod compile;
+mod powers;
 
 /// Most steps of a plan.
 pub const MAX_STEPS: usize = 1 << 17;
@@ -92,6 +93,16 @@ impl NumberFormat {
         match self {
             Self::Int64 => Int64::QUOTIENT_PARTS,
             Self::Int100 => Int100::QUOTIENT_PARTS,
+        }
+    }
+
+    /// By how many units in the last place a quotient may be off (`docs/protocol.md`), unless
+    /// a local truncation fails.
+    #[must_use]
+    pub fn quotient_error(self, truncation: Truncation) -> f64 {
+        match (self, truncation) {
+            (Self::Int100, Truncation::Interactive) => 1.5,
+            _ => 1.0,
         }
     }
 }
@@ -573,6 +584,43 @@ pub enum PlanError {
         /// The format.
         format: NumberFormat,
     },
+    /// The format has too few bits for a polynomial.
+    #[error(
+        "{layer}: for arguments up to {range} {format} with {truncation} truncation computes the polynomial of degree {degree} to {error:.1} units in the last place, {:.2} % of its largest value; lower its range or degree, or choose another format or truncation",
+        100.0 * .share
+    )]
+    Coarse {
+        /// The layer.
+        layer: String,
+        /// The largest argument.
+        range: f64,
+        /// The degree.
+        degree: usize,
+        /// A bound of the error, units in the last place.
+        error: f64,
+        /// The same as a share of the polynomial's largest value.
+        share: f64,
+        /// The format.
+        format: NumberFormat,
+        /// How it divides.
+        truncation: Truncation,
+    },
+    /// A local truncation would fail too often.
+    #[error(
+        "{layer}: {format} does not go together with local truncation here: of numbers with {fraction} fractional bits and up to {integral} integral ones, one in {one_in} can fail; choose interactive truncation or Int100, or divide before summing up so much"
+    )]
+    Truncation {
+        /// The layer.
+        layer: String,
+        /// Fractional bits of the dividend.
+        fraction: i32,
+        /// Bits of the values' integral part.
+        integral: i32,
+        /// Of how many numbers at the end of their range one fails.
+        one_in: u64,
+        /// The format.
+        format: NumberFormat,
+    },
     /// An intermediate result has too many bits.
     #[error(
         "{layer}: {fraction} fractional and {integral} integral bits are more than the {available} that {format} can hold"
@@ -609,6 +657,10 @@ pub struct Plan {
     outputs: Vec<OutputSpec>,
     publics: Vec<PublicTensor>,
     layers: usize,
+    /// Of the local divisions of one evaluation, how many fail on average at most.
+    local_failures: f64,
+    /// The largest error of a polynomial, units in the last place.
+    polynomial_error: f64,
     digest: Digest,
 }
 
@@ -794,6 +846,22 @@ impl Plan {
         let parts = self.format.quotient_parts().max(1);
         let largest = self.private_lens.iter().chain(&self.masked_lens).max();
         largest.map_or(0, |len| parts * len * self.format.wire_bytes())
+    }
+
+    /// The probability that a local truncation fails in one evaluation, if all values were at
+    /// the ends of their ranges: an upper bound, as it is proportional to the values
+    /// (`docs/protocol.md`). Zero for interactive truncation, which does not fail.
+    #[must_use]
+    pub fn local_failure(&self) -> f64 {
+        self.local_failures.min(1.0)
+    }
+
+    /// A bound of what computing any of its polynomials on shares adds to the error of an
+    /// argument within the polynomial's range, in units in the last place of the format
+    /// (`2^-f`), unless a local truncation fails. Zero if there is none.
+    #[must_use]
+    pub fn polynomial_error(&self) -> f64 {
+        self.polynomial_error
     }
 
     /// Exchanges between the two servers in one evaluation.

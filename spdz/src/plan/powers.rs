@@ -1,0 +1,191 @@
+//! How a polynomial is computed: of which products its powers are made, and how many
+//! fractional bits each keeps.
+//!
+//! High powers are large and their coefficients small; were both encoded with the format's
+//! precision, the coefficient would underflow. A power that keeps many bits leaves few for
+//! its coefficient, as both are bits of one dividend; one that keeps few is itself rounded.
+//! So every way to share the bits is tried, and the one with the smallest error is taken:
+//! what is lost is known before anything runs ([`Scheme::error`]).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::polynomial::Polynomial;
+
+/// How many more bits than a number of order one the operands are given at most.
+const SPARE: i32 = 24;
+
+/// How many more bits than make its rounding one unit in the last place, times its
+/// coefficient, a power is given at most that is divided only for the sum.
+const FINER: i32 = 3;
+
+/// Bits of a dividend that are left free where it is divided interactively, so that a
+/// polynomial's value may be four times what it reaches within its range.
+const HEADROOM: i32 = 2;
+
+/// The most bits of a power that is divided locally in the ring of 64, at the end of a
+/// polynomial's range: there a division fails with a probability of `2^-28`, and of `2^-36`
+/// for `x^4` where `x` is a quarter of that.
+const LOCAL_POWER: i32 = 36;
+
+/// The same for the sum of all terms, most of which are nearer to the end of their range.
+const LOCAL_SUM: i32 = 34;
+
+/// Arguments at which the largest value of a polynomial is looked for, to either side.
+const GRID: i32 = 512;
+
+/// What the number format and its truncation give a polynomial.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Room {
+    /// Fractional bits of arguments and values.
+    pub fraction: i32,
+    /// Bits of a dividend.
+    pub dividend: i32,
+    /// Whether dividing is free but for the chance that it fails, which grows with the
+    /// dividend: then every power is divided, and dividends are kept small. Else only the
+    /// powers that others are made of are.
+    pub free: bool,
+    /// By how many units in the last place a quotient may be off.
+    pub quotient_error: f64,
+}
+
+/// A way to compute a polynomial.
+#[derive(Clone, Debug)]
+pub(super) struct Scheme {
+    /// The powers with a coefficient that matters, from 1 on.
+    pub used: Vec<usize>,
+    /// The powers to compute, each the product of its two halves, with the fractional bits
+    /// that each is divided to if it has more. Lower powers come first.
+    pub kept: BTreeMap<usize, i32>,
+    /// Fractional bits of the sum of all terms.
+    pub total: i32,
+    /// The largest magnitude of the polynomial within its range.
+    pub peak: f64,
+    /// A bound of the error within the range, in units in the last place, for an argument that
+    /// the format holds exactly.
+    pub error: f64,
+}
+
+impl Scheme {
+    /// The one with the smallest error, which is infinite if the format has no room for any.
+    pub(super) fn best(polynomial: &Polynomial, room: Room) -> Self {
+        let mut start = Self {
+            used: used(polynomial, room.fraction),
+            kept: BTreeMap::new(),
+            total: room.fraction,
+            peak: peak(polynomial),
+            error: f64::INFINITY,
+        };
+        needed(&start.used).into_iter().for_each(|power| {
+            start.kept.insert(power, 0);
+        });
+        let finer = 0..=if room.free { FINER } else { 0 };
+        (0..=SPARE)
+            .flat_map(|spare| finer.clone().map(move |finer| (spare, finer)))
+            .filter_map(|(spare, finer)| start.clone().with(polynomial, room, spare, finer))
+            .min_by(|left, right| left.error.total_cmp(&right.error))
+            .unwrap_or(start)
+    }
+
+    /// The error as a share of the largest value.
+    pub(super) fn share(&self, fraction: i32) -> f64 {
+        self.error * f64::from(-fraction).exp2() / self.peak
+    }
+
+    /// Whether other powers are made of this one.
+    pub(super) fn is_operand(&self, power: usize) -> bool {
+        self.kept.keys().any(|higher| higher / 2 == power || higher - higher / 2 == power)
+    }
+
+    /// The one whose operands have `spare` bits more than a number of order one, and whose
+    /// other powers `finer` bits more than a unit in the last place of their term.
+    fn with(mut self, polynomial: &Polynomial, room: Room, spare: i32, finer: i32) -> Option<Self> {
+        let Polynomial { coefficients, range } = polynomial;
+        let f = room.fraction;
+        // Of each power its fractional bits and largest error.
+        let mut fractions = BTreeMap::from([(1, f)]);
+        let mut errors = BTreeMap::from([(1, 0.0)]);
+        for power in self.kept.keys().copied().collect::<Vec<_>>() {
+            let (low, high) = (power / 2, power - power / 2);
+            let (low_error, high_error) = (errors[&low], errors[&high]);
+            let mut error = range.powi(low as i32) * high_error
+                + range.powi(high as i32) * low_error
+                + low_error * high_error;
+            let mut fraction = fractions[&low] + fractions[&high];
+            let bits = fraction + magnitude(*range, power);
+            if fraction.max(bits) > room.dividend || (room.free && bits > LOCAL_POWER) {
+                return None;
+            }
+            let kept = if self.is_operand(power) {
+                f + spare - magnitude(*range, power)
+            } else if room.free {
+                f + coefficients[power].abs().log2().ceil() as i32 + finer
+            } else {
+                fraction
+            };
+            if kept < fraction {
+                fraction = kept;
+                error += room.quotient_error * f64::from(-fraction).exp2();
+            }
+            self.kept.insert(power, kept);
+            fractions.insert(power, fraction);
+            errors.insert(power, error);
+        }
+        // What makes the rounding of every coefficient less than a quarter of a unit is enough.
+        let enough = |&j: &usize| fractions[&j] + magnitude(*range, j) + f + 2;
+        let enough = self.used.iter().map(enough).max().unwrap_or(f);
+        let most = if room.free { LOCAL_SUM } else { room.dividend - HEADROOM };
+        self.total = enough.min(most - self.peak.max(1.0).log2().ceil() as i32);
+        let unit = f64::from(-f).exp2();
+        let mut error = room.quotient_error * unit + f64::from(-self.total - 1).exp2();
+        for j in &self.used {
+            let bits = self.total - fractions[j];
+            let factor = coefficients[*j] * f64::from(bits).exp2();
+            if factor.abs() >= f64::from(62).exp2() {
+                return None;
+            }
+            let rounding = (factor - factor.round()).abs() * f64::from(-bits).exp2();
+            error += rounding * range.powi(*j as i32) + coefficients[*j].abs() * errors[j];
+        }
+        self.error = error / unit;
+        (self.total >= f).then_some(self)
+    }
+}
+
+/// The most that the terms' magnitudes sum up to within the range.
+pub(super) fn reach(polynomial: &Polynomial) -> f64 {
+    let Polynomial { coefficients, range } = polynomial;
+    coefficients.iter().enumerate().map(|(j, c)| c.abs() * range.powi(j as i32)).sum()
+}
+
+/// Bits of the integral part of `x^power`, for arguments within the range.
+pub(super) fn magnitude(range: f64, power: usize) -> i32 {
+    (range.log2() * power as f64).ceil() as i32
+}
+
+/// The largest magnitude of the polynomial at many arguments within its range.
+fn peak(polynomial: &Polynomial) -> f64 {
+    (-GRID..=GRID)
+        .map(|step| polynomial.evaluate(polynomial.range * f64::from(step) / f64::from(GRID)))
+        .fold(0.0, |peak, value| value.abs().max(peak))
+}
+
+/// Terms that stay far below a unit in the last place are not worth their powers.
+fn used(polynomial: &Polynomial, fraction: i32) -> Vec<usize> {
+    let Polynomial { coefficients, range } = polynomial;
+    let smallest = f64::from(-fraction - 8).exp2();
+    (1..coefficients.len())
+        .filter(|&j| coefficients[j].abs() * range.powi(j as i32) >= smallest)
+        .collect()
+}
+
+/// All powers that those are made of.
+fn needed(used: &[usize]) -> BTreeSet<usize> {
+    let mut needed = BTreeSet::new();
+    let mut pending = used.to_vec();
+    while let Some(power) = pending.pop() {
+        if power > 1 && needed.insert(power) {
+            pending.extend([power / 2, power - power / 2]);
+        }
+    }
+    needed
+}
