@@ -196,6 +196,8 @@ pub fn merge<'a>(results: impl IntoIterator<Item = &'a RunResult>) -> Option<Run
     merged.accuracy = results.iter().find_map(|result| result.accuracy);
     merged.repetitions =
         results.iter().fold(0, |sum: u64, result| sum.saturating_add(result.repetitions));
+    merged.out_of_range =
+        results.iter().fold(0, |sum: u64, result| sum.saturating_add(result.out_of_range));
     for layer in &mut merged.layers {
         let same = results.iter().filter_map(|result| {
             result.layers.iter().find(|candidate| candidate.index == layer.index)
@@ -427,6 +429,7 @@ pub(crate) mod tests {
             online_bytes: 4,
             offline_bytes: 5,
             online_rounds: 6,
+            out_of_range: 0,
             layers: vec![LayerTime::new(0, "dense1", "matmul", samples[0], 1.0)],
             accuracy: None,
             inspection: None,

@@ -104,6 +104,10 @@ pub fn render(results: &Results) -> String {
         let agreement = Compared::in_run(run).map_or(String::new(), |a| {
             format!(", {:.2} % of {} predictions agree", a.agreement * 100.0, a.samples)
         });
+        let lost = match run.out_of_range {
+            0 => String::new(),
+            count => format!(", {count} inferences out of range"),
+        };
         let ahead = match run.offline_mode {
             OfflineMode::Inline => String::new(),
             OfflineMode::Ahead => format!(" in {:.2} ms", run.offline.mean_ms),
@@ -117,7 +121,7 @@ pub fn render(results: &Results) -> String {
         let _ = writeln!(
             text,
             "{:<2} {:<6} {:<11}  online {:.1} kB in {} rounds, offline {:.1} kB{ahead}{floor}\
-             {agreement}",
+             {agreement}{lost}",
             run.network,
             run.format,
             run.truncation,
@@ -131,13 +135,14 @@ pub fn render(results: &Results) -> String {
     };
     let products = products.iter().map(|product| {
         let ProductSpeed { format, gigamacs_per_second } = product;
-        format!(", {format} {gigamacs_per_second:.1} GMAC/s a core")
+        format!("{format} {gigamacs_per_second:.1} GMAC/s a core")
     });
     let _ = writeln!(
         text,
         "\nThe floor is what these messages and the matrix products alone would take at the speeds\n\
-         measured here: exchange {exchange_micros:.1} us, {gigabytes_per_second:.2} GB/s each way{}.",
-        products.collect::<String>(),
+         measured here, each product in its own shape: exchange {exchange_micros:.1} us, \
+         {gigabytes_per_second:.2} GB/s each way;\n512x512x512 products {}.",
+        products.collect::<Vec<_>>().join(", "),
     );
     text
 }

@@ -1088,3 +1088,41 @@ fn the_run_command_says_what_it_needs_and_what_it_did() {
     assert_eq!(code, Some(1));
     assert!(error.contains("bob (exit code 2)") && error.contains("w has shape [2, 3]"), "{error}");
 }
+
+#[test]
+fn outputs_out_of_range_fail_the_command_and_are_told_by_whoever_learns_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let g = GraphBuilder::named("fivefold", ["alice", "carol"]);
+    let x = g.private_input("alice", [1]);
+    let y = g.add(g.scale(x, 4.0), x);
+    g.private_output("alice", y);
+    g.private_output("carol", y);
+    let graph = g.build().unwrap();
+    std::fs::write(place("graph.json"), serde_json::to_string(&graph).unwrap()).unwrap();
+    let brings = graph.inputs_of("alice".parse().unwrap());
+    let rows = [1.5, 913.25, -2.0];
+    let input = (brings[0].name.as_str(), Dtype::F64, vec![3, 1], &rows[..]);
+    write_tensors(place("x.safetensors").as_ref(), &[input]);
+    let output = Command::new(env!("CARGO_BIN_EXE_bench"))
+        .args(["run", &place("graph.json"), "--evaluations=3"])
+        .arg(format!("--player=alice={}", place("x.safetensors")))
+        .arg(format!("--output=alice={}", place("alice.safetensors")))
+        .arg(format!("--output=carol={}", place("carol.safetensors")))
+        .output()
+        .unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    for player in ["alice", "carol"] {
+        assert!(error.contains(&format!("{player} (exit code 2)")), "{error}");
+        let path = PathBuf::from(place(&format!("{player}.safetensors")));
+        let (name, _) = graph.outputs_of(player.parse().unwrap()).remove(0);
+        let (_, found) = read_tensor(&path, &name);
+        assert!((found[0] - 7.5).abs() < 0.01 && (found[2] + 10.0).abs() < 0.01, "{found:?}");
+        assert!(found[1].is_nan(), "{found:?}");
+    }
+    let said = "the outputs of 1 of 3 evaluations are out of range";
+    assert_eq!(error.matches(said).count(), 2, "{error}");
+    // Neither what was brought nor what came of it.
+    assert!(!error.contains("913") && !error.contains("4566"), "{error}");
+}

@@ -84,7 +84,7 @@ fn check_place(path: &Path) -> Result<(), DataError> {
     files::check_place(path).map_err(|source| DataError::Write { path: path.into(), source })
 }
 
-/// Plays `name` to the end. The player that commands returns what it measured.
+/// Plays `name` to the end.
 pub(crate) fn play<R: Ring>(
     config: &PartyConfig,
     plan: &Arc<Plan>,
@@ -92,10 +92,11 @@ pub(crate) fn play<R: Ring>(
     part: Part<'_>,
     telemetry: &Telemetry,
     links: &mut [Link],
-) -> Result<Option<RunResult>, RunError> {
+) -> Result<Played, RunError> {
     match part {
         Part::Infers(workload, images) => {
-            infer::<R>(config, plan, workload, *images, telemetry, links).map(Some)
+            let result = infer::<R>(config, plan, workload, *images, telemetry, links)?;
+            Ok(Played { result: Some(result), missing: None })
         }
         Part::Plays(task, brought) => {
             let inputs = brought.tensors(0);
@@ -104,32 +105,37 @@ pub(crate) fn play<R: Ring>(
             if !plan.takes_part(name) {
                 telemetry.set_up();
                 tracing::info!("handed over what it brings");
-                return Ok(None);
+                return Ok(Played::default());
             }
+            let mut tolerated = Tolerated::default();
             let player = player.observed_by(telemetry.observer());
             let outputs = task.outputs.as_deref();
             let mut learnt = outputs.map(|path| Learnt::new(path, plan.graph(), name));
-            let result = if plan.driver() == name {
+            let (result, evaluations) = if plan.driver() == name {
                 let series = Series {
                     warmup: task.warmup.unwrap_or(0),
                     timed: task.evaluations.unwrap_or(1),
                     offline: task.offline.unwrap_or_default(),
                 };
-                let (measured, evaluations) = drive(player, series, &brought, &mut learnt)?;
+                let (measured, evaluations) =
+                    drive(player, series, &brought, &mut learnt, &mut tolerated)?;
                 let reports = reports(plan, links)?;
-                let result = summarise(config, plan, series, &measured, &reports, evaluations);
+                let result = RunResult {
+                    out_of_range: tolerated.count,
+                    ..summarise(config, plan, series, &measured, &reports, evaluations)
+                };
                 write_result(task.result.as_deref(), &result)?;
-                Some(result)
+                (Some(result), evaluations)
             } else {
-                let evaluations = follow(player, &brought, &mut learnt)?;
+                let evaluations = follow(player, &brought, &mut learnt, &mut tolerated)?;
                 tracing::info!(evaluations, "took part in all evaluations");
-                None
+                (None, evaluations)
             };
             if let Some(learnt) = learnt {
                 let refuse = |source| RunError::Write { path: learnt.path().into(), source };
                 learnt.write().map_err(refuse)?;
             }
-            Ok(result)
+            Ok(Played { result, missing: tolerated.complaint(evaluations) })
         }
     }
 }
@@ -193,6 +199,59 @@ struct Measured {
     online: Vec<f64>,
 }
 
+/// What a player did.
+#[derive(Default)]
+pub(crate) struct Played {
+    /// What the player that commands measured.
+    pub(crate) result: Option<RunResult>,
+    /// What is wrong with outputs that it keeps.
+    pub(crate) missing: Option<OutOfRange>,
+}
+
+/// Outputs of which some are out of the format's range.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the outputs of {count} of {evaluations} evaluations are out of range, NaN where they are kept; the first: {first}"
+)]
+pub struct OutOfRange {
+    count: u64,
+    evaluations: u64,
+    first: role::Error,
+}
+
+/// Evaluations whose outputs were out of range.
+#[derive(Default)]
+struct Tolerated {
+    count: u64,
+    first: Option<role::Error>,
+}
+
+impl Tolerated {
+    /// The outputs, or nothing if they are out of range: a local truncation may fail,
+    /// and the next evaluation is none the worse for it.
+    fn admit(
+        &mut self,
+        outputs: Result<Tensors, role::Error>,
+    ) -> Result<Option<Tensors>, RunError> {
+        match outputs {
+            Ok(outputs) => Ok(Some(outputs)),
+            Err(error @ role::Error::OutputRange { .. }) => {
+                tracing::warn!("{error}");
+                self.count += 1;
+                self.first.get_or_insert(error);
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What there is to say of it, after so many evaluations.
+    fn complaint(self, evaluations: u64) -> Option<OutOfRange> {
+        let Self { count, first } = self;
+        first.map(|first| OutOfRange { count, evaluations, first })
+    }
+}
+
 impl Measured {
     /// Room for so many, which is touched now: what a run takes does not grow while it lasts.
     fn with_room_for(evaluations: u64) -> Self {
@@ -211,6 +270,7 @@ fn measure<R: Ring, C: Channel>(
     player: &mut Player<R, C, Watcher<Told>>,
     series: Series,
     told: &mut Option<Instant>,
+    tolerated: &mut Tolerated,
     bring: impl Fn(u64) -> Tensors,
     mut keep: impl FnMut(Option<Tensors>) -> Result<(), RunError>,
 ) -> Result<Measured, RunError> {
@@ -239,7 +299,7 @@ fn measure<R: Ring, C: Channel>(
         let start = Instant::now();
         let learnt = player.evaluate(ready, &brought);
         let online = milliseconds(start);
-        keep(tolerate(learnt)?)?;
+        keep(tolerated.admit(learnt)?)?;
         let progress = if number < warmup {
             Progress { stage: Stage::Warmup, done: number + 1, of: warmup }
         } else {
@@ -258,6 +318,7 @@ fn settle<R: Ring, C: Channel>(
     player: &mut Player<R, C, Watcher<Told>>,
     time: Duration,
     told: &mut Option<Instant>,
+    tolerated: &mut Tolerated,
     bring: impl Fn(u64) -> Tensors,
 ) -> Result<(), RunError> {
     let start = Instant::now();
@@ -267,7 +328,7 @@ fn settle<R: Ring, C: Channel>(
             break;
         }
         let ready = player.prepare()?;
-        tolerate(player.evaluate(ready, &bring(number)))?;
+        tolerated.admit(player.evaluate(ready, &bring(number)))?;
         Progress { stage: Stage::Settle, done: passed.as_secs(), of: time.as_secs() }.tell(told);
     }
     Ok(())
@@ -291,16 +352,16 @@ fn infer<R: Ring>(
         Series { warmup: workload.warmup, timed: workload.repetitions, offline: workload.offline };
     let mut told = None;
     let images = |number: u64| inputs.batch((number as usize).wrapping_mul(batch) % inputs.count());
-    settle(&mut client, Duration::from_secs(workload.warmup_seconds), &mut told, images)?;
-    let measured = measure(&mut client, series, &mut told, images, |_| Ok(()))?;
+    let mut tolerated = Tolerated::default();
+    let warmup = Duration::from_secs(workload.warmup_seconds);
+    settle(&mut client, warmup, &mut told, &mut tolerated, images)?;
+    let measured = measure(&mut client, series, &mut told, &mut tolerated, images, |_| Ok(()))?;
 
     let mut counter = AccuracyCounter::default();
     let samples = expected.map_or(0, |expected| expected.samples);
-    let mut out_of_range = 0;
     for first in (0..samples).step_by(batch) {
         let ready = client.prepare()?;
-        let learnt = tolerate(client.evaluate(ready, &inputs.batch(first)))?;
-        out_of_range += usize::from(learnt.is_none());
+        let learnt = tolerated.admit(client.evaluate(ready, &inputs.batch(first)))?;
         let Some(expected) = expected else { break };
         let logits = learnt.as_ref().and_then(|learnt| learnt.get(LOGITS));
         let classes = expected.classes;
@@ -313,18 +374,22 @@ fn infer<R: Ring>(
         let done = samples.min(first + batch) as u64;
         Progress { stage: Stage::Accuracy, done, of: samples as u64 }.tell(&mut told);
     }
-    if out_of_range > 0 {
-        tracing::warn!(out_of_range, "scored inferences out of range as wrong");
-    }
     let inspection = match inspector {
-        Some(inspector) => {
-            Some(inspect(&mut client, inspector, &inputs, batch, telemetry, &mut told)?)
-        }
+        Some(inspector) => Some(inspect(
+            &mut client,
+            inspector,
+            &inputs,
+            batch,
+            telemetry,
+            &mut told,
+            &mut tolerated,
+        )?),
         None => None,
     };
     let evaluations = client.finish()?;
     let accuracy = expected.map(|_| counter.finish());
     let result = RunResult {
+        out_of_range: tolerated.count,
         accuracy,
         inspection,
         ..summarise(config, plan, series, &measured, &reports(plan, links)?, evaluations)
@@ -341,12 +406,13 @@ fn inspect<R: Ring, C: Channel>(
     batch: usize,
     telemetry: &Telemetry,
     told: &mut Option<Instant>,
+    tolerated: &mut Tolerated,
 ) -> Result<Inspection, RunError> {
     let samples = inspector.samples().min(inputs.count());
     for first in (0..samples).step_by(batch) {
         let images = inputs.batch(first);
         let ready = client.prepare()?;
-        let revealed = tolerate(client.evaluate(ready, &images))?;
+        let revealed = tolerated.admit(client.evaluate(ready, &images))?;
         let counted = batch.min(samples - first);
         inspector.compare(images, counted, revealed.as_ref())?;
         telemetry.inspected(|| inspector.finish());
@@ -362,10 +428,12 @@ fn drive<R: Ring, C: Channel>(
     series: Series,
     brought: &Brought,
     learnt: &mut Option<Learnt>,
+    tolerated: &mut Tolerated,
 ) -> Result<(Measured, u64), RunError> {
     let bring = |number| brought.tensors(number);
-    let measured =
-        measure(&mut player, series, &mut None, bring, |tensors| keep(learnt, tensors.as_ref()))?;
+    let measured = measure(&mut player, series, &mut None, tolerated, bring, |tensors| {
+        keep(learnt, tensors.as_ref())
+    })?;
     Ok((measured, player.finish()?))
 }
 
@@ -374,13 +442,14 @@ fn follow<R: Ring, C: Channel>(
     mut player: Player<R, C, Watcher<Told>>,
     brought: &Brought,
     learnt: &mut Option<Learnt>,
+    tolerated: &mut Tolerated,
 ) -> Result<u64, RunError> {
     // Made before they are asked for: everybody waits for them.
     let next = RefCell::new(brought.tensors(0));
     player.follow(
         |_| Ok(next.take()),
         |number, outputs| {
-            keep(learnt, tolerate(outputs)?.as_ref())?;
+            keep(learnt, tolerated.admit(outputs)?.as_ref())?;
             next.replace(brought.tensors(number + 1));
             Ok(())
         },
@@ -391,19 +460,6 @@ fn keep(learnt: &mut Option<Learnt>, tensors: Option<&Tensors>) -> Result<(), Ru
     match learnt {
         Some(learnt) => Ok(learnt.keep(tensors)?),
         None => Ok(()),
-    }
-}
-
-/// The outputs, or nothing if they are out of range: a local truncation may fail,
-/// and the next evaluation is none the worse for it.
-fn tolerate(outputs: Result<Tensors, role::Error>) -> Result<Option<Tensors>, RunError> {
-    match outputs {
-        Ok(outputs) => Ok(Some(outputs)),
-        Err(error @ role::Error::OutputRange { .. }) => {
-            tracing::warn!("{error}");
-            Ok(None)
-        }
-        Err(error) => Err(error.into()),
     }
 }
 
@@ -455,6 +511,7 @@ fn summarise(
             true => Vec::new(),
             false => layer_times(plan, report0, each),
         },
+        out_of_range: 0,
         accuracy: None,
         inspection: None,
     }

@@ -39,6 +39,11 @@ pub struct RunResult {
     pub offline_bytes: u64,
     /// Exchanges between the servers in one evaluation.
     pub online_rounds: u64,
+    /// Evaluations of the whole session, those that were not timed included, of which what
+    /// the player that commands learns was out of the format's range: values too large for
+    /// it, or a local truncation that failed. Their outputs count as wrong.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub out_of_range: u64,
     /// Where server 0 spends its time, in the order of the computation. Of a computation
     /// with more than [`MAX_LAYERS`] layers those that take longest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -49,6 +54,13 @@ pub struct RunResult {
     /// What was found in the layers of a run that was not private, and only of such a run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inspection: Option<Inspection>,
+}
+
+/// Whether there is nothing to tell.
+// Serde hands over a reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// Most layers of a result.

@@ -17,7 +17,7 @@ use crate::config::{ConfigError, PartyConfig};
 use crate::inspection::NOT_PRIVATE;
 use crate::memory;
 use crate::net::{self, ConnectError, Link};
-use crate::player::{self, Part};
+use crate::player::{self, OutOfRange, Part, Played};
 use crate::result::RunResult;
 use crate::stock::{Bounded, Disk};
 use crate::telemetry::{Readiness, Telemetry, Watcher, Witness, logs};
@@ -45,6 +45,9 @@ pub enum RunError {
     /// A player's outputs.
     #[error(transparent)]
     TooMuch(#[from] TooMuch),
+    /// Outputs that are no numbers of the format.
+    #[error(transparent)]
+    OutOfRange(#[from] OutOfRange),
     /// Another file.
     #[error(transparent)]
     Data(#[from] DataError),
@@ -151,6 +154,7 @@ impl RunError {
             | Self::Tensors { .. }
             | Self::Data(_)
             | Self::TooMuch(_)
+            | Self::OutOfRange(_)
             | Self::Telemetry { .. }
             | Self::Traces(_)
             | Self::SessionUsed { .. }
@@ -242,7 +246,7 @@ fn meet_and_play(
         NumberFormat::Int100 => play::<Int100>(config, plan, part, disk, telemetry, &mut links),
     };
     match outcome {
-        Ok(result) => {
+        Ok(played) => {
             // Before any peer sees the end of this party: see `close`.
             telemetry.flush(background);
             let closed = close(config, plan, links);
@@ -252,7 +256,8 @@ fn meet_and_play(
                 closed.map_err(parting)?;
             }
             tracing::info!(role = %config.role, "done");
-            Ok(result)
+            // Only now, as the others did all that they had to.
+            played.missing.map_or(Ok(played.result), |missing| Err(missing.into()))
         }
         Err(error) => {
             net::give_up(links, &error.public_reason(), error.is_disagreement());
@@ -287,7 +292,7 @@ fn play<R: Ring>(
     disk: Option<Disk>,
     telemetry: &Telemetry,
     links: &mut Vec<Link>,
-) -> Result<Option<RunResult>, RunError> {
+) -> Result<Played, RunError> {
     match (config.role, part) {
         (Role::Server0, _) => serve::<R>(config, plan, Side::Zero, disk, telemetry, links)?,
         (Role::Server1, _) => serve::<R>(config, plan, Side::One, disk, telemetry, links)?,
@@ -302,7 +307,7 @@ fn play<R: Ring>(
             tracing::info!(evaluations, "made all randomness");
         }
     }
-    Ok(None)
+    Ok(Played::default())
 }
 
 /// The links to the two servers, in their order.

@@ -243,6 +243,7 @@ mod tests {
             online_bytes: 4,
             offline_bytes: 5,
             online_rounds: 6,
+            out_of_range: 0,
             layers: Vec::new(),
             accuracy: None,
             inspection: None,
@@ -277,6 +278,7 @@ mod tests {
             online_bytes: u64::MAX,
             offline_bytes: u64::MAX,
             online_rounds: 1_000_000,
+            out_of_range: 100_000,
             layers: (0..MAX_LAYERS).map(|index| layer(index + 100_000)).collect(),
             accuracy: Some(Accuracy {
                 samples: 10_000,

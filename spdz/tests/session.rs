@@ -392,7 +392,7 @@ fn values_outside_the_range_are_named_and_never_wrap() {
     let images = [vec![900.0, 900.0], vec![1.0, 2.0]];
     let (found, ..) = infer(&network, &weights_of(1.0), 1, &images, settings(5));
     let message = found[0].as_ref().unwrap_err();
-    assert!(message.starts_with("output of fc1, element 0: 1800"), "{message}");
+    assert!(message.starts_with("output of fc1, element 0: beyond"), "{message}");
     // The session is in order and goes on.
     assert!((found[1].as_ref().unwrap()[0] - 3.0).abs() < 1e-3);
 
@@ -404,10 +404,10 @@ fn values_outside_the_range_are_named_and_never_wrap() {
             .unwrap()
     };
     let message = refused(weights_of(-1024.5), vec![1.0, 2.0]);
-    assert!(message.contains("fc1.weight") && message.contains("-1024.5 is outside"), "{message}");
+    assert!(message.starts_with("fc1.weight, element 0: not a number between"), "{message}");
     for value in [2000.0, f32::NAN] {
         let message = refused(weights_of(1.0), vec![1.0, value]);
-        assert!(message.contains("images, element 1") && message.contains("outside"), "{message}");
+        assert!(message.starts_with("images, element 1: not a number between"), "{message}");
     }
 }
 

@@ -327,9 +327,13 @@ fn render(results: &Results) -> String {
                     .accuracy
                     .map_or(String::new(), |accuracy| format!("{:.2} %", accuracy.secure * 100.0));
                 let mark = if cell.suspicious { "  suspicious" } else { "" };
+                let lost = match run.out_of_range {
+                    0 => String::new(),
+                    count => format!("  {count} evaluations out of range"),
+                };
                 writeln!(
                     text,
-                    "{key:<44}{trials:>8}{:>12.2}{:>10.2}{:>10.2}{:>10.2}  {accuracy}{mark}",
+                    "{key:<44}{trials:>8}{:>12.2}{:>10.2}{:>10.2}{:>10.2}  {accuracy}{mark}{lost}",
                     run.combined.mean_ms,
                     run.combined.stddev_ms,
                     run.combined.p95_ms,

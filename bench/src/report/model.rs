@@ -347,6 +347,13 @@ fn notes(run: &Run) -> Vec<String> {
                 .into(),
         );
     }
+    let lost: u64 = run.cells.iter().map(|cell| cell.result.out_of_range).sum();
+    if lost > 0 {
+        notes.push(format!(
+            "The outputs of {lost} evaluations were out of the format's range, because values were \
+             too large or a local truncation failed: they count as wrong."
+        ));
+    }
     if commit == "unknown" {
         notes.push("The build does not know its commit, so nobody can repeat exactly this.".into());
     }

@@ -673,6 +673,7 @@ impl Cluster {
             online_bytes: self.made,
             offline_bytes: 5,
             online_rounds: 6,
+            out_of_range: 0,
             layers: Vec::new(),
             accuracy: None,
             inspection: None,

@@ -55,16 +55,12 @@ pub enum WeightsError {
         value: f32,
     },
     /// A variance is negative.
-    #[error(
-        "tensor {tensor} holds the variance {value} at index {index}; a variance is not negative"
-    )]
+    #[error("tensor {tensor} holds a negative number at index {index}; a variance is not negative")]
     Variance {
         /// Its name.
         tensor: String,
         /// Place in the flattened tensor.
         index: usize,
-        /// The value there.
-        value: f32,
     },
     /// The network itself is wrong.
     #[error(transparent)]
@@ -203,7 +199,7 @@ fn check_values(name: &str, values: &[f32]) -> Result<(), WeightsError> {
             return Err(WeightsError::NotFinite { tensor: tensor(), index, value });
         }
         if value < 0.0 && name.ends_with(".variance") {
-            return Err(WeightsError::Variance { tensor: tensor(), index, value });
+            return Err(WeightsError::Variance { tensor: tensor(), index });
         }
     }
     Ok(())

@@ -23,7 +23,6 @@
 use bytes::{Bytes, BytesMut};
 
 use crate::channel::{Channel, ChannelError, Phase, Role, Tag};
-use crate::fixed::RangeError;
 use crate::graph::EvaluateError;
 use crate::plan::Plan;
 use crate::prg::{SEED_BYTES, Seed};
@@ -59,26 +58,30 @@ pub enum Error {
         /// What would have been in order.
         expected: &'static str,
     },
-    /// A number that the format cannot hold.
-    #[error("{tensor}, element {index}: {source}")]
+    /// A number that the format cannot hold. Which one is private: others may read of errors.
+    #[error(
+        "{tensor}, element {index}: not a number between -{limit} and {limit}, the fixed-point range"
+    )]
     Range {
         /// The input (`conv1.weight`).
         tensor: String,
         /// Its place in the flattened tensor.
         index: usize,
-        /// The number and the range.
-        source: RangeError,
+        /// The magnitude that numbers stay below.
+        limit: f64,
     },
     /// An output that the format cannot hold: the computation overflowed, or a
     /// local truncation failed. The session is in order and may go on.
-    #[error("output of {layer}, element {index}: {source}")]
+    #[error(
+        "output of {layer}, element {index}: beyond the fixed-point range of -{limit} to {limit}"
+    )]
     OutputRange {
         /// The last layer.
         layer: String,
         /// Its place in the flattened output.
         index: usize,
-        /// The number and the range.
-        source: RangeError,
+        /// The magnitude that numbers stay below.
+        limit: f64,
     },
     /// A player's own part of the computation.
     #[error(transparent)]

@@ -11,6 +11,7 @@ use super::{
     session_input,
 };
 use crate::channel::{Channel, Name, Phase, Role, Tag};
+use crate::fixed::RangeError;
 use crate::graph::{Clear, Lifetime, Tensors};
 use crate::masked;
 use crate::plan::{InputSpec, OutputSpec, Plan};
@@ -254,9 +255,12 @@ fn encode<'plan, R: Ring>(
         let Some(tensor) = shared.get(&spec.node) else {
             unreachable!("a plan's inputs are its graph's");
         };
-        let integers = precision
-            .encode_all(tensor.as_slice(), spec.fraction)
-            .map_err(|(index, source)| Error::Range { tensor: spec.name.clone(), index, source })?;
+        let integers = precision.encode_all(tensor.as_slice(), spec.fraction).map_err(
+            |(index, RangeError { limit, .. })| {
+                let tensor = spec.name.clone();
+                Error::Range { tensor, index, limit }
+            },
+        )?;
         let mut values = Share::<R>::zeros(spec.len);
         R::from_integers(&integers, &mut values.0);
         encoded.push((spec, values));
@@ -272,10 +276,9 @@ fn decode<R: Ring>(plan: &Plan, spec: &OutputSpec, sum: &Share<R>) -> Result<Cle
         .iter()
         .enumerate()
         .map(|(index, integer)| {
-            precision.decode(*integer, spec.fraction).map_err(|source| Error::OutputRange {
-                layer: spec.layer.clone(),
-                index,
-                source,
+            precision.decode(*integer, spec.fraction).map_err(|RangeError { limit, .. }| {
+                let layer = spec.layer.clone();
+                Error::OutputRange { layer, index, limit }
             })
         })
         .collect::<Result<Vec<f64>, Error>>();
