@@ -421,7 +421,7 @@ fn what_cannot_be_is_refused_before_anything_starts() {
     let steep = with(&|g, x| g.polynomial(x, Polynomial::relu(3.0).within(100.0)));
     let message = refusal(&steep, NumberFormat::Int64);
     assert!(
-        message.contains("layer1: for arguments up to 100 the polynomial of degree 4 can reach")
+        message.contains("layer1, node 2 (polynomial): for arguments up to 100 the polynomial of degree 4 can reach")
             && message.contains("beyond the 1024 of Int64"),
         "{message}"
     );
@@ -565,7 +565,10 @@ fn a_local_truncation_that_would_fail_too_often_is_refused_with_numbers() {
         matches!(error, PlanError::Truncation { fraction: 39, integral: 10, one_in: 32_768, .. }),
         "{error}"
     );
-    assert!(error.to_string().starts_with("output: Int64 does not go together"), "{error}");
+    assert!(
+        error.to_string().starts_with("output, node 6 (reveal): Int64 does not go together"),
+        "{error}"
+    );
     let plan = compile(NumberFormat::Int64, Truncation::Interactive).unwrap();
     assert_eq!(plan.local_failure(), 0.0);
 }
@@ -597,7 +600,9 @@ fn a_polynomial_for_which_there_is_no_room_is_refused_with_numbers() {
     assert!(matches!(error, PlanError::Coarse { degree: 13, .. }), "{error}");
     let text = error.to_string();
     assert!(
-        text.starts_with("steep: for arguments up to 12 Int64 with Local truncation"),
+        text.starts_with(
+            "steep, node 2 (polynomial): for arguments up to 12 Int64 with Local truncation"
+        ),
         "{text}"
     );
     let fine = Plan::compile(&graph, NumberFormat::Int64, Truncation::Interactive).unwrap();

@@ -77,6 +77,8 @@ struct Compiler<'graph> {
     truncation: Truncation,
     precision: Precision,
     layer: String,
+    /// The node that is lowered.
+    current: usize,
     setup: Vec<Step>,
     evaluation: Vec<Step>,
     private_lens: Vec<usize>,
@@ -127,7 +129,7 @@ pub(super) fn compile(
             return Err(error);
         }
         if compiler.setup.len() + compiler.evaluation.len() > MAX_STEPS {
-            return Err(PlanError::Steps { layer: compiler.layer });
+            return Err(PlanError::Steps { layer: compiler.place() });
         }
     }
     let Compiler {
@@ -232,6 +234,7 @@ impl<'graph> Compiler<'graph> {
             truncation,
             precision: format.precision(),
             layer: String::new(),
+            current: 0,
             setup: Vec::new(),
             evaluation: Vec::new(),
             private_lens: Vec::new(),
@@ -254,6 +257,12 @@ impl<'graph> Compiler<'graph> {
             polynomial_error: 0.0,
             unreliable: None,
         }
+    }
+
+    /// Where in the graph something is wrong, for people.
+    fn place(&self) -> String {
+        let operation = self.graph.nodes()[self.current].operation.name();
+        format!("{}, node {} ({operation})", self.layer, self.current)
     }
 
     /// The format's fractional bits.
@@ -337,7 +346,7 @@ impl<'graph> Compiler<'graph> {
             return Ok(());
         }
         Err(PlanError::Precision {
-            layer: self.layer.clone(),
+            layer: self.place(),
             fraction,
             integral: integral.max(0) as u32,
             available: self.precision.dividend,
@@ -462,9 +471,9 @@ impl<'graph> Compiler<'graph> {
     fn may_fail(&mut self, fraction: i32, integral: i32, len: usize) {
         let probability = self.failure(fraction, integral);
         self.local_failures += probability * len as f64;
-        if probability > LARGEST_FAILURE {
-            self.unreliable.get_or_insert_with(|| PlanError::Truncation {
-                layer: self.layer.clone(),
+        if probability > LARGEST_FAILURE && self.unreliable.is_none() {
+            self.unreliable = Some(PlanError::Truncation {
+                layer: self.place(),
                 fraction,
                 integral,
                 one_in: probability.recip().round() as u64,
@@ -601,7 +610,7 @@ impl<'graph> Compiler<'graph> {
         let before: usize = self.publics.iter().map(|public| public.integers.len()).sum();
         let found = before + shape.iter().product::<usize>();
         if found > MAX_PUBLIC {
-            return Err(PlanError::PublicSize { layer: self.layer.clone(), found });
+            return Err(PlanError::PublicSize { layer: self.place(), found });
         }
         let Some(values) = self.values.get(&id) else {
             unreachable!("the caller has seen that the node is public");
@@ -627,13 +636,14 @@ impl<'graph> Compiler<'graph> {
 
     fn encode(&self, values: &[f64], fraction: i32) -> Result<Vec<i128>, PlanError> {
         let encoded = self.precision.encode_all(values, fraction);
-        let source = |(_, source)| PlanError::Public { layer: self.layer.clone(), source };
+        let source = |(_, source)| PlanError::Public { layer: self.place(), source };
         encoded.map(|integers| integers.to_vec()).map_err(source)
     }
 
     fn node(&mut self, index: usize) -> Result<(), PlanError> {
         let (id, node) = (NodeId(index), &self.graph.nodes()[index]);
         self.layer.clone_from(&node.label);
+        self.current = index;
         if let Op::Reveal { input, player } = &node.operation {
             let value = self.reduced(input.0);
             self.outputs.push(OutputSpec {
@@ -1003,7 +1013,7 @@ impl<'graph> Compiler<'graph> {
         let largest = self.precision.largest_inner_dimension();
         if k > largest {
             return Err(PlanError::InnerDimension {
-                layer: self.layer.clone(),
+                layer: self.place(),
                 found: k,
                 largest,
                 format: self.format,
@@ -1099,7 +1109,7 @@ impl<'graph> Compiler<'graph> {
         for found in [*range, reach] {
             if found.is_nan() || found >= limit {
                 return Err(PlanError::Polynomial {
-                    layer: self.layer.clone(),
+                    layer: self.place(),
                     range: *range,
                     degree,
                     found,
@@ -1119,7 +1129,7 @@ impl<'graph> Compiler<'graph> {
         let share = scheme.share(f);
         if scheme.error > FEW_UNITS && share > LARGEST_SHARE {
             return Err(PlanError::Coarse {
-                layer: self.layer.clone(),
+                layer: self.place(),
                 range: *range,
                 degree,
                 error: scheme.error,

@@ -532,7 +532,7 @@ pub enum PlanError {
         "{layer}: sums of {found} products can leave the range of {format}, which holds {largest}"
     )]
     InnerDimension {
-        /// The layer.
+        /// The layer, and the node within the graph.
         layer: String,
         /// Products in a sum.
         found: usize,
@@ -544,7 +544,7 @@ pub enum PlanError {
     /// A public number is too large for the format.
     #[error("{layer}: {source}")]
     Public {
-        /// The layer.
+        /// The layer, and the node within the graph.
         layer: String,
         /// What is wrong.
         source: RangeError,
@@ -555,7 +555,7 @@ pub enum PlanError {
         crate::graph::MAX_PUBLIC
     )]
     PublicSize {
-        /// The layer.
+        /// The layer, and the node within the graph.
         layer: String,
         /// Elements of this and all tensors before.
         found: usize,
@@ -563,7 +563,7 @@ pub enum PlanError {
     /// There is too much to do.
     #[error("{layer}: more than {MAX_STEPS} steps; make it several graphs")]
     Steps {
-        /// The layer.
+        /// The layer, and the node within the graph.
         layer: String,
     },
     /// A polynomial is too large for the format.
@@ -571,7 +571,7 @@ pub enum PlanError {
         "{layer}: for arguments up to {range} the polynomial of degree {degree} can reach {found:.6e}, beyond the {limit} of {format}; lower its range or degree"
     )]
     Polynomial {
-        /// The layer.
+        /// The layer, and the node within the graph.
         layer: String,
         /// The largest argument.
         range: f64,
@@ -590,7 +590,7 @@ pub enum PlanError {
         100.0 * .share
     )]
     Coarse {
-        /// The layer.
+        /// The layer, and the node within the graph.
         layer: String,
         /// The largest argument.
         range: f64,
@@ -610,7 +610,7 @@ pub enum PlanError {
         "{layer}: {format} does not go together with local truncation here: of numbers with {fraction} fractional bits and up to {integral} integral ones, one in {one_in} can fail; choose interactive truncation or Int100, or divide before summing up so much"
     )]
     Truncation {
-        /// The layer.
+        /// The layer, and the node within the graph.
         layer: String,
         /// Fractional bits of the dividend.
         fraction: i32,
@@ -626,7 +626,7 @@ pub enum PlanError {
         "{layer}: {fraction} fractional and {integral} integral bits are more than the {available} that {format} can hold"
     )]
     Precision {
-        /// The layer.
+        /// The layer, and the node within the graph.
         layer: String,
         /// Fractional bits.
         fraction: i32,
