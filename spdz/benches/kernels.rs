@@ -31,8 +31,10 @@ fn products(criterion: &mut Criterion) {
         (64, 500, 50),
         (6400, 500, 50),
         (100, 800, 500),
+        (100, 500, 10),
         (1, 800, 500),
         (1, 784, 128),
+        (57600, 25, 20),
         (576, 25, 20),
         (576, 25, 16),
         (64, 400, 16),
@@ -142,6 +144,7 @@ fn residue_products(criterion: &mut Criterion) {
         Layout::convolution(1, 12, 20, 50),
         Layout::convolution(1, 12, 16, 16),
         Layout::convolution(1, 28, 1, 20),
+        Layout::convolution(100, 28, 1, 20),
         Layout::convolution(1, 28, 1, 16),
     ];
     let mut group = criterion.benchmark_group("residues");

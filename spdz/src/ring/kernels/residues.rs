@@ -376,14 +376,14 @@ mod x86 {
     use std::arch::x86_64::{
         __m256i, __m512i, _mm_loadu_si128, _mm256_add_epi32, _mm256_broadcastsi128_si256,
         _mm256_load_si256, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_set1_epi32,
-        _mm256_set1_epi64x, _mm256_setzero_si256, _mm256_store_si256, _mm512_add_epi32,
+        _mm256_set1_epi64x, _mm256_setzero_si256, _mm256_storeu_si256, _mm512_add_epi32,
         _mm512_broadcast_i32x4, _mm512_broadcast_i64x4, _mm512_dpwssd_epi32, _mm512_load_si512,
         _mm512_madd_epi16, _mm512_set1_epi32, _mm512_set1_epi64, _mm512_setzero_si512,
-        _mm512_store_si512,
+        _mm512_storeu_si512,
     };
     use std::mem::MaybeUninit;
 
-    use super::{PAIR, SUMS, Strip, Sums, WORDS, add_sums, place};
+    use super::{PAIR, SUMS, Strip, Sums, WORDS, add_pairs, add_sums, place};
 
     /// The vectors of an instruction set. Everything is inlined into functions that are
     /// compiled for it, which also makes the intrinsics single instructions.
@@ -420,7 +420,7 @@ mod x86 {
         /// # Safety
         ///
         /// The machine has the instruction set, and `sums` has room for a vector of
-        /// 32-bit sums, and is aligned for it.
+        /// 32-bit sums.
         unsafe fn store(self, sums: *mut i32);
 
         /// [`rows`], compiled for the instruction set.
@@ -443,7 +443,7 @@ mod x86 {
             strip: &mut Strip<'_>,
             row: usize,
             line: usize,
-            stored: &[[MaybeUninit<Sums>; VECTORS]],
+            sums: &[i32],
         );
     }
 
@@ -494,7 +494,7 @@ mod x86 {
         #[inline(always)]
         unsafe fn store(self, sums: *mut i32) {
             // SAFETY: the caller's.
-            unsafe { _mm512_store_si512(sums.cast(), self.0) }
+            unsafe { _mm512_storeu_si512(sums.cast(), self.0) }
         }
 
         #[inline(always)]
@@ -517,10 +517,10 @@ mod x86 {
             strip: &mut Strip<'_>,
             row: usize,
             line: usize,
-            stored: &[[MaybeUninit<Sums>; VECTORS]],
+            sums: &[i32],
         ) {
             // SAFETY: the caller's.
-            unsafe { finish_avx512::<VECTORS, GROUP>(strip, row, line, stored) }
+            unsafe { finish_avx512::<VECTORS, GROUP>(strip, row, line, sums) }
         }
     }
 
@@ -565,7 +565,7 @@ mod x86 {
         #[inline(always)]
         unsafe fn store(self, sums: *mut i32) {
             // SAFETY: the caller's.
-            unsafe { _mm256_store_si256(sums.cast(), self.0) }
+            unsafe { _mm256_storeu_si256(sums.cast(), self.0) }
         }
 
         #[inline(always)]
@@ -582,10 +582,10 @@ mod x86 {
             strip: &mut Strip<'_>,
             row: usize,
             line: usize,
-            stored: &[[MaybeUninit<Sums>; VECTORS]],
+            sums: &[i32],
         ) {
             // SAFETY: the caller's.
-            unsafe { finish_avx2::<VECTORS, GROUP>(strip, row, line, stored) }
+            unsafe { finish_avx2::<VECTORS, GROUP>(strip, row, line, sums) }
         }
     }
 
@@ -697,10 +697,10 @@ mod x86 {
         strip: &mut Strip<'_>,
         row: usize,
         line: usize,
-        stored: &[[MaybeUninit<Sums>; VECTORS]],
+        sums: &[i32],
     ) {
         // SAFETY: the caller's.
-        unsafe { finish::<Wide<false>, VECTORS, GROUP>(strip, row, line, stored) }
+        unsafe { finish::<Wide<false>, VECTORS, GROUP>(strip, row, line, sums) }
     }
 
     /// [`finish`] for AVX2.
@@ -714,10 +714,10 @@ mod x86 {
         strip: &mut Strip<'_>,
         row: usize,
         line: usize,
-        stored: &[[MaybeUninit<Sums>; VECTORS]],
+        sums: &[i32],
     ) {
         // SAFETY: the caller's.
-        unsafe { finish::<Narrow, VECTORS, GROUP>(strip, row, line, stored) }
+        unsafe { finish::<Narrow, VECTORS, GROUP>(strip, row, line, sums) }
     }
 
     /// The rows of a strip in blocks of `ROWS`, and what remains in smaller ones.
@@ -788,40 +788,60 @@ mod x86 {
             }
         }
         // From registers to memory in a loop that is short enough to be unrolled: what is
-        // indexed by a variable is never in registers.
+        // indexed by a variable is never in registers. Where the vectors are all of the
+        // product's columns, one row's sums begin where those of the row before end, as in
+        // the product: what a row has too much is overwritten by the next.
         let mut stored = [[const { MaybeUninit::<Sums>::uninit() }; VECTORS]; ROWS];
-        for (stored, sums) in stored.iter_mut().zip(sums) {
+        let stored = stored.as_mut_ptr().cast::<i32>();
+        let lanes = SUMS / V::PER_LINE;
+        let pitch = pitch::<V, VECTORS, GROUP>(strip);
+        for (i, sums) in sums.into_iter().enumerate() {
             for (v, sum) in sums.into_iter().enumerate() {
-                let line = stored[v / V::PER_LINE].as_mut_ptr().cast::<i32>();
-                // SAFETY: a line of sums is as large as PER_LINE vectors, and aligned for
-                // them.
-                unsafe { sum.store(line.add(v % V::PER_LINE * (SUMS / V::PER_LINE))) }
+                // SAFETY: a row has at most `VECTORS` vectors from `pitch` times its number
+                // on, and `pitch` is at most as much.
+                unsafe { sum.store(stored.add(i * pitch + v * lanes)) }
             }
         }
-        // SAFETY: the caller's; the sums of all lines have just been stored.
-        unsafe { V::finish::<VECTORS, GROUP>(strip, row, line, &stored) }
+        // SAFETY: all of it has just been stored, without a gap.
+        let sums =
+            unsafe { std::slice::from_raw_parts(stored, (ROWS - 1) * pitch + VECTORS * lanes) };
+        // SAFETY: the caller's.
+        unsafe { V::finish::<VECTORS, GROUP>(strip, row, line, sums) }
         ROWS
     }
 
+    /// From one row's sums to the next's: all that `VECTORS` vectors hold, or the row of the
+    /// product if that is what they hold.
+    #[inline(always)]
+    fn pitch<V: Vector, const VECTORS: usize, const GROUP: usize>(strip: &Strip<'_>) -> usize {
+        let all = VECTORS * SUMS / V::PER_LINE;
+        let whole = GROUP == PAIR && strip.columns == (0..strip.n) && strip.n <= all;
+        if whole { strip.n } else { all }
+    }
+
     /// Adds the sums of some rows of a strip, from `row` on, to the product. They have
-    /// `VECTORS` vectors, the first of them in line `line`.
+    /// `VECTORS` vectors, the first of them in line `line`, and the rows a [`pitch`].
     ///
     /// # Safety
     ///
-    /// The machine has the instruction set of the vectors, and of each row as many lines
-    /// of sums are initialised as `VECTORS` vectors need.
+    /// The machine has the instruction set of the vectors.
     #[inline(always)]
     unsafe fn finish<V: Vector, const VECTORS: usize, const GROUP: usize>(
         strip: &mut Strip<'_>,
         row: usize,
         line: usize,
-        stored: &[[MaybeUninit<Sums>; VECTORS]],
+        sums: &[i32],
     ) {
         let modulus = strip.modulus;
-        for (i, stored) in stored.iter().enumerate() {
-            for (l, sums) in stored[..VECTORS / V::PER_LINE].iter().enumerate() {
-                // SAFETY: the caller's.
-                let sums = unsafe { sums.assume_init_ref() };
+        let pitch = pitch::<V, VECTORS, GROUP>(strip);
+        let all = VECTORS * SUMS / V::PER_LINE;
+        let rows = (sums.len() - all) / pitch + 1;
+        if GROUP == PAIR && pitch == strip.n {
+            let out = &mut strip.out[row * pitch..][..rows * pitch];
+            return add_pairs(out, sums, modulus);
+        }
+        for (i, sums) in sums.chunks_exact(all).enumerate() {
+            for (l, sums) in sums.as_chunks::<SUMS>().0.iter().enumerate() {
                 let out = place::<GROUP>(strip, row + i, line + l);
                 add_sums::<GROUP>(out, sums, modulus);
             }
@@ -830,7 +850,7 @@ mod x86 {
 }
 
 mod portable {
-    use super::{Line, PAIR, Strip, Sums, add_sums, place};
+    use super::{Line, PAIR, SUMS, Strip, add_sums, place};
 
     /// The strip line by line of its panel, in code that is safe on any processor.
     pub(super) fn multiply(mut strip: Strip<'_>) {
@@ -846,7 +866,7 @@ mod portable {
         let left = strip.left;
         for line in 0..strip.vectors {
             for row in strip.rows.clone() {
-                let mut sums = Sums::ZERO;
+                let mut sums = [0; SUMS];
                 let lines = strip.lines.iter().skip(line).step_by(strip.vectors);
                 let row_words = &left.data[left.start(row)..];
                 for (step, line) in strip.steps.iter().zip(lines) {
@@ -860,8 +880,8 @@ mod portable {
     }
 
     #[inline(always)]
-    fn add_products<const GROUP: usize>(sums: &mut Sums, words: &[i16; GROUP], line: &Line) {
-        for (i, (sum, right)) in sums.0.iter_mut().zip(line.0.as_chunks::<2>().0).enumerate() {
+    fn add_products<const GROUP: usize>(sums: &mut [i32; SUMS], words: &[i16; GROUP], line: &Line) {
+        for (i, (sum, right)) in sums.iter_mut().zip(line.0.as_chunks::<2>().0).enumerate() {
             let at = 2 * i % GROUP;
             *sum += i32::from(words[at]) * i32::from(right[0])
                 + i32::from(words[at + 1]) * i32::from(right[1]);
@@ -869,14 +889,11 @@ mod portable {
     }
 }
 
-/// The sums of one line.
+/// Room for the sums of one line.
+#[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 struct Sums([i32; SUMS]);
-
-impl Sums {
-    const ZERO: Self = Self([0; SUMS]);
-}
 
 /// The place in the product of row `row` of a strip and its line `line` of columns.
 #[inline(always)]
@@ -892,21 +909,41 @@ fn place<'a, const GROUP: usize>(
 
 /// Adds the sums of one line to their place in the product.
 #[inline(always)]
-fn add_sums<const GROUP: usize>(out: &mut [i16], sums: &Sums, modulus: Modulus) {
-    if let (PAIR, Ok(out)) = (GROUP, <&mut [i16; SUMS]>::try_from(&mut *out)) {
-        for (out, sum) in out.iter_mut().zip(&sums.0) {
-            *out = modulus.reduce(*sum + i32::from(*out));
-        }
-        return;
+fn add_sums<const GROUP: usize>(out: &mut [i16], sums: &[i32; SUMS], modulus: Modulus) {
+    if GROUP == PAIR {
+        return add_pairs(out, sums, modulus);
     }
     let mut words = [0; SUMS];
     for (i, word) in words.iter_mut().enumerate().take(WORDS / GROUP) {
         let mut sum = 0;
         for part in 0..GROUP / 2 {
-            sum += sums.0[i * (GROUP / 2) + part];
+            sum += sums[i * (GROUP / 2) + part];
         }
         *word = modulus.reduce(sum);
     }
+    add_rest(out, &words, modulus);
+}
+
+/// Adds one sum to each word of the product; there may be more sums, up to a whole vector.
+#[inline(always)]
+fn add_pairs(out: &mut [i16], sums: &[i32], modulus: Modulus) {
+    let (out, rest) = out.split_at_mut(out.len() / SUMS * SUMS);
+    let (sums, last) = sums.split_at(out.len());
+    for (out, sum) in out.iter_mut().zip(sums) {
+        *out = modulus.reduce(*sum + i32::from(*out));
+    }
+    if !rest.is_empty() {
+        let mut words = [0; SUMS];
+        for (word, sum) in words.iter_mut().zip(last) {
+            *word = modulus.reduce(*sum);
+        }
+        add_rest(rest, &words, modulus);
+    }
+}
+
+/// Adds the first words to those of the product, which are fewer than a vector has.
+#[inline(always)]
+fn add_rest(out: &mut [i16], words: &[i16; SUMS], modulus: Modulus) {
     // In pieces that are loaded and stored at once. A masked store would do for all, but
     // what is loaded beside it soon after would have to wait for it.
     let rest = (out, words.as_slice());
