@@ -10,8 +10,9 @@ use clap::{Args, Parser, Subcommand};
 use spdz::channel::Name;
 
 use crate::background::Background;
-use crate::config::{ConfigError, PartyConfig};
+use crate::config::{ConfigError, PartyConfig, Session};
 use crate::describe::Description;
+use crate::issue::{self, Request};
 use crate::memory;
 use crate::run::{self, RunError};
 use crate::telemetry::logs;
@@ -22,7 +23,8 @@ use crate::termination::{Ending, Failure, Reason, TERMINATION_VARIABLE, Terminat
 /// Plays the role that its configuration says (server0, server1, producer, or one
 /// of the players, such as the model-owner and the client of a network), connects
 /// to the other parties over mutual TLS 1.3, and ends when the player that
-/// commands has what it wanted.
+/// commands has what it wanted. docs/party.md has a session to copy, every setting,
+/// and what a party prints.
 #[derive(Debug, Parser)]
 #[command(
     name = "party",
@@ -68,6 +70,51 @@ enum Command {
     /// player in their order: from and to whom, tag (phase, inference, step; k counts
     /// evaluations, n commands), bytes, and what it is; docs/wire.md explains them.
     Plan(PlanArguments),
+    /// Make the certificates and keys of a session's parties
+    ///
+    /// Makes the folder DIR, which must not be there yet, with a folder for each role:
+    ///
+    ///   DIR/server0/tls.crt   its certificate
+    ///   DIR/server0/tls.key   its private key; nobody but this user can read it
+    ///   DIR/server0/ca.crt    the certificate of the session's authority
+    ///
+    /// The `identity` of a configuration names the three. Give each party its own folder
+    /// and no other's: whoever has a key can play its role. The authority's key is
+    /// forgotten, so nobody can make another certificate for the session; neither does
+    /// anybody need to, since a session is run once. Prints the session, which goes into
+    /// every configuration:
+    ///
+    ///   session=$(party issue --players alice,bob --out certificates)
+    #[command(verbatim_doc_comment)]
+    Issue(IssueArguments),
+}
+
+/// Arguments of `party issue`.
+#[derive(Debug, Args)]
+struct IssueArguments {
+    /// The players, separated by commas; of networks A, B and C model-owner,client. The
+    /// servers and the producer are in every session
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', required = true)]
+    players: Vec<Name>,
+    /// The session, 32 hexadecimal digits; without it a fresh one
+    #[arg(long, value_name = "SESSION", value_parser = |text: &str| Session::try_from(text.to_owned()))]
+    session: Option<Session>,
+    /// The folder to make
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// For how many days the certificates are valid
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..=3650))]
+    days: u16,
+}
+
+impl IssueArguments {
+    fn run(self) -> Result<(), Failure> {
+        memory::close().map_err(|error| RunError::Memory(error).failure())?;
+        let request = Request { players: self.players, session: self.session, days: self.days };
+        let session = issue::write(&request, &self.out).map_err(|error| error.failure())?;
+        writeln!(std::io::stdout().lock(), "{session}")
+            .map_err(|source| RunError::Write { path: "standard output".into(), source }.failure())
+    }
 }
 
 /// Arguments of `party plan`.
@@ -96,23 +143,32 @@ impl PlanArguments {
     }
 }
 
+impl Command {
+    fn run(self) -> Result<(), Failure> {
+        match self {
+            Self::Plan(arguments) => arguments.run().map_err(|error| error.failure()),
+            Self::Issue(arguments) => arguments.run(),
+        }
+    }
+}
+
 impl Arguments {
     /// Runs the party. The exit code says how it ended.
     #[must_use]
-    pub fn run(&self) -> ExitCode {
+    pub fn run(self) -> ExitCode {
         logs::start();
-        match (&self.command, &self.config) {
-            (Some(Command::Plan(arguments)), _) => match arguments.run() {
+        match (self.command, self.config) {
+            (Some(command), _) => match command.run() {
                 Ok(()) => ExitCode::SUCCESS,
-                Err(error) => {
-                    let termination = Termination::failure(None, error.failure());
+                Err(failure) => {
+                    let termination = Termination::failure(None, failure);
                     report(&termination);
                     ExitCode::from(termination.exit_code)
                 }
             },
             (None, Some(config)) => {
-                let ending = Arc::new(Ending::new(self.termination_message.clone()));
-                let termination = play(config, self.debuggable, &ending);
+                let ending = Arc::new(Ending::new(self.termination_message));
+                let termination = play(&config, self.debuggable, &ending);
                 report(&termination);
                 ExitCode::from(ending.end(&termination))
             }

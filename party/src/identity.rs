@@ -7,6 +7,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use spdz::channel::Role;
 use spdz::prg::SessionId;
@@ -121,19 +122,43 @@ impl Drop for IssuedParty {
 }
 
 /// Makes an authority, issues a certificate for each of `roles`, and forgets the authority's key.
+/// The certificates do not expire: the session ends before.
 ///
 /// # Errors
 /// If there is no randomness.
 pub fn issue(session: SessionId, roles: &[Role]) -> Result<Issued, IdentityError> {
+    issue_for(session, roles, None)
+}
+
+/// For clocks of peers that are slow, how much earlier than now certificates are valid from.
+const CLOCKS_DIFFER: Duration = Duration::from_secs(3600);
+
+/// As [`issue`], with certificates that expire after `validity`, if there is one.
+///
+/// # Errors
+/// As [`issue`].
+pub fn issue_for(
+    session: SessionId,
+    roles: &[Role],
+    validity: Option<Duration>,
+) -> Result<Issued, IdentityError> {
     use rcgen::{
         BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose as Usage, IsCa,
         Issuer, KeyPair, KeyUsagePurpose,
+    };
+    let now = SystemTime::now();
+    let limit = |params: &mut CertificateParams| {
+        if let Some(validity) = validity {
+            params.not_before = (now - CLOCKS_DIFFER).into();
+            params.not_after = (now + validity).into();
+        }
     };
     let authority_key = KeyPair::generate()?;
     let mut authority = CertificateParams::default();
     authority.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     authority.key_usages = vec![KeyUsagePurpose::KeyCertSign];
     authority.distinguished_name.push(DnType::CommonName, format!("secure-inference {session}"));
+    limit(&mut authority);
     let authority_certificate = authority.self_signed(&authority_key)?;
     let issuer = Issuer::new(authority, authority_key);
     let parties = roles
@@ -144,6 +169,7 @@ pub fn issue(session: SessionId, roles: &[Role]) -> Result<Issued, IdentityError
             params.distinguished_name.push(DnType::CommonName, role.name());
             params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
             params.extended_key_usages = vec![Usage::ServerAuth, Usage::ClientAuth];
+            limit(&mut params);
             let certificate = params.signed_by(&key, &issuer)?.pem();
             Ok((role, IssuedParty { certificate, key: key.serialize_pem() }))
         })
@@ -214,6 +240,7 @@ impl Credentials {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio_rustls::rustls::pki_types::UnixTime;
 
     fn roles() -> Vec<Role> {
         let longest = "a".repeat(spdz::channel::MAX_NAME_BYTES);
@@ -231,6 +258,26 @@ mod tests {
             assert_eq!(role_of(&certificate, session), Some(*role));
             assert_eq!(role_of(&certificate, other), None);
         }
+    }
+
+    #[test]
+    fn certificates_expire_when_they_should() {
+        let day = Duration::from_secs(24 * 3600);
+        let issued = issue_for(SessionId([1; 16]), &[Role::CLIENT], Some(7 * day)).unwrap();
+        let authority = CertificateDer::from_pem_slice(issued.authority.as_bytes()).unwrap();
+        let anchor = webpki::anchor_from_trusted_cert(&authority).unwrap();
+        let party = issued.parties[0].1.certificate.as_bytes();
+        let certificate = CertificateDer::from_pem_slice(party).unwrap();
+        let certificate = webpki::EndEntityCert::try_from(&certificate).unwrap();
+        let valid = |at: Duration| {
+            let algorithms = default_provider().signature_verification_algorithms.all;
+            let (at, usage) = (UnixTime::since_unix_epoch(at), webpki::KeyUsage::client_auth());
+            let anchors = std::slice::from_ref(&anchor);
+            certificate.verify_for_usage(algorithms, anchors, &[], at, usage, None, None).is_ok()
+        };
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        assert!(!valid(now - day) && valid(now - CLOCKS_DIFFER / 2));
+        assert!(valid(now + 6 * day) && !valid(now + 8 * day));
     }
 
     /// The files of `role` in a fresh folder.

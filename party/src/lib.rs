@@ -14,6 +14,7 @@ pub mod files;
 pub mod identity;
 pub mod idx;
 pub mod inspection;
+mod issue;
 mod memory;
 pub mod net;
 mod player;

@@ -77,6 +77,41 @@ fn a_configuration_with_an_unknown_key_ends_with_code_2_and_names_it() {
     assert_eq!(party(&[]).status.code(), Some(2));
 }
 
+#[test]
+fn certificates_are_never_overwritten() {
+    let folder = tempfile::tempdir().unwrap();
+    let issue = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_party"));
+        let output = command.arg("issue").args(arguments).current_dir(&folder).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let session = "000102030405060708090a0b0c0d0e0f";
+    let asked = ["--players", "alice", "--session", session, "--out", "x", "--days", "1"];
+    let (code, printed, log) = issue(&asked);
+    assert_eq!((code, printed.trim_end()), (Some(0), session), "{log}");
+    let key = || fs::read_to_string(folder.path().join("x/server1/tls.key")).unwrap();
+    let before = key();
+    let (code, _, log) = issue(&asked);
+    assert_eq!(code, Some(2));
+    assert!(log.contains("x is there already") && key() == before, "{log}");
+
+    let fresh = |out| issue(&["--players", "alice", "--out", out]).1;
+    assert_ne!(fresh("y"), fresh("z"), "sessions differ");
+    for (arguments, expected) in [
+        (["--players", "alice,alice", "--out", "n"], "player alice is named twice"),
+        (["--players", "producer", "--out", "n"], "is no player's name"),
+        (["--players", "alice", "--out", "no/such"], "cannot make no/such"),
+    ] {
+        let (code, _, log) = issue(&arguments);
+        assert_eq!(code, Some(2));
+        assert!(log.contains(expected), "{log}");
+        assert!(!folder.path().join("n").exists());
+    }
+    let (code, _, log) = issue(&["--players", "alice", "--out", "n", "--session", "12"]);
+    assert!(code == Some(2) && log.contains("32 hexadecimal digits"), "{log}");
+}
+
 /// How the run ended, from the file that the party left.
 fn termination(path: &Path) -> Termination {
     Termination::parse(&std::fs::read_to_string(path).unwrap()).unwrap()
