@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim};
 use serde_json::{Value, json};
-use spdz::graph::{Graph, GraphBuilder};
+use spdz::graph::Graph;
 use spdz::plan::NumberFormat;
 
 use crate::api::v1alpha1::{
@@ -226,7 +226,7 @@ fn own_weights() -> Sample {
 }
 
 fn own_graph() -> anyhow::Result<Sample> {
-    let definition = serde_yaml::to_string(&score_graph().context("the sample's graph")?)?;
+    serde_yaml::from_str::<Graph>(SCORE).context("the sample's graph")?;
     let player = |name: &str, outputs: Option<&str>| Player {
         source: Some(volume(json!({ "configMap": { "name": name } }))),
         inputs: Some("inputs.safetensors".into()),
@@ -246,15 +246,15 @@ fn own_graph() -> anyhow::Result<Sample> {
         ("bob".to_owned(), player("own-graph-bob", None)),
         ("carol".to_owned(), results),
     ];
-    let graph = GraphModel { definition, players: players.into() };
+    let graph = GraphModel { definition: SCORE.into(), players: players.into() };
     let workload = Workload { repetitions: 20, ..Workload::default() };
     let spec =
         SecureInferenceSpec { workload, ..spec(Model { graph: Some(graph), ..Model::default() }) };
     Ok(Sample {
         file: "own-graph.yaml",
         text: "A computation of one's own: bob's score of alice's features, which only carol learns.\n\
-               Each player mounts its own volume; carol's keeps what it learns. bench run --help\n\
-               explains graphs, and runs this one on one machine.",
+               Each player mounts its own volume; carol's keeps what it learns. docs/graph.md\n\
+               explains graphs, and bench run runs this one on one machine.",
         with: vec![
             inputs("own-graph-alice", "features", &[1, 3], &[0.5, -1.25, 2.0])?,
             inputs("own-graph-bob", "weights", &[3, 1], &[1.0, 0.75, -0.5])?,
@@ -264,14 +264,24 @@ fn own_graph() -> anyhow::Result<Sample> {
     })
 }
 
-fn score_graph() -> Result<Graph, spdz::graph::GraphError> {
-    let g = GraphBuilder::named("score", ["alice", "bob", "carol"]);
-    let features = g.share(g.local_input("alice", "features", [1, 3]));
-    let weights = g.share(g.local_input("bob", "weights", [3, 1]));
-    let score = g.sigmoid(g.matmul(features, weights));
-    g.output("score", g.reveal("carol", score));
-    g.build()
-}
+/// The graph of a sample, as people write one.
+const SCORE: &str = "\
+name: score
+players: [alice, bob, carol]
+nodes:
+  - { label: main, operation: { op: input, player: alice, name: features, shape: [1, 3] } }
+  - { label: main, operation: { op: share, input: 0 } }
+  - { label: main, operation: { op: input, player: bob, name: weights, shape: [3, 1] } }
+  - { label: main, operation: { op: share, input: 2 } }
+  - { label: main, operation: { op: matmul, left: 1, right: 3 } }
+  - label: main
+    operation:
+      op: polynomial
+      input: 4
+      polynomial: { fit: { function: sigmoid, bound: 8, degree: 9 } }
+  - { label: main, operation: { op: reveal, input: 5, player: carol } }
+  - { label: main, operation: { op: output, input: 6, name: score } }
+";
 
 /// A ConfigMap with one tensor, as a player brings it.
 fn inputs(name: &str, tensor: &str, shape: &[usize], values: &[f64]) -> anyhow::Result<Value> {

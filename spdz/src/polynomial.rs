@@ -24,8 +24,13 @@ const ZERO: f64 = 1e-13;
 const ERROR_GRID: u32 = 1 << 15;
 
 /// A polynomial with real coefficients, the constant first.
+///
+/// It is serialised as these fields. In their place it is also read from
+/// `{"fit": {"function": "relu", "bound": 3, "degree": 4}, "range": 8}`: the coefficients of
+/// [`Polynomial::fit_function`], rounded beyond what a number format resolves; without `range`
+/// it is the bound.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", try_from = "crate::graph::written::WrittenPolynomial")]
 pub struct Polynomial {
     /// `coefficients[j]` multiplies `x^j`.
     pub coefficients: Vec<f64>,

@@ -30,6 +30,7 @@ use crate::polynomial::Polynomial;
 
 mod builder;
 mod evaluate;
+pub(crate) mod written;
 
 pub use builder::{BatchNorm, GraphBuilder, Tensor};
 pub use evaluate::{Clear, EvaluateError, FillError, InputSpec, Tensors};
@@ -46,6 +47,10 @@ pub const MAX_PUBLIC: usize = 1 << 21;
 
 /// Most multiplications of the products among them, for the same reason.
 pub const MAX_PUBLIC_PRODUCTS: usize = 1 << 30;
+
+/// Largest number of polynomials among them: each may be written as a fit, which whoever reads
+/// the graph computes.
+pub const MAX_POLYNOMIALS: usize = 1 << 11;
 
 /// Largest degree of a polynomial: far beyond what a number format has the precision for.
 pub const MAX_DEGREE: usize = 64;
@@ -392,6 +397,7 @@ pub struct Graph {
 struct GraphFile {
     name: String,
     players: Vec<Name>,
+    #[serde(deserialize_with = "written::nodes")]
     nodes: Vec<Node>,
 }
 
@@ -504,7 +510,12 @@ impl Graph {
     /// What follows for the result of an operation, or why it cannot be.
     fn infer(&self, op: &Op) -> Result<Facts, String> {
         if self.nodes.len() >= MAX_NODES {
-            return Err(format!("a graph has at most {MAX_NODES} nodes"));
+            return Err(written::too_many("nodes", MAX_NODES));
+        }
+        let is_polynomial = |op: &Op| matches!(op, Op::Polynomial { .. });
+        let polynomials = || self.nodes.iter().filter(|node| is_polynomial(&node.operation));
+        if is_polynomial(op) && polynomials().count() >= MAX_POLYNOMIALS {
+            return Err(written::too_many("polynomials", MAX_POLYNOMIALS));
         }
         let inputs = op.inputs();
         let facts: Vec<&Facts> = inputs
