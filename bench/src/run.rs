@@ -43,9 +43,10 @@ other. This is bob's score of alice's features, which only alice learns:
   bench run score.yaml --player alice=a.safetensors --player bob=b.safetensors \\
       --output alice=score.safetensors
 
-Programs write graphs with spdz::graph::GraphBuilder, and serde gives them this
-form. An input of several evaluations may have one more axis in front: each
-evaluation takes the next row. Outputs have it always.
+docs/graph.md has every operation and the limits. Programs write graphs with
+spdz::graph::GraphBuilder, and serde gives them this form. An input of several
+evaluations may have one more axis in front: each evaluation takes the next
+row. Outputs have it always.
 ";
 
 /// What to run.

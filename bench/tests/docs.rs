@@ -1,11 +1,19 @@
-//! What the documentation quotes is what was measured.
+//! What the documentation quotes was measured, and what it has one type does what it says.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod common;
 
 use std::path::Path;
+use std::process::Command;
 
 use bench::results::{Results, SCHEMA_VERSION};
 use bench::table1;
+use common::{party_program, read_tensor, write_tensors};
+use party::config::MAX_CONFIG_BYTES;
+use safetensors::Dtype;
+use serde::Deserialize;
+use spdz::graph::Graph;
 
 #[test]
 fn the_readme_shows_the_table_of_the_quoted_results() {
@@ -16,4 +24,57 @@ fn the_readme_shows_the_table_of_the_quoted_results() {
     let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
     let table = table1::render(&results);
     assert!(readme.contains(table.trim_end()), "the README's table should read:\n{table}");
+}
+
+/// A file of the repository.
+fn file(path: &str) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    std::fs::read_to_string(root.join(path)).unwrap()
+}
+
+#[test]
+fn the_graph_of_the_page_runs_as_the_page_says_and_is_that_of_the_sample() {
+    let page = file("docs/graph.md");
+    let block = |language: &str| {
+        let (_, block) = page.split_once(&format!("```{language}\n")).unwrap();
+        block.split_once("```").unwrap().0
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| folder.path().join(name);
+    std::fs::write(place("score.yaml"), block("yaml")).unwrap();
+    let features = ("features", Dtype::F64, vec![1, 3], &[0.5, -1.25, 2.0][..]);
+    write_tensors(&place("alice.safetensors"), &[features]);
+    let weights = ("weights", Dtype::F64, vec![3, 1], &[1.0, 0.75, -0.5][..]);
+    write_tensors(&place("bob.safetensors"), &[weights]);
+
+    let mut command = block("text").split_whitespace();
+    assert_eq!(command.next(), Some("bench"));
+    let mut bench = Command::new(env!("CARGO_BIN_EXE_bench"));
+    bench.args(command).arg("--party").arg(party_program()).current_dir(&folder);
+    let output = bench.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let (shape, values) = read_tensor(&place("score.safetensors"), "score");
+    assert_eq!(shape, [1, 1, 1]);
+    assert_eq!(format!("{:.1}", values[0]), "0.2");
+    let clear = 1.0 / (1.0 + 1.4375f64.exp());
+    assert_eq!(format!("{clear:.2}"), "0.19");
+    assert!(page.contains("0.2 here, and 0.19 without the fit"));
+
+    let graph: Graph = serde_yaml::from_str(block("yaml")).unwrap();
+    let sample = file("manifests/samples/own-graph.yaml");
+    let documents = serde_yaml::Deserializer::from_str(&sample);
+    let definition =
+        documents.map(|document| serde_yaml::Value::deserialize(document).unwrap()).find_map(
+            |document| Some(document["spec"]["model"]["graph"]["definition"].as_str()?.to_owned()),
+        );
+    let own: Graph = serde_yaml::from_str(&definition.unwrap()).unwrap();
+    assert_eq!(own, graph);
+    for (what, bytes) in [
+        ("bytes of a file, or of a party's configuration with it", MAX_CONFIG_BYTES),
+        ("bytes of a definition on Kubernetes", operator::api::v1alpha1::MAX_GRAPH_BYTES as u64),
+    ] {
+        assert!(page.contains(&format!("| {what} | {bytes} |")), "{what}: {bytes}");
+    }
+    let help = Command::new(env!("CARGO_BIN_EXE_bench")).args(["run", "--help"]).output().unwrap();
+    assert!(String::from_utf8(help.stdout).unwrap().contains("docs/graph.md"));
 }

@@ -233,7 +233,7 @@ pub struct ModelVolume {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GraphModel {
-    /// The graph in its serialised form, YAML or JSON; `bench run --help` explains it.
+    /// The graph in its serialised form, YAML or JSON; docs/graph.md explains it.
     #[schemars(length(min = 1, max = 524_288))]
     pub definition: String,
     /// What its players bring and where they keep what they learn, by the player's name.
