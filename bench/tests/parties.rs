@@ -1087,6 +1087,17 @@ fn the_run_command_says_what_it_needs_and_what_it_did() {
     let (code, _, error) = bench(&[&alice, &bob, &output]);
     assert_eq!(code, Some(1));
     assert!(error.contains("bob (exit code 2)") && error.contains("w has shape [2, 3]"), "{error}");
+
+    // So is an input out of range, which is told before that the others lost who brought it.
+    let (mut x, files) = (brought.x.clone(), brought.write(folder.path()));
+    x[0] = 2000.0;
+    let shape = vec![3, 2, 3];
+    write_tensors(&files[&"alice".parse().unwrap()], &[("x", Dtype::F64, shape, &x)]);
+    let (code, _, error) = bench(&[&alice, &bob, &output]);
+    assert_eq!(code, Some(1));
+    let cause = error.find("alice (exit code 2): x, element 0: 2000");
+    assert!(cause.is_some() && cause < error.find("(exit code 4)"), "{error}");
+    assert_eq!(cause, error.find("alice (exit code"), "{error}");
 }
 
 #[test]

@@ -22,7 +22,7 @@ use party::config::{
 };
 use party::identity::{self, IdentityError};
 use party::run::Progress;
-use party::termination::{TERMINATION_VARIABLE, Termination};
+use party::termination::{Reason, TERMINATION_VARIABLE, Termination};
 use spdz::channel::{Name, Role};
 use spdz::prg::{NoRandomness, SessionId};
 
@@ -72,7 +72,7 @@ pub enum LaunchError {
         /// Its size.
         found: usize,
     },
-    /// Parties failed, in the order in which they were seen to.
+    /// Parties failed: the causes first, and then who followed them.
     #[error("{}", failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Failed {
         /// Each failed party.
@@ -391,11 +391,24 @@ impl Running {
                 if failures.is_empty() {
                     return Ok(());
                 }
+                causes_first(&mut failures);
                 return Err(LaunchError::Failed { failures });
             }
             std::thread::sleep(POLL);
         }
     }
+}
+
+/// Orders failures as whoever reads them wants to: who failed by itself, who found that the
+/// parties do not agree, and last who lost such a peer. Those of a kind stay in the order in
+/// which they were seen.
+fn causes_first(failures: &mut [Failure]) {
+    let follows = |failure: &Failure| match failure.code {
+        Some(code) if code == i32::from(Reason::PeerLost.exit_code()) => 2,
+        Some(code) if code == i32::from(Reason::Disagreement.exit_code()) => 1,
+        _ => 0,
+    };
+    failures.sort_by_key(follows);
 }
 
 fn failure(folder: &Path, role: Role, status: ExitStatus) -> Failure {
@@ -408,4 +421,25 @@ fn failure(folder: &Path, role: Role, status: ExitStatus) -> Failure {
         .or_else(|| read(log_path(folder, role)).lines().last().map(str::to_owned))
         .unwrap_or_else(|| "it said nothing".into());
     Failure { role, code: status.code(), message }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_come_before_those_who_followed_them() {
+        let failure = |role, code| Failure { role, code, message: String::new() };
+        let (server0, server1) = (Role::Server0, Role::Server1);
+        let mut failures = [
+            failure(server0, Some(4)),
+            failure(Role::Producer, Some(4)),
+            failure(server1, Some(3)),
+            failure(Role::CLIENT, Some(2)),
+            failure(Role::MODEL_OWNER, None),
+        ];
+        causes_first(&mut failures);
+        let order = failures.map(|failure| failure.role);
+        assert_eq!(order, [Role::CLIENT, Role::MODEL_OWNER, server1, server0, Role::Producer]);
+    }
 }
