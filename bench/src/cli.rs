@@ -220,7 +220,7 @@ struct Manner {
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=1 << 20))]
     stock_disk_megabytes: u64,
     /// Threads that each server and the producer divide large products among; without
-    /// it the parties share the cores
+    /// it they share the cores
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: Option<u16>,
     #[command(flatten)]

@@ -44,7 +44,8 @@ line replaces what the file says:
                              # nodes are busy after they have started pods
   accuracySamples: 0         # test images scored in a cell's first trial, to 10000
   seed: 1                    # of the trials' order
-  threads: 1                 # of each server; without it they share the cores
+  threads: 1                 # of each that multiplies; without it they share
+                             # the cores
   stockMegabytes: 1024       # at each server, for randomness made ahead
   stockDiskMegabytes: 0
   spinMicros: 50             # before a party that waits sleeps
@@ -150,7 +151,7 @@ pub struct Arguments {
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
     /// Threads that each server and the producer divide large products among; without
-    /// it the parties share the cores
+    /// it they share the cores
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
     /// Folder for results.json and, until it is there, for the journal

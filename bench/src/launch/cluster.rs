@@ -23,7 +23,7 @@ use party::run::Progress;
 use tokio::runtime::Runtime;
 use tokio::time::{Instant, timeout};
 
-use super::{Launcher, Outcome, Request, TrialError};
+use super::{Launcher, MULTIPLYING, Outcome, Request, TrialError, threads};
 use crate::environment::{ClusterEnvironment, Node};
 use crate::sweep::Settings;
 
@@ -339,11 +339,11 @@ fn whole_cores(quantity: &str) -> Option<usize> {
     }
 }
 
-/// What each of the parties on a node gets of its cores, if they are spread over all nodes and
-/// the smallest has its part; at least one.
+/// What each of the parties that multiply gets of the cores of its node, if all parties are
+/// spread over all nodes and the smallest has its part; at least one.
 fn share(cores: &[usize]) -> Option<usize> {
-    let parties = PARTIES.div_ceil(cores.len().max(1));
-    cores.iter().min().map(|least| (least / parties).clamp(1, 256))
+    let multiplying = PARTIES.div_ceil(cores.len().max(1)).min(MULTIPLYING);
+    cores.iter().min().map(|least| threads(*least, multiplying))
 }
 
 /// An answer of the API server, which does not take for ever.
@@ -462,11 +462,11 @@ mod tests {
     fn parties_on_a_node_share_its_cores() {
         assert_eq!(share(&[]), None, "nobody knows");
         assert_eq!(share(&[2]), Some(1), "five on two cores");
-        assert_eq!(share(&[64]), Some(12));
+        assert_eq!(share(&[64]), Some(21), "three of them multiply");
         assert_eq!(share(&[36, 36, 36]), Some(18), "two on a node");
         assert_eq!(share(&[0, 8, 8, 8, 8]), Some(1));
         assert_eq!(share(&[8; 9]), Some(8), "one on a node");
-        assert_eq!(share(&[1000]), Some(200));
+        assert_eq!(share(&[1000]), Some(256));
     }
 
     #[test]

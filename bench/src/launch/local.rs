@@ -26,6 +26,8 @@ use party::termination::{Reason, TERMINATION_VARIABLE, Termination};
 use spdz::channel::{Name, Role};
 use spdz::prg::{NoRandomness, SessionId};
 
+use super::{MULTIPLYING, threads};
+
 /// After one party failed, how long the others get to say what they saw.
 const AFTERMATH: Duration = Duration::from_secs(5);
 
@@ -116,7 +118,7 @@ pub struct Job {
     /// folder.
     pub stock: Stock,
     /// How many threads each server and the producer divide large products among; without
-    /// it the parties share the cores of this machine.
+    /// it a third each of the cores of this machine.
     pub threads: Option<usize>,
     /// How long they wait for each other.
     pub deadlines: Deadlines,
@@ -147,7 +149,7 @@ pub fn configure(job: &Job, folder: &Path) -> Result<Vec<PartyConfig>, LaunchErr
     let authority = folder.join("session_authority.crt");
     write(&authority, issued.authority.as_bytes())?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = job.threads.unwrap_or((cores / issued.parties.len()).clamp(1, 256));
+    let threads = job.threads.unwrap_or(threads(cores, MULTIPLYING));
     let ports = free_ports(folder)?;
     let address = |role: Role| {
         SocketAddr::from((Ipv4Addr::LOCALHOST, ports[usize::from(role == Role::Server1)]))

@@ -14,6 +14,15 @@ pub mod cluster;
 pub mod here;
 pub mod local;
 
+/// The servers and the producer; players multiply nothing that is large.
+const MULTIPLYING: usize = 3;
+
+/// Threads for each of so many parties that multiply at the same time on so many cores; at
+/// least one.
+fn threads(cores: usize, parties: usize) -> usize {
+    (cores / parties).clamp(1, 256)
+}
+
 /// Launches trials: each starts all parties of a computation and waits for what they report.
 pub trait Launcher: Sync {
     /// Runs one trial.
@@ -77,4 +86,16 @@ pub enum TrialError {
     /// No trial can succeed until the user does something.
     #[error("{0:#}")]
     Hopeless(anyhow::Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_who_multiply_share_the_cores() {
+        for (cores, expected) in [(1, 1), (2, 1), (5, 1), (6, 2), (64, 21), (1024, 256)] {
+            assert_eq!(threads(cores, MULTIPLYING), expected, "{cores} cores");
+        }
+    }
 }

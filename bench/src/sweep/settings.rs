@@ -52,7 +52,7 @@ pub struct Settings {
     /// What the order of the trials is drawn from.
     pub seed: u64,
     /// Threads that each server and the producer divide large products among, 1 to 256;
-    /// without it the parties share the cores.
+    /// without it they share the cores.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,
     /// Memory of each server for randomness made ahead, units of 2^20 bytes.
