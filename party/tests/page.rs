@@ -125,6 +125,22 @@ fn the_pages_session_runs_as_the_page_says() {
     }
 }
 
+#[test]
+fn the_players_of_a_network_are_configured_as_the_page_says() {
+    let all = "session: 000102030405060708090a0b0c0d0e0f\ncomputation: { network: A }\n";
+    for player in ["model-owner", "client"] {
+        let start = format!("# {player}.yaml\n");
+        let (_, own) = blocks().into_iter().find(|(_, text)| text.starts_with(&start)).unwrap();
+        let config = PartyConfig::parse(&format!("{all}{own}"), Path::new("page")).unwrap();
+        assert_eq!(config.role.name(), player);
+        let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let files = config.player.and_then(|task| task.inputs).into_iter().chain(
+            config.workload.into_iter().flat_map(|w| [w.images, w.accuracy.unwrap().labels]),
+        );
+        files.for_each(|file| assert!(data.join(&file).is_file(), "{}", file.display()));
+    }
+}
+
 /// A configuration in which everything is set, whatever role has it. A new setting does not
 /// compile until it is here, and then has to be on the page.
 fn everything() -> PartyConfig {
