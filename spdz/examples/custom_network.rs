@@ -23,7 +23,7 @@ const OWNER: &str = "model-owner";
 const CLIENT: &str = "client";
 
 fn graph(batch: usize) -> Result<Graph, GraphError> {
-    let g = GraphBuilder::named("custom network", [OWNER, CLIENT]);
+    let g = GraphBuilder::named("custom-network", [OWNER, CLIENT]);
     let weight = |name: &str, shape: &[usize]| g.private_variable(OWNER, name, shape);
     let statistic = |name: &str| g.local_variable(OWNER, name, [4]);
 

@@ -49,7 +49,7 @@ fn graph() -> Result<Graph, GraphError> {
     let mean = g.scale(g.reveal("ministry", mean), UNIT);
     g.output("mean", g.add(mean, g.scalar(USUAL)));
     let deviation = g.function(g.reveal("ministry", variance), Function::Sqrt);
-    g.output("standard deviation", g.scale(deviation, UNIT));
+    g.output("standard-deviation", g.scale(deviation, UNIT));
     g.build()
 }
 

@@ -26,7 +26,7 @@ const STEPS: usize = 6;
 const RATE: f64 = 4.0;
 
 fn graph() -> Result<Graph, GraphError> {
-    let g = GraphBuilder::named("logistic regression", ["clinic", "registry", "patients"]);
+    let g = GraphBuilder::named("logistic-regression", ["clinic", "registry", "patients"]);
     // A column of ones, whose weight is the intercept, which each player adds alone.
     let with_ones =
         |features, rows| g.concat(&[features, g.constant([rows, 1], vec![1.0; rows])], 1);

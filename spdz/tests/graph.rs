@@ -108,7 +108,7 @@ fn operations_of_private_tensors_with_private_ones() {
     check(&graph("square", |g, x, _, _| g.square(x)), 3e-3);
     check(&graph("matmul", |g, x, y, _| g.matmul(x, t(g, y))), 5e-3);
     check(&graph("outer", |g, x, y, _| g.matmul(t(g, x), y)), 5e-3);
-    check(&graph("mul of itself", |g, x, _, _| g.mul(x, x)), 3e-3);
+    check(&graph("mul-of-itself", |g, x, _, _| g.mul(x, x)), 3e-3);
     check(&graph("broadcast", |g, x, y, _| g.mul(x, g.slice(y, [(1, 2, 1), (0, 4, 1)]))), 3e-3);
     check(&graph("reshape", |g, x, y, _| g.mul(g.reshape(x, [12]), g.reshape(y, [12]))), 3e-3);
     check(&graph("transpose", |g, x, y, _| g.mul(t(g, x), t(g, y))), 3e-3);
@@ -134,15 +134,15 @@ fn operations_of_private_tensors_with_public_ones() {
     check(&graph("sub", |g, x, _, p| g.sub(x, p)), 1e-3);
     check(&graph("from", |g, x, _, p| g.sub(p, x)), 1e-3);
     check(&graph("mul", |g, x, _, p| g.mul(x, p)), 3e-3);
-    check(&graph("mul left", |g, x, _, p| g.mul(p, x)), 3e-3);
+    check(&graph("mul-left", |g, x, _, p| g.mul(p, x)), 3e-3);
     check(&graph("scale", |g, x, _, _| g.scale(x, -0.37)), 1e-3);
-    check(&graph("scale small", |g, x, _, _| g.scale(g.scale(x, 1e-3), 1e3)), 0.5);
+    check(&graph("scale-small", |g, x, _, _| g.scale(g.scale(x, 1e-3), 1e3)), 0.5);
     check(&graph("halve", |g, x, _, _| g.scale(x, -0.25)), 1e-3);
     check(&graph("double", |g, x, _, _| g.scale(x, 2.0)), 1e-3);
-    check(&graph("add number", |g, x, _, _| g.add(g.scalar(1.5), x)), 1e-3);
+    check(&graph("add-number", |g, x, _, _| g.add(g.scalar(1.5), x)), 1e-3);
     check(&graph("matmul", |g, x, _, p| g.matmul(x, t(g, p))), 5e-3);
-    check(&graph("matmul left", |g, x, _, p| g.matmul(p, t(g, x))), 5e-3);
-    check(&graph("public alone", |g, x, _, p| g.mul(x, g.square(p))), 5e-3);
+    check(&graph("matmul-left", |g, x, _, p| g.matmul(p, t(g, x))), 5e-3);
+    check(&graph("public-alone", |g, x, _, p| g.mul(x, g.square(p))), 5e-3);
     check(&graph("concat", |g, x, _, p| g.concat(&[p, g.scale(x, 0.3)], 0)), 2e-3);
     check(
         &graph("broadcast", |g, x, _, p| g.add(g.mul(g.slice(x, [(0, 1, 1), (0, 4, 1)]), p), p)),
@@ -156,7 +156,7 @@ fn convolutions_of_any_stride_and_padding() {
         for (image_kind, filter_kind) in
             [("s", "s"), ("e", "s"), ("e", "e"), ("e", "p"), ("p", "e")]
         {
-            let name = format!("{stride} {padding} {image_kind}{filter_kind}");
+            let name = format!("{stride}-{padding}-{image_kind}{filter_kind}");
             let g = GraphBuilder::named(&name, ["alice", "bob"]);
             let tensor = |kind: &str, name: &str, shape: [usize; 4]| {
                 let len: usize = shape.iter().product();
@@ -220,7 +220,7 @@ fn polynomials_of_any_degree_and_the_fits() {
     for degree in [0, 1, 2, 3, 5, 8, 13] {
         let fit = Fit { bound: 3.0, degree, range: 3.0 };
         let graph =
-            fitted(&format!("degree {degree}"), 3.0, &|g, x| g.fitted(x, Function::Relu, fit));
+            fitted(&format!("degree{degree}"), 3.0, &|g, x| g.fitted(x, Function::Relu, fit));
         check(&graph, 5e-3);
     }
 }
@@ -234,7 +234,7 @@ fn numbers_far_below_a_unit_in_the_last_place() {
         };
         for times in 1..=4 {
             let small = |write: &dyn Fn(&GraphBuilder, Tensor, Tensor) -> Tensor| {
-                graph(&format!("{factor} {times}"), |g, x, y, _| write(g, tiny(g, x, times), y))
+                graph(&format!("{factor}-{times}"), |g, x, y, _| write(g, tiny(g, x, times), y))
             };
             for graph in [
                 small(&|_, x, _| x),
@@ -322,7 +322,7 @@ fn a_tensor_is_masked_once_however_often_it_is_used() {
 
 #[test]
 fn a_weight_of_the_session_serves_any_number_of_products() {
-    let g = GraphBuilder::named("shared weight", ["alice", "bob"]);
+    let g = GraphBuilder::named("shared-weight", ["alice", "bob"]);
     let x = g.private_input("alice", [3, 4]);
     let w = g.private_variable("bob", "w", [4, 4]);
     let once = g.matmul(x, w);
@@ -475,7 +475,7 @@ fn what_would_take_too_much_to_plan_is_refused() {
         g.label(&"x".repeat(256));
         g.neg(x)
     });
-    assert!(label.contains("at most 255 bytes, found 256"), "{label}");
+    assert!(label.contains("a label has 1 to 255 bytes, found 256"), "{label}");
     let axes = error(&|g, x| g.reshape(x, vec![1; 1 << 16]));
     assert!(axes.len() < 200, "{axes}");
 
@@ -493,6 +493,71 @@ fn what_would_take_too_much_to_plan_is_refused() {
     });
     let message = refusal(&long.unwrap(), NumberFormat::Int100);
     assert!(message.contains("more than 131072 steps"), "{message}");
+}
+
+/// `party plan` prints the listing for people who want to know what is revealed: nothing in
+/// it may look like what it is not.
+#[test]
+fn a_listing_shows_every_name_and_label_as_it_is() {
+    let build = |name: &str, label: &str, input: &str, output: &str| {
+        let g = GraphBuilder::named(name, ["alice"]);
+        g.label(label);
+        let x = g.share(g.local_input("alice", input, [2]));
+        g.output(output, g.reveal("alice", x));
+        g.build()
+    };
+    let text = "Conv_1/kernel:0['a'].\\~";
+    let graph = build(text, text, text, text).unwrap();
+    let read: Graph = serde_json::from_str(&serde_json::to_string(&graph).unwrap()).unwrap();
+    assert_eq!(graph, read);
+    let plan = Plan::compile(&graph, NumberFormat::Int64, Truncation::Local).unwrap();
+    assert!(plan.to_string().contains(&format!("0 {text} input alice {text} -> m0")));
+
+    let whole = serde_json::to_string(&build("G", "L", "I", "O").unwrap()).unwrap();
+    let long = "x".repeat(256);
+    let lengths = |what: &str, longest: usize| format!("{what} has 1 to {longest} bytes, found ");
+    for (found, shown) in [
+        ("my layer\n7 x open p0 -> m9", Some("my layer\\n7 x open p0 -> m9")),
+        ("two words", Some("two words")),
+        ("tab\t", Some("tab\\t")),
+        ("\u{1b}[2Kgone", Some("\\u{1b}[2Kgone")),
+        ("del\u{7f}", Some("del\\u{7f}")),
+        // Reads from right to left, is no wider than nothing, or looks like an `a`.
+        ("\u{202e}1m", Some("\\u{202e}1m")),
+        ("a\u{200b}", Some("a\\u{200b}")),
+        ("l\u{430}yer", Some("l\\u{430}yer")),
+        ("", None),
+        (long.as_str(), None),
+    ] {
+        for (place, what, longest) in [
+            ("\"name\":\"G\"", "a graph's name", 63),
+            ("\"label\":\"L\"", "a label", 255),
+            ("\"name\":\"I\"", "an input's name", 255),
+            ("\"name\":\"O\"", "an output's name", 255),
+        ] {
+            let key = place.split(':').next().unwrap();
+            let quoted = serde_json::to_string(found).unwrap();
+            let text = whole.replace(place, &format!("{key}:{quoted}"));
+            let read = serde_json::from_str::<Graph>(&text).unwrap_err().to_string();
+            let built = match what {
+                "a graph's name" => build(found, "L", "I", "O"),
+                "a label" => build("G", found, "I", "O"),
+                "an input's name" => build("G", "L", found, "O"),
+                _ => build("G", "L", "I", found),
+            };
+            let built = built.unwrap_err().to_string();
+            let expected = match shown {
+                Some(shown) => format!(
+                    "{what} has visible ASCII characters only and no white space, found \"{shown}\""
+                ),
+                None => lengths(what, longest) + &found.len().to_string(),
+            };
+            for error in [&read, &built] {
+                assert!(error.contains(&expected), "{error:?}, expected {expected:?}");
+                assert!(error.bytes().all(|byte| matches!(byte, b' '..=b'~')), "{error:?}");
+            }
+        }
+    }
 }
 
 /// A graph of random operations on tensors `[2, 3]`.

@@ -178,7 +178,7 @@ fn limits_are_the_codes() {
     let axes = limit("axes of a tensor");
     assert!(with_axes(axes) && !with_axes(axes + 1));
     assert!(PAGE.contains(&format!("{MAX_PLAYERS} names, each of 1 to {MAX_NAME_BYTES} lower")));
-    assert!(PAGE.contains(&format!("at most {MAX_LABEL_BYTES} bytes")));
+    assert!(PAGE.contains(&format!("messages name, 1 to {MAX_LABEL_BYTES} visible ASCII")));
     assert!(PAGE.contains(&format!("degree at most {MAX_FIT_DEGREE}.")));
 
     let (int64, int100) = (Precision::INT64, Precision::INT100);

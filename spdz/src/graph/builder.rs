@@ -40,7 +40,7 @@ impl GraphBuilder {
         Self::named("graph", players)
     }
 
-    /// A graph that people call `name`.
+    /// A graph that people call `name`, 1 to 63 visible ASCII characters.
     pub fn named<P: AsRef<str>>(name: &str, players: impl IntoIterator<Item = P>) -> Self {
         let players = players
             .into_iter()
@@ -59,7 +59,8 @@ impl GraphBuilder {
     ///
     /// # Errors
     /// The first mistake: operands whose shapes or places do not go together, an
-    /// unknown player, a result that nobody receives.
+    /// unknown player, a name or label that a listing cannot show as it is, a result
+    /// that nobody receives.
     pub fn build(self) -> Result<Graph, GraphError> {
         let graph = self.state.into_inner()?;
         graph.check()?;
@@ -67,7 +68,8 @@ impl GraphBuilder {
     }
 
     /// The layer or section that what follows belongs to: what listings, metrics
-    /// and messages call it.
+    /// and messages call it. 1 to [`MAX_LABEL_BYTES`](super::MAX_LABEL_BYTES) visible
+    /// ASCII characters.
     pub fn label(&self, label: &str) {
         *self.label.borrow_mut() = label.into();
     }

@@ -996,7 +996,7 @@ mod tests {
         let sum = g.add(g.share(x), g.private_variable("bob", "y", [3]));
         let received = g.reveal("alice", sum);
         g.output("alone", g.softmax(received));
-        g.output("with its own", g.mul(received, g.function(x, Function::Exp)));
+        g.output("with-its-own", g.mul(received, g.function(x, Function::Exp)));
         let graph = g.build().unwrap();
         let (alice, bob) = (name("alice"), name("bob"));
         let alices = tensors([("x", clear([3], [0.5, -0.25, 2.0]))]);

@@ -55,8 +55,15 @@ pub const MAX_POLYNOMIALS: usize = 1 << 11;
 /// Largest degree of a polynomial: far beyond what a number format has the precision for.
 pub const MAX_DEGREE: usize = 64;
 
-/// Longest label of a node, bytes.
+/// Longest label of a node, and longest name of an input or output, bytes.
+///
+/// They and the graph's name are visible ASCII characters, without white space: people
+/// review a plan by its listing, in which any other could pass for a column, a line or
+/// another label.
 pub const MAX_LABEL_BYTES: usize = 255;
+
+/// Longest name of a graph, bytes.
+const MAX_NAME_BYTES: usize = 63;
 
 /// Largest number of axes of a tensor.
 const MAX_AXES: usize = 8;
@@ -114,7 +121,8 @@ pub enum Op {
     Input {
         /// The player.
         player: Name,
-        /// What the player calls it; unique among the player's inputs.
+        /// What the player calls it; unique among the player's inputs, 1 to
+        /// [`MAX_LABEL_BYTES`] visible ASCII characters.
         name: String,
         /// Its shape.
         shape: Vec<usize>,
@@ -145,7 +153,8 @@ pub enum Op {
     Output {
         /// The local tensor.
         input: NodeId,
-        /// What the player calls it; unique among the player's outputs.
+        /// What the player calls it; unique among the player's outputs, 1 to
+        /// [`MAX_LABEL_BYTES`] visible ASCII characters.
         name: String,
     },
     /// `left + right`.
@@ -375,7 +384,8 @@ impl Facts {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Node {
-    /// The layer or section it belongs to, for listings, metrics and messages.
+    /// The layer or section it belongs to, for listings, metrics and messages: 1 to
+    /// [`MAX_LABEL_BYTES`] visible ASCII characters.
     pub label: String,
     /// What is computed.
     pub operation: Op,
@@ -414,7 +424,8 @@ impl TryFrom<GraphFile> for Graph {
         let mut graph = Self::empty(file.name, file.players)?;
         for (index, node) in file.nodes.into_iter().enumerate() {
             let operation = node.operation.name();
-            let label: String = node.label.chars().take(MAX_LABEL_BYTES).collect();
+            // What is wrong may be the label.
+            let label: String = node.label.escape_default().take(MAX_LABEL_BYTES).collect();
             graph.append(node).map_err(|reason| GraphError::Node {
                 operation,
                 place: format!("node {index} of {label}"),
@@ -459,6 +470,21 @@ impl fmt::Display for Shape<'_> {
     }
 }
 
+/// Refuses a label or name that is not 1 to `longest` visible ASCII characters.
+fn check_visible(what: &str, text: &str, longest: usize) -> Result<(), String> {
+    if text.is_empty() || text.len() > longest {
+        let found = text.len();
+        return Err(format!("{what} has 1 to {longest} bytes, found {found}"));
+    }
+    if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(format!(
+            "{what} has visible ASCII characters only and no white space, found \"{}\"",
+            text.escape_default()
+        ));
+    }
+    Ok(())
+}
+
 /// The shape of two operands broadcast against each other, as in NumPy.
 fn broadcast(left: &[usize], right: &[usize]) -> Option<Vec<usize>> {
     let rank = left.len().max(right.len());
@@ -477,12 +503,7 @@ fn broadcast(left: &[usize], right: &[usize]) -> Option<Vec<usize>> {
 
 impl Graph {
     fn empty(name: String, players: Vec<Name>) -> Result<Self, GraphError> {
-        if name.is_empty() || name.len() > 63 {
-            let found = name.len();
-            return Err(GraphError::Whole(format!(
-                "a graph's name has 1 to 63 bytes, found {found}"
-            )));
-        }
+        check_visible("a graph's name", &name, MAX_NAME_BYTES).map_err(GraphError::Whole)?;
         if players.is_empty() || players.len() > MAX_PLAYERS {
             let found = players.len();
             return Err(GraphError::Players(format!("expected 1 to {MAX_PLAYERS}, found {found}")));
@@ -497,10 +518,7 @@ impl Graph {
 
     /// Appends a node that reads earlier ones, or says why it cannot be.
     fn append(&mut self, node: Node) -> Result<NodeId, String> {
-        if node.label.len() > MAX_LABEL_BYTES {
-            let found = node.label.len();
-            return Err(format!("a label has at most {MAX_LABEL_BYTES} bytes, found {found}"));
-        }
+        check_visible("a label", &node.label, MAX_LABEL_BYTES)?;
         let facts = self.infer(&node.operation)?;
         self.nodes.push(node);
         self.facts.push(facts);
@@ -564,9 +582,7 @@ impl Graph {
         match op {
             Op::Input { player, name, .. } => {
                 let player = self.known(*player)?;
-                if name.is_empty() || name.len() > 255 {
-                    return Err("an input's name has 1 to 255 bytes".into());
-                }
+                check_visible("an input's name", name, MAX_LABEL_BYTES)?;
                 let taken = self.nodes.iter().any(|node| {
                     matches!(&node.operation, Op::Input { player: p, name: n, .. } if *p == player && n == name)
                 });
@@ -596,6 +612,7 @@ impl Graph {
                 };
             }
             Op::Output { name, .. } => {
+                check_visible("an output's name", name, MAX_LABEL_BYTES)?;
                 let Place::Local { player, received } = facts[0].place else {
                     return Err("an output is a local tensor; reveal it to a player first".into());
                 };
