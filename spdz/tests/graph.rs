@@ -10,7 +10,10 @@ use std::cell::RefCell;
 
 use common::{Brought, Settings, noise, run};
 use proptest::prelude::*;
-use spdz::graph::{BatchNorm, Clear, Function, Graph, GraphBuilder, Tensor, Tensors};
+use spdz::graph::{
+    BatchNorm, Clear, Function, Graph, GraphBuilder, Padding, Stride, Tensor, Tensors, Window,
+    Windows,
+};
 use spdz::network::Network;
 use spdz::plan::{NumberFormat, Operation, Plan, PlanError, Truncation};
 use spdz::polynomial::{Fit, Polynomial};
@@ -152,7 +155,15 @@ fn operations_of_private_tensors_with_public_ones() {
 
 #[test]
 fn convolutions_of_any_stride_and_padding() {
-    for (stride, padding) in [(1, 0), (2, 1), (3, 2), (1, 3)] {
+    let alike = |stride: usize, padding: usize| (Stride::from(stride), Padding::from(padding));
+    for (stride, padding) in [
+        alike(1, 0),
+        alike(2, 1),
+        alike(3, 2),
+        alike(1, 3),
+        ([2, 1].into(), Padding::same([5, 6], [3, 2], [2, 1])),
+        ([1, 3].into(), [0, 1, 4, 0].into()),
+    ] {
         for (image_kind, filter_kind) in
             [("s", "s"), ("e", "s"), ("e", "e"), ("e", "p"), ("p", "e")]
         {
@@ -175,6 +186,101 @@ fn convolutions_of_any_stride_and_padding() {
             check(&g.build().unwrap(), 0.02);
         }
     }
+}
+
+#[test]
+fn pooling_of_any_windows() {
+    let windows: [(&str, Windows); 5] = [
+        ("rest", 2.into()),
+        ("overlapping", Window::from(3).every(2)),
+        ("apart", Window::from(1).every([2, 3])),
+        ("flat", Window::from([1, 4]).every([3, 1])),
+        ("whole", [5, 7].into()),
+    ];
+    for (name, windows) in windows {
+        let g = GraphBuilder::named(name, ["alice", "bob"]);
+        let x = g.private_input("alice", [2, 5, 7, 3]);
+        g.private_output("bob", g.sum_pool(x, windows));
+        // Of a product, whose fractional bits are still those of both factors.
+        g.private_output("bob", g.avg_pool(g.square(x), windows));
+        let graph = g.build().unwrap();
+        check(&graph, 0.01);
+        // Inputs arrive masked, ready to be squared, and pooling is local.
+        assert_eq!(rounds(&graph, NumberFormat::Int64, Truncation::Local), 0, "{name}");
+    }
+}
+
+/// What differs in its geometry alone has another digest, and what is the same the same.
+#[test]
+fn a_digest_covers_every_stride_window_and_border() {
+    let digest = |write: &dyn Fn(&GraphBuilder, Tensor) -> Tensor| {
+        let g = GraphBuilder::new(["alice"]);
+        let x = g.private_input("alice", [1, 6, 6, 1]);
+        let filter = g.constant([2, 2, 1, 1], [1.0, 2.0, 3.0, 4.0]);
+        let x = g.conv2d(x, filter, 1, 0);
+        g.private_output("alice", g.reduce_sum(write(&g, x), [0, 1, 2, 3]));
+        let graph = g.build().unwrap();
+        let text = serde_json::to_string(&graph).unwrap();
+        assert_eq!(serde_json::from_str::<Graph>(&text).unwrap(), graph, "{text}");
+        Plan::compile(&graph, NumberFormat::Int64, Truncation::Local).unwrap().digest().0
+    };
+    let conv = |stride: Stride, padding: Padding| {
+        digest(&move |g, x| {
+            g.conv2d(x, g.constant([2, 2, 1, 1], [1.0, 2.0, 3.0, 4.0]), stride, padding)
+        })
+    };
+    let pool = |windows: Windows| digest(&move |g, x| g.sum_pool(x, windows));
+    let mut digests = vec![
+        conv(1.into(), 0.into()),
+        conv([1, 2].into(), 0.into()),
+        conv([2, 1].into(), 0.into()),
+        conv(2.into(), 0.into()),
+        conv(1.into(), 1.into()),
+        conv(1.into(), [1, 0, 0, 0].into()),
+        conv(1.into(), [0, 1, 0, 0].into()),
+        conv(1.into(), [0, 0, 1, 0].into()),
+        conv(1.into(), [0, 0, 0, 1].into()),
+        pool(2.into()),
+        pool([2, 1].into()),
+        pool([1, 2].into()),
+        pool(Window::from(2).every(1)),
+        pool(Window::from(2).every([1, 2])),
+        pool(Window::from(2).every([2, 1])),
+    ];
+    let count = digests.len();
+    digests.sort_unstable();
+    digests.dedup();
+    assert_eq!(digests.len(), count);
+    assert_eq!(pool(2.into()), pool(Window::from(2).every([2, 2])));
+    assert_eq!(conv(1.into(), 1.into()), conv([1, 1].into(), [1, 1, 1, 1].into()));
+}
+
+#[test]
+fn windows_and_filters_that_do_not_fit_are_refused() {
+    let error = |write: &dyn Fn(&GraphBuilder, Tensor) -> Tensor| {
+        let g = GraphBuilder::new(["alice"]);
+        let x = g.private_input("alice", [1, 4, 6, 1]);
+        g.private_output("alice", write(&g, x));
+        g.build().unwrap_err().to_string()
+    };
+    let pool = |windows: Windows| error(&move |g, x| g.sum_pool(x, windows));
+    let conv = |stride: Stride, padding: Padding| {
+        error(&move |g, x| g.conv2d(x, g.constant([5, 2, 1, 1], vec![1.0; 10]), stride, padding))
+    };
+    for (found, expected) in [
+        (pool([5, 1].into()), "windows of 5x1 do not fit into 4x6 pixels"),
+        (pool([1, 7].into()), "windows of 1x7 do not fit into 4x6 pixels"),
+        (pool(usize::MAX.into()), "do not fit into 4x6 pixels"),
+        (pool([2, 0].into()), "windows of 2x0 pixels have none"),
+        (pool(Window::from(2).every([0, 1])), "stride 0x1; expected at least 1 pixel along"),
+        (conv(1.into(), 0.into()), "filters of 5x2 do not fit into 4x6 pixels with padding 0"),
+        (conv(1.into(), [0, 0, 1, 0].into()), "4x6 pixels with padding 0,0,1,0"),
+        (conv([1, 0].into(), 1.into()), "stride 1x0; expected at least 1 pixel along each axis"),
+        (conv(1.into(), [usize::MAX, 1, 0, 0].into()), "have more than 268435456 elements"),
+    ] {
+        assert!(found.contains(expected), "{found}, expected {expected}");
+    }
+    assert!(pool(0.into()).contains("sum_pool (spdz/tests/graph.rs:"), "{}", pool(0.into()));
 }
 
 #[test]
@@ -462,7 +568,13 @@ fn what_would_take_too_much_to_plan_is_refused() {
         let product = g.matmul(g.matmul(g.matmul(one, one), one), one);
         g.mul(x, g.reduce_sum(product, [0, 1]))
     });
-    assert!(products.contains("more than 1073741824 multiplications"), "{products}");
+    assert!(products.contains("sums of more than 1073741824 terms"), "{products}");
+    let pooled = error(&|g, x| {
+        let one = g.expand(g.scalar(1e-3), [1, 1000, 1000, 1]);
+        let sums = g.sum_pool(one, Window::from(500).every(1));
+        g.mul(x, g.reduce_sum(sums, [0, 1, 2, 3]))
+    });
+    assert!(pooled.contains("sums of more than 1073741824 terms"), "{pooled}");
     for padding in [1 << 14, 1 << 32, usize::MAX / 2] {
         let filter = |g: &GraphBuilder| g.constant([1, 1, 1, 1], [1.0]);
         let padded = error(&|g, x| g.conv2d(x, filter(g), usize::MAX / 4, padding));

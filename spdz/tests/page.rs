@@ -9,7 +9,7 @@ use spdz::channel::MAX_NAME_BYTES;
 use spdz::fixed::Precision;
 use spdz::graph::{
     Function, Graph, GraphBuilder, MAX_DEGREE, MAX_LABEL_BYTES, MAX_NODES, MAX_PLAYERS,
-    MAX_POLYNOMIALS, MAX_PUBLIC, MAX_PUBLIC_PRODUCTS, MAX_TENSOR, NodeId, Op,
+    MAX_POLYNOMIALS, MAX_PUBLIC, MAX_PUBLIC_TERMS, MAX_TENSOR, NodeId, Op,
 };
 use spdz::plan::{MAX_STEPS, NumberFormat, Plan, Truncation};
 use spdz::polynomial::{MAX_FIT_DEGREE, Polynomial};
@@ -162,7 +162,7 @@ fn limits_are_the_codes() {
         ("players", MAX_PLAYERS),
         ("elements of a tensor", MAX_TENSOR),
         ("elements of all public tensors", MAX_PUBLIC),
-        ("multiplications of products of public tensors", MAX_PUBLIC_PRODUCTS),
+        ("terms of all sums in products and pooling of public tensors", MAX_PUBLIC_TERMS),
         ("degree of a polynomial by its coefficients", MAX_DEGREE),
         ("degree of a fit", MAX_FIT_DEGREE),
         ("bytes of a label", MAX_LABEL_BYTES),

@@ -6,7 +6,8 @@ use std::panic::Location;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{
-    Facts, Function, Graph, GraphError, Lifetime, MAX_TENSOR, Node, NodeId, Op, Place, Shape,
+    Facts, Function, Graph, GraphError, Lifetime, MAX_TENSOR, Node, NodeId, Op, Padding, Place,
+    Shape, Stride, Windows,
 };
 use crate::channel::Name;
 use crate::polynomial::{Fit, Polynomial};
@@ -251,24 +252,55 @@ impl GraphBuilder {
     }
 
     /// Images `[batch, height, width, in]` with filters `[height, width, in, out]`,
-    /// which are applied `stride` pixels apart after `padding` zeros were added at
-    /// each border.
+    /// which are applied `stride` apart after `padding` zeros were added around them.
+    ///
+    /// The stride is a number of pixels or `[vertical, horizontal]`, at least 1; the padding
+    /// a number, `[top, bottom, left, right]`, or [`Padding::same`]. The result is `[batch,
+    /// rows, columns, out]`, where `rows = (top + height + bottom - filter height) / vertical
+    /// + 1`, rounded down, and `columns` alike; filters that do not fit are refused.
+    ///
+    /// ```
+    /// # use spdz::graph::{GraphBuilder, Padding, Window};
+    /// # let g = GraphBuilder::new(["owner", "client"]);
+    /// let x = g.private_input("client", [1, 28, 28, 3]);
+    /// let w = g.private_variable("owner", "w", [4, 4, 3, 8]);
+    /// let y = g.conv2d(x, w, 2, Padding::same([28, 28], [4, 4], 2));
+    /// assert_eq!(g.shape(y), [1, 14, 14, 8]);
+    /// let z = g.avg_pool(y, Window::from(3).every(2));
+    /// assert_eq!(g.shape(z), [1, 6, 6, 8]);
+    /// ```
     #[track_caller]
-    pub fn conv2d(&self, x: Tensor, filter: Tensor, stride: usize, padding: usize) -> Tensor {
+    pub fn conv2d(
+        &self,
+        x: Tensor,
+        filter: Tensor,
+        stride: impl Into<Stride>,
+        padding: impl Into<Padding>,
+    ) -> Tensor {
+        let (stride, padding) = (stride.into(), padding.into());
         self.push(Op::Conv2d { input: x.node, filter: filter.node, stride, padding }, &[x, filter])
     }
 
-    /// Sums over disjoint windows of `[batch, height, width, channels]`.
+    /// Sums over windows of `[batch, height, width, channels]`.
+    ///
+    /// A number of pixels or `[height, width]` is windows next to each other, and
+    /// `Window::from(3).every(2)` others: see [`Windows`]. The result is `[batch, rows,
+    /// columns, channels]`, where `rows = (height - window height) / vertical stride + 1`,
+    /// rounded down, and `columns` alike; windows that do not fit are refused.
     #[track_caller]
-    pub fn sum_pool(&self, x: Tensor, window: usize) -> Tensor {
-        self.push(Op::SumPool { input: x.node, window }, &[x])
+    pub fn sum_pool(&self, x: Tensor, windows: impl Into<Windows>) -> Tensor {
+        let Windows { window, stride } = windows.into();
+        let stride = (Windows::from(window).stride != stride).then_some(stride);
+        self.push(Op::SumPool { input: x.node, window, stride }, &[x])
     }
 
-    /// Averages over disjoint windows of `[batch, height, width, channels]`.
+    /// Averages over windows of `[batch, height, width, channels]`; see
+    /// [`GraphBuilder::sum_pool`].
     #[track_caller]
-    pub fn avg_pool(&self, x: Tensor, window: usize) -> Tensor {
-        let sums = self.sum_pool(x, window);
-        self.scale(sums, ((window * window).max(1) as f64).recip())
+    pub fn avg_pool(&self, x: Tensor, windows: impl Into<Windows>) -> Tensor {
+        let windows = windows.into();
+        let sums = self.sum_pool(x, windows);
+        self.scale(sums, (windows.window.area().max(1) as f64).recip())
     }
 
     /// The same elements in another shape.

@@ -13,7 +13,7 @@ use ndarray::{
 };
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use super::{Function, Graph, Lifetime, NodeId, Op, Place};
+use super::{Function, Graph, Lifetime, NodeId, Op, Padding, Place, Stride, Windows};
 use crate::channel::Name;
 
 /// Elements of images that a convolution gathers before it multiplies them.
@@ -451,14 +451,21 @@ fn compute(
         (Op::Conv2d { stride, padding, .. }, [x, filter]) => {
             conv2d(x, filter, *stride, *padding, shape)?
         }
-        (Op::SumPool { window, .. }, [x]) => {
+        (Op::SumPool { window, stride, .. }, [x]) => {
+            let Windows { window, stride } = Windows::of(*window, *stride);
             let mut sums = ArrayD::zeros(shape);
-            for row in 0..*window {
-                for column in 0..*window {
-                    let every = |start: usize| Slice::new(start as isize, None, *window as isize);
+            // The same place of every window of an axis.
+            let every = |start: usize, stride: usize, axis: usize| {
+                // Where there is one window only, the stride can be anything.
+                let stride = stride.min(x.shape()[axis]);
+                let end = start + (shape[axis] - 1) * stride + 1;
+                Slice::new(start as isize, Some(end as isize), stride as isize)
+            };
+            for row in 0..window.height {
+                for column in 0..window.width {
                     let mut part = x.view();
-                    part.slice_axis_inplace(Axis(1), every(row));
-                    part.slice_axis_inplace(Axis(2), every(column));
+                    part.slice_axis_inplace(Axis(1), every(row, stride.vertical, 1));
+                    part.slice_axis_inplace(Axis(2), every(column, stride.horizontal, 2));
                     sums += &part;
                 }
             }
@@ -565,8 +572,8 @@ fn softmax<'a>(rows: impl Iterator<Item = &'a [f64]>, len: usize) -> Vec<f64> {
 fn conv2d(
     images: &ArrayViewD<'_, f64>,
     filter: &ArrayViewD<'_, f64>,
-    stride: usize,
-    padding: usize,
+    stride: Stride,
+    padding: Padding,
     shape: &[usize],
 ) -> Result<ArrayD<f64>, ShapeError> {
     let (
@@ -581,6 +588,7 @@ fn conv2d(
     let row = columns * channels;
     let patch = rows * row;
     let filter = filter.to_shape((patch, outputs))?;
+    let Padding { top: above, left: before, .. } = padding;
     let places = batch * high * wide;
     let at_once = (PATCHES / patch).clamp(1, places);
     let mut patches = Zeroizing::new(vec![0.0; at_once * patch]);
@@ -591,13 +599,13 @@ fn conv2d(
         for (place, patch) in (block * at_once..).zip(patches.chunks_exact_mut(patch)) {
             let (image, y, x) = (place / (high * wide), place / wide % high, place % wide);
             // Coordinates in the padded image, and the columns that are not padding.
-            let (top, left) = (y * stride, x * stride);
-            let first = padding.saturating_sub(left).min(columns);
-            let last = (padding + width).saturating_sub(left).clamp(first, columns);
+            let (top, left) = (y * stride.vertical, x * stride.horizontal);
+            let first = before.saturating_sub(left).min(columns);
+            let last = (before + width).saturating_sub(left).clamp(first, columns);
             patch.fill(0.0);
             for (y, target) in (top..).zip(patch.chunks_exact_mut(row)) {
-                if first < last && (padding..padding + height).contains(&y) {
-                    let source = (image * height + y - padding) * width + left + first - padding;
+                if first < last && (above..above + height).contains(&y) {
+                    let source = (image * height + y - above) * width + left + first - before;
                     let source = &pixels[source * channels..][..(last - first) * channels];
                     target[first * channels..last * channels].copy_from_slice(source);
                 }
@@ -613,7 +621,7 @@ fn conv2d(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::graph::{GraphBuilder, Tensor};
+    use crate::graph::{GraphBuilder, Tensor, Window};
     use crate::polynomial::Polynomial;
 
     fn name(text: &str) -> Name {
@@ -810,6 +818,25 @@ mod tests {
     }
 
     #[test]
+    fn pools_of_any_windows() {
+        let x = counted([1, 3, 5, 1]);
+        // Rows 1 to 5, 6 to 10 and 11 to 15; what no window fits into is left out.
+        let found = apply(&[&x], |g, x| g.sum_pool(x[0], 2));
+        assert_eq!(found, clear([1, 1, 2, 1], [16.0, 24.0]));
+        let found = apply(&[&x], |g, x| g.sum_pool(x[0], [3, 1]));
+        assert_eq!(found, clear([1, 1, 5, 1], [18.0, 21.0, 24.0, 27.0, 30.0]));
+        let found = apply(&[&x], |g, x| g.sum_pool(x[0], Window::from([2, 3]).every(1)));
+        assert_eq!(found, clear([1, 2, 3, 1], [27.0, 33.0, 39.0, 57.0, 63.0, 69.0]));
+        let found = apply(&[&x], |g, x| g.sum_pool(x[0], Window::from([1, 2]).every([2, 3])));
+        assert_eq!(found, clear([1, 2, 2, 1], [3.0, 9.0, 23.0, 29.0]));
+        let found = apply(&[&x], |g, x| g.avg_pool(x[0], Window::from([2, 4]).every([1, 9])));
+        assert_eq!(found, clear([1, 2, 1, 1], [5.0, 10.0]));
+        // A stride is not needed where there is one window.
+        let all = apply(&[&x], |g, x| g.sum_pool(x[0], Window::from([3, 5]).every(usize::MAX)));
+        assert_eq!(all, clear([1, 1, 1, 1], [120.0]));
+    }
+
+    #[test]
     fn a_convolution_by_hand() {
         // Pixels 1 to 9, filters of ones and of a single one at the lower right.
         let filter = clear([2, 2, 1, 2], [1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 1.0]);
@@ -820,20 +847,22 @@ mod tests {
     }
 
     /// The sum that defines a convolution.
-    fn slow_conv2d(x: &Clear, filter: &Clear, stride: usize, padding: usize) -> Clear {
+    fn slow_conv2d(x: &Clear, filter: &Clear, stride: Stride, padding: Padding) -> Clear {
         let (&[batch, height, width, inputs], &[rows, columns, _, outputs]) =
             (x.shape(), filter.shape())
         else {
             panic!("shapes");
         };
-        let side = |length: usize, filter: usize| (length + 2 * padding - filter) / stride + 1;
-        let shape = [batch, side(height, rows), side(width, columns), outputs];
-        let array = ArrayD::from_shape_fn(shape.as_slice(), |at| {
+        let Padding { top, bottom, left, right } = padding;
+        let high = (top + height + bottom - rows) / stride.vertical + 1;
+        let wide = (left + width + right - columns) / stride.horizontal + 1;
+        let array = ArrayD::from_shape_fn([batch, high, wide, outputs].as_slice(), |at| {
             let mut sum = 0.0;
             for row in 0..rows {
                 for column in 0..columns {
-                    let y = (at[1] * stride + row).checked_sub(padding).filter(|y| *y < height);
-                    let x_ = (at[2] * stride + column).checked_sub(padding).filter(|x| *x < width);
+                    let y = (at[1] * stride.vertical + row).checked_sub(top);
+                    let x_ = (at[2] * stride.horizontal + column).checked_sub(left);
+                    let (y, x_) = (y.filter(|y| *y < height), x_.filter(|x| *x < width));
                     if let (Some(y), Some(x_)) = (y, x_) {
                         for input in 0..inputs {
                             sum += x.0[[at[0], y, x_, input].as_slice()]
@@ -854,18 +883,32 @@ mod tests {
             let len: usize = shape.iter().product();
             clear(shape, (0..len).map(|i| (i * factor % 17) as f64 - 8.0).collect::<Vec<_>>())
         };
-        let mut cases = vec![([1, 120, 120, 1], [9, 9, 1, 2], 1, 4)];
-        for (stride, padding) in [(1, 0), (1, 1), (2, 0), (2, 2), (3, 1), (1, 5), (4, 3)] {
-            cases.push(([2, 5, 4, 3], [3, 2, 3, 4], stride, padding));
-            cases.push(([1, 4, 7, 1], [1, 3, 1, 2], stride, padding));
+        let alike = |stride: usize, padding: usize| (Stride::from(stride), Padding::from(padding));
+        let mut geometries = [(1, 0), (1, 1), (2, 0), (2, 2), (3, 1), (1, 5), (4, 3)]
+            .map(|(s, p)| alike(s, p))
+            .to_vec();
+        geometries.extend([
+            ([1, 2].into(), 0.into()),
+            ([3, 1].into(), [0, 1, 0, 1].into()),
+            ([2, 1].into(), [1, 0, 2, 0].into()),
+            (1.into(), [0, 0, 3, 4].into()),
+            ([1, usize::MAX].into(), [5, 0, 0, 1].into()),
+        ]);
+        let mut cases = vec![([1, 120, 120, 1], [9, 9, 1, 2], alike(1, 4))];
+        for geometry in geometries {
+            cases.push(([2, 5, 4, 3], [3, 2, 3, 4], geometry));
+            cases.push(([1, 4, 7, 1], [1, 3, 1, 2], geometry));
         }
-        cases.push(([3, 4, 4, 2], [4, 4, 2, 5], 1, 0));
-        cases.push(([1, 1, 1, 1], [3, 3, 1, 1], 1, 4));
-        for (x, filter, stride, padding) in cases {
+        cases.push(([3, 4, 4, 2], [4, 4, 2, 5], alike(1, 0)));
+        cases.push(([1, 1, 1, 1], [3, 3, 1, 1], alike(1, 4)));
+        for (x, filter, (stride, padding)) in cases {
+            let same = Padding::same([x[1], x[2]], [filter[0], filter[1]], stride);
             let (x, filter) = (numbers(x, 5), numbers(filter, 7));
-            let expected = slow_conv2d(&x, &filter, stride, padding);
-            let found = apply(&[&x, &filter], |g, x| g.conv2d(x[0], x[1], stride, padding));
-            assert_eq!(found, expected, "stride {stride}, padding {padding}");
+            for padding in [padding, same] {
+                let expected = slow_conv2d(&x, &filter, stride, padding);
+                let found = apply(&[&x, &filter], |g, x| g.conv2d(x[0], x[1], stride, padding));
+                assert_eq!(found, expected, "stride {stride}, padding {padding}");
+            }
         }
     }
 

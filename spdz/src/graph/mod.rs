@@ -32,6 +32,7 @@ mod builder;
 mod evaluate;
 pub(crate) mod written;
 
+pub use crate::geometry::{Padding, Stride, Window, Windows};
 pub use builder::{BatchNorm, GraphBuilder, Tensor};
 pub use evaluate::{Clear, EvaluateError, FillError, InputSpec, Tensors};
 
@@ -45,8 +46,8 @@ pub const MAX_NODES: usize = 1 << 14;
 /// alone: every party computes them before it has heard of any other.
 pub const MAX_PUBLIC: usize = 1 << 21;
 
-/// Most multiplications of the products among them, for the same reason.
-pub const MAX_PUBLIC_PRODUCTS: usize = 1 << 30;
+/// Most terms of the sums that products and pooling among them are, for the same reason.
+pub const MAX_PUBLIC_TERMS: usize = 1 << 30;
 
 /// Largest number of polynomials among them: each may be written as a fit, which whoever reads
 /// the graph computes.
@@ -202,17 +203,20 @@ pub enum Op {
         input: NodeId,
         /// The filters.
         filter: NodeId,
-        /// Distance between two applications of a filter, pixels.
-        stride: usize,
-        /// Zeros added at each border, pixels.
-        padding: usize,
+        /// How far apart the places of a filter are.
+        stride: Stride,
+        /// Zeros added around each image.
+        padding: Padding,
     },
-    /// Sums over disjoint square windows of `[batch, height, width, channels]`.
+    /// Sums over windows of `[batch, height, width, channels]`.
     SumPool {
         /// The images.
         input: NodeId,
-        /// Side of the window, pixels; it divides height and width.
-        window: usize,
+        /// The sides of a window, at most those of the images.
+        window: Window,
+        /// How far apart windows are; next to each other if it is not given.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        stride: Option<Stride>,
     },
     /// The same elements in another shape.
     Reshape {
@@ -485,6 +489,21 @@ fn check_visible(what: &str, text: &str, longest: usize) -> Result<(), String> {
     Ok(())
 }
 
+/// How many places a filter or window of `[height, width]` has along each axis of so many
+/// pixels; `None` if it does not fit.
+fn places(
+    stride: Stride,
+    [height, width]: [usize; 2],
+    [high, wide]: [usize; 2],
+) -> Result<Option<[usize; 2]>, String> {
+    let Stride { vertical, horizontal } = stride;
+    if vertical == 0 || horizontal == 0 {
+        return Err(format!("stride {stride}; expected at least 1 pixel along each axis"));
+    }
+    let fits = height >= high && width >= wide;
+    Ok(fits.then(|| [(height - high) / vertical + 1, (width - wide) / horizontal + 1]))
+}
+
 /// The shape of two operands broadcast against each other, as in NumPy.
 fn broadcast(left: &[usize], right: &[usize]) -> Option<Vec<usize>> {
     let rank = left.len().max(right.len());
@@ -742,42 +761,42 @@ impl Graph {
                 if inputs != channels {
                     return Err(format!("images of {inputs} channels and filters for {channels}"));
                 }
-                let side = |length: usize, filter: usize| {
-                    let padded = padding.checked_mul(2)?.checked_add(length)?;
-                    (*stride > 0 && filter > 0 && padded >= filter)
-                        .then(|| (padded - filter) / stride + 1)
-                };
-                let padded = |length: usize| length.checked_add(padding.checked_mul(2)?);
-                let elements = [batch, inputs].map(Some).into_iter();
-                let elements = elements
-                    .chain([padded(height), padded(width)])
-                    .try_fold(1usize, |product, side| product.checked_mul(side?));
-                if elements.is_none_or(|elements| elements > MAX_TENSOR) {
+                let padded = padding.around([height, width]);
+                let elements = padded.and_then(|[height, width]| {
+                    let sides = [batch, height, width, inputs];
+                    sides.into_iter().try_fold(1usize, |product, side| product.checked_mul(side))
+                });
+                let (Some(padded), Some(..=MAX_TENSOR)) = (padded, elements) else {
                     return Err(format!(
                         "images {} with padding {padding} have more than {MAX_TENSOR} elements",
                         Shape(shape(0))
                     ));
-                }
-                match (side(height, rows), side(width, columns)) {
-                    (Some(height), Some(width)) => Ok(vec![batch, height, width, outputs]),
-                    _ => Err(format!(
-                        "filters of {rows}x{columns} with stride {stride} and padding {padding} do not fit into {height}x{width} pixels"
+                };
+                match places(*stride, padded, [rows, columns])? {
+                    Some([height, width]) => Ok(vec![batch, height, width, outputs]),
+                    None => Err(format!(
+                        "filters of {rows}x{columns} do not fit into {height}x{width} pixels with padding {padding}"
                     )),
                 }
             }
-            Op::SumPool { window, .. } => {
+            Op::SumPool { window, stride, .. } => {
                 let &[batch, height, width, channels] = shape(0) else {
                     return Err(format!(
                         "shape {}; expected [batch, height, width, channels]",
                         Shape(shape(0))
                     ));
                 };
-                if *window == 0 || height % window != 0 || width % window != 0 {
-                    return Err(format!(
-                        "windows of {window}x{window} do not tile {height}x{width} pixels"
-                    ));
+                let Window { height: high, width: wide } = *window;
+                if high == 0 || wide == 0 {
+                    return Err(format!("windows of {high}x{wide} pixels have none"));
                 }
-                Ok(vec![batch, height / window, width / window, channels])
+                let Windows { stride, .. } = Windows::of(*window, *stride);
+                match places(stride, [height, width], [high, wide])? {
+                    Some([height, width]) => Ok(vec![batch, height, width, channels]),
+                    None => Err(format!(
+                        "windows of {high}x{wide} do not fit into {height}x{width} pixels"
+                    )),
+                }
             }
             Op::Reshape { shape: new, .. } => {
                 let len = new.iter().try_fold(1usize, |len, side| len.checked_mul(*side));
@@ -881,14 +900,16 @@ impl Graph {
         }
     }
 
-    /// Multiplications of a product of public tensors; none if the node is none.
-    fn public_products(&self, id: NodeId) -> usize {
-        let (inner, right) = match self.operation(id) {
-            Op::MatMul { right, .. } => (1, right),
-            Op::Conv2d { filter, .. } => (3, filter),
+    /// What a product or pooling of public tensors takes, in terms of its sums; nothing if
+    /// the node is neither.
+    fn public_terms(&self, id: NodeId) -> usize {
+        let leading = |id: &NodeId, axes| self.facts(*id).shape[..axes].iter().product();
+        let inner: usize = match self.operation(id) {
+            Op::MatMul { right, .. } => leading(right, 1),
+            Op::Conv2d { filter, .. } => leading(filter, 3),
+            Op::SumPool { window, .. } => window.area(),
             _ => return 0,
         };
-        let inner: usize = self.facts(*right).shape[..inner].iter().product();
         match self.facts(id).place {
             Place::Public => self.facts(id).len().saturating_mul(inner),
             _ => 0,
@@ -910,10 +931,10 @@ impl Graph {
                 "public tensors have {public} elements, at most {MAX_PUBLIC} are accepted; let a player bring them"
             )));
         }
-        let products = (0..self.nodes.len()).map(|index| self.public_products(NodeId(index)));
-        if products.fold(0, usize::saturating_add) > MAX_PUBLIC_PRODUCTS {
+        let terms = (0..self.nodes.len()).map(|index| self.public_terms(NodeId(index)));
+        if terms.fold(0, usize::saturating_add) > MAX_PUBLIC_TERMS {
             return Err(GraphError::Whole(format!(
-                "products of public tensors take more than {MAX_PUBLIC_PRODUCTS} multiplications; make them constants, or let a player bring them"
+                "products and pooling of public tensors have sums of more than {MAX_PUBLIC_TERMS} terms in all; make them constants, or let a player bring them"
             )));
         }
         let mut used = vec![false; self.nodes.len()];

@@ -12,7 +12,7 @@
 use std::fmt;
 
 use crate::buffer::{self, Buffer};
-use crate::geometry::Linear;
+use crate::geometry::{Linear, Padding};
 use crate::masked::Masked;
 use crate::ring::{Plane, Ring, Side, combined, planes, planes_mut};
 use crate::share::Share;
@@ -58,7 +58,7 @@ pub(crate) fn multiply_add<R: Ring>(
     out: &mut [R::Word],
 ) {
     match linear {
-        Linear::Conv2d(convolution) if convolution.padding > 0 => {
+        Linear::Conv2d(convolution) if convolution.padding != Padding::default() => {
             let mut padded = Buffer::zeros(R::PLANES * convolution.padded_len());
             convolution.pad(left, &mut padded);
             R::multiply_add(linear, &padded, right, out);
@@ -147,5 +147,92 @@ impl<R: Ring> ProductTriple<R> {
         let share = R::pack(&unmask(y, side).0, linear);
         multiply_add::<R>(linear, &x.alpha, &share, &mut z.0);
         z
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::geometry::{Convolution, Stride};
+    use crate::ring::{Int64, Int100};
+    use proptest::prelude::*;
+
+    /// A sum of the convolution's definition: an output of the filter's place `(y, x)`.
+    fn slow_sum(
+        images: &[i128],
+        filters: &[i128],
+        c: &Convolution,
+        [image, y, x, output]: [usize; 4],
+    ) -> i128 {
+        let mut sum = 0;
+        for row in 0..c.filter_height {
+            for column in 0..c.filter_width {
+                let y = (y * c.stride.vertical + row).checked_sub(c.padding.top);
+                let x = (x * c.stride.horizontal + column).checked_sub(c.padding.left);
+                let (Some(y), Some(x)) = (y, x) else { continue };
+                if y >= c.height || x >= c.width {
+                    continue;
+                }
+                for input in 0..c.inputs {
+                    let pixel = ((image * c.height + y) * c.width + x) * c.inputs + input;
+                    let weight = (row * c.filter_width + column) * c.inputs + input;
+                    sum += images[pixel] * filters[weight * c.outputs + output];
+                }
+            }
+        }
+        sum
+    }
+
+    fn slow_convolution(images: &[i128], filters: &[i128], c: &Convolution) -> Vec<i128> {
+        let mut sums = Vec::new();
+        for image in 0..c.batch {
+            for y in 0..c.output_height() {
+                for x in 0..c.output_width() {
+                    let place = |output| slow_sum(images, filters, c, [image, y, x, output]);
+                    sums.extend((0..c.outputs).map(place));
+                }
+            }
+        }
+        sums
+    }
+
+    fn agrees<R: Ring>(c: &Convolution) {
+        let numbers = |len: usize, factor: usize| -> Vec<i128> {
+            (0..len).map(|i| (i * factor % 4001) as i128 - 2000).collect()
+        };
+        let share = |integers: &[i128]| {
+            let mut share = Share::<R>::zeros(integers.len());
+            R::from_integers(integers, &mut share.0);
+            share
+        };
+        let linear = Linear::Conv2d(*c);
+        let images = numbers(linear.input_len(), 7919);
+        let filters = numbers(linear.as_matmul().k * c.outputs, 104_729);
+        let filter = R::pack(&share(&filters).0, &linear);
+        let found = multiply_public::<R>(&linear, &share(&images).0, &filter);
+        assert_eq!(R::to_integers(&found.0), slow_convolution(&images, &filters, c), "{c:?}");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
+
+        #[test]
+        fn convolutions_of_any_geometry(
+            (batch, inputs, outputs) in (1usize..4, 1usize..5, 1usize..6),
+            (height, width) in (1usize..10, 1usize..10),
+            (filter_height, filter_width) in (1usize..6, 1usize..6),
+            (vertical, horizontal) in (1usize..5, 1usize..5),
+            padding: [u8; 4],
+        ) {
+            let stride = Stride { vertical, horizontal };
+            let padding = padding.map(|pixels| usize::from(pixels % 4)).into();
+            let mut c = Convolution {
+                batch, height, width, inputs, filter_height, filter_width, outputs, stride, padding,
+            };
+            c.filter_height = filter_height.min(c.padded_height());
+            c.filter_width = filter_width.min(c.padded_width());
+            agrees::<Int64>(&c);
+            agrees::<Int100>(&c);
+        }
     }
 }

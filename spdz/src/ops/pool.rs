@@ -5,8 +5,8 @@ use crate::geometry::Pooling;
 use crate::ring::{Plane, Ring, kernels, planes, planes_mut};
 use crate::share::Share;
 
-/// Sums each channel over disjoint windows: `[batch, height, width, channels]`
-/// to `[batch, height / window, width / window, channels]`. Local.
+/// Sums each channel over windows: `[batch, height, width, channels]` to `[batch,
+/// output_height, output_width, channels]`, as [`Pooling`] says. Local.
 #[must_use]
 pub fn sum_pool<R: Ring>(x: &Share<R>, pooling: Pooling) -> Share<R> {
     let mut sums = Share::<R>::zeros(pooling.output_len());
@@ -26,27 +26,34 @@ fn sum_windows<E: Copy>(
     row: &mut [E],
     output: &mut [E],
 ) {
-    let Pooling { width, channels, window, .. } = pooling;
-    let output_row = width / window * channels;
-    // Images are a multiple of the window high, so a band of rows never spans two.
-    let bands = input.chunks_exact(row.len() * window).zip(output.chunks_exact_mut(output_row));
+    let Pooling { height, width, channels, window, stride, .. } = pooling;
+    let output_row = pooling.output_width() * channels;
+    let images = input
+        .chunks_exact(height * row.len())
+        .zip(output.chunks_exact_mut(pooling.output_height() * output_row));
+    // Where there is one window only, the stride can be anything.
+    let (place, step) = (window.width * channels, stride.horizontal.min(width) * channels);
     kernels::vectorized(
         #[inline(always)]
         || {
-            for (band, sums) in bands {
-                // Whole rows first, in long loops; what is left is a window's width less.
-                let (first, others) = band.split_at(row.len());
-                row.copy_from_slice(first);
-                for other in others.chunks_exact(row.len()) {
-                    for (sum, &value) in row.iter_mut().zip(other) {
-                        *sum = add(*sum, value);
-                    }
-                }
-                let places = row.chunks_exact(window * channels);
-                for (pixels, sums) in places.zip(sums.chunks_exact_mut(channels)) {
-                    for pixel in pixels.chunks_exact(channels) {
-                        for (sum, &value) in sums.iter_mut().zip(pixel) {
+            for (image, sums) in images {
+                for (y, sums) in sums.chunks_exact_mut(output_row).enumerate() {
+                    let band = &image[y * stride.vertical * row.len()..];
+                    // Whole rows first, in long loops; what is left is a window's width less.
+                    let (first, others) = band[..window.height * row.len()].split_at(row.len());
+                    row.copy_from_slice(first);
+                    for other in others.chunks_exact(row.len()) {
+                        for (sum, &value) in row.iter_mut().zip(other) {
                             *sum = add(*sum, value);
+                        }
+                    }
+                    let starts = (0..).step_by(step);
+                    for (start, sums) in starts.zip(sums.chunks_exact_mut(channels)) {
+                        let pixels = &row[start..start + place];
+                        for pixel in pixels.chunks_exact(channels) {
+                            for (sum, &value) in sums.iter_mut().zip(pixel) {
+                                *sum = add(*sum, value);
+                            }
                         }
                     }
                 }
@@ -58,10 +65,14 @@ fn sum_windows<E: Copy>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::geometry::{Stride, Window};
+    use crate::ring::{Int64, Int100};
+    use proptest::prelude::*;
 
     #[test]
     fn windows_are_summed_channel_by_channel() {
-        let pooling = Pooling { batch: 2, height: 2, width: 4, channels: 2, window: 2 };
+        let (window, stride) = (2.into(), 2.into());
+        let pooling = Pooling { batch: 2, height: 2, width: 4, channels: 2, window, stride };
         let input: Vec<u64> = (0..32).collect();
         // Pixel (y, x) of image n holds 16n + 8y + 2x and one more in channel 1.
         let expected = [20, 24, 36, 40].map(|sum| sum as u64);
@@ -69,5 +80,66 @@ mod tests {
         sum_windows(&input, pooling, |x, y| x + y, &mut [0; 8], &mut found);
         assert_eq!(found[..4], expected);
         assert_eq!(found[4..], expected.map(|sum| sum + 64));
+    }
+
+    /// The sums that define a pooling.
+    fn slow_sums(input: &[i128], pooling: Pooling) -> Vec<i128> {
+        let Pooling { batch, height, width, channels, window, stride } = pooling;
+        let mut sums = Vec::new();
+        for image in 0..batch {
+            for top in (0..=height - window.height).step_by(stride.vertical) {
+                for left in (0..=width - window.width).step_by(stride.horizontal) {
+                    for channel in 0..channels {
+                        let pixel =
+                            |y, x| input[((image * height + y) * width + x) * channels + channel];
+                        let rows = top..top + window.height;
+                        let row = |y| (left..left + window.width).map(move |x| pixel(y, x));
+                        sums.push(rows.flat_map(row).sum());
+                    }
+                }
+            }
+        }
+        sums
+    }
+
+    fn agrees<R: Ring>(pooling: Pooling) {
+        let Pooling { batch, height, width, channels, .. } = pooling;
+        let input: Vec<i128> = (0..batch * height * width * channels)
+            .map(|i| (i * 7919 % 4001) as i128 - 2000)
+            .collect();
+        let mut share = Share::<R>::zeros(input.len());
+        R::from_integers(&input, &mut share.0);
+        let sums = sum_pool(&share, pooling);
+        assert_eq!(R::to_integers(&sums.0), slow_sums(&input, pooling), "{pooling:?}");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
+
+        /// Windows that overlap, lie apart and leave a rest.
+        #[test]
+        fn windows_of_any_sides_and_stride(
+            (batch, channels) in (1usize..4, 1usize..20),
+            (high, wide) in (1usize..5, 1usize..5),
+            (below, right) in (0usize..9, 0usize..9),
+            (vertical, horizontal) in (1usize..7, 1usize..7),
+        ) {
+            let window = Window { height: high, width: wide };
+            let stride = Stride { vertical, horizontal };
+            let (height, width) = (high + below, wide + right);
+            let pooling = Pooling { batch, height, width, channels, window, stride };
+            agrees::<Int64>(pooling);
+            agrees::<Int100>(pooling);
+        }
+    }
+
+    #[test]
+    fn a_single_window_has_any_stride() {
+        for stride in [1, 3, usize::MAX] {
+            let (window, stride) = (3.into(), stride.into());
+            let pooling = Pooling { batch: 2, height: 3, width: 3, channels: 5, window, stride };
+            agrees::<Int64>(pooling);
+            agrees::<Int100>(pooling);
+        }
     }
 }

@@ -15,7 +15,7 @@ use super::{
     PrivateId, PublicId, PublicTensor, Step, Truncation,
 };
 use crate::fixed::Precision;
-use crate::geometry::{Convolution, Linear, MatMul, Pooling, View};
+use crate::geometry::{Convolution, Linear, MatMul, Pooling, View, Windows};
 use crate::graph::{Clear, Graph, Lifetime, MAX_PUBLIC, NodeId, Op, Place};
 use crate::polynomial::Polynomial;
 
@@ -687,13 +687,14 @@ impl<'graph> Compiler<'graph> {
             },
             Op::Square { input } => self.square(index, *input)?,
             Op::MatMul { .. } | Op::Conv2d { .. } => self.linear(index, id, None)?,
-            Op::SumPool { input, window } => {
+            Op::SumPool { input, window, stride } => {
                 let &[batch, height, width, channels] = self.shape(*input) else {
                     unreachable!("a graph's shapes agree");
                 };
-                let pooling = Pooling { batch, height, width, channels, window: *window };
-                let value = self.summable(input.0, bits(window * window));
-                let integral = value.integral + bits(window * window);
+                let Windows { window, stride } = Windows::of(*window, *stride);
+                let pooling = Pooling { batch, height, width, channels, window, stride };
+                let value = self.summable(input.0, bits(window.area()));
+                let integral = value.integral + bits(window.area());
                 self.set(index, value.fraction, integral, |output| Operation::SumPool {
                     input: value.id,
                     pooling,

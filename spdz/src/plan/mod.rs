@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::channel::{Name, Role};
 use crate::fixed::{Precision, RangeError};
-use crate::geometry::{Linear, MatMul, Pooling, View};
+use crate::geometry::{Linear, MatMul, Pooling, View, Windows};
 use crate::graph::{Graph, GraphError, Lifetime, NodeId, Op};
 use crate::ring::{Int64, Int100, Ring};
 
@@ -297,7 +297,7 @@ pub enum Operation {
         /// The sums.
         output: PrivateId,
     },
-    /// Sums over disjoint windows.
+    /// Sums over windows.
     SumPool {
         /// The images.
         input: PrivateId,
@@ -1085,11 +1085,14 @@ impl fmt::Display for Plan {
                 Operation::Sum { input, axes: [outer, axis, inner], output } => {
                     write!(f, " p{} {outer}x{axis}x{inner} -> p{}", input.0, output.0)?;
                 }
-                Operation::SumPool { input, pooling: p, output } => write!(
-                    f,
-                    " p{} {}x{}x{}x{} window {} -> p{}",
-                    input.0, p.batch, p.height, p.width, p.channels, p.window, output.0
-                )?,
+                Operation::SumPool { input, pooling: p, output } => {
+                    write!(f, " p{} {}x{}x{}x{}", input.0, p.batch, p.height, p.width, p.channels)?;
+                    write!(f, " window {}", p.window)?;
+                    if Windows::from(p.window).stride != p.stride {
+                        write!(f, " stride {}", p.stride)?;
+                    }
+                    write!(f, " -> p{}", output.0)?;
+                }
                 Operation::Output { output, input } => {
                     let OutputSpec { player, fraction, .. } = &self.outputs[*output];
                     write!(f, " p{} -> {player} fraction {fraction}", input.0)?;
