@@ -13,7 +13,9 @@ pub fn sum_pool<R: Ring>(x: &Share<R>, pooling: Pooling) -> Share<R> {
     let mut row = Buffer::zeros(pooling.width * pooling.channels);
     for (index, (words, sums)) in planes::<R>(&x.0).zip(planes_mut::<R>(&mut sums.0)).enumerate() {
         let plane = R::plane(index);
-        sum_windows(words, pooling, |x, y| plane.add(x, y), &mut row, sums);
+        // A modulus behind a reference would be read again for each sum: not vectorised, and
+        // three to ten times as slow.
+        sum_windows(words, pooling, move |x, y| plane.add(x, y), &mut row, sums);
     }
     sums
 }
