@@ -118,6 +118,7 @@ fn operations_of_private_tensors_with_private_ones() {
     check(&graph("concat", |g, x, y, _| g.concat(&[x, g.mul(x, y), y], 1)), 3e-3);
     check(&graph("stack", |g, x, y, _| g.square(g.stack(&[x, y], 1))), 3e-3);
     check(&graph("slice", |g, x, y, _| g.slice(g.mul(x, y), [(0, 3, 2), (1, 4, 2)])), 3e-3);
+    check(&graph("first", |g, x, _, _| g.slice(x, [(0, 3, usize::MAX), (1, 4, 1 << 63)])), 1e-3);
     check(&graph("expand", |g, x, _, _| g.expand(x, [2, 3, 4])), 1e-3);
     check(&graph("sum", |g, x, y, _| g.reduce_sum(g.mul(x, y), [0, 1])), 5e-3);
     check(&graph("mean", |g, x, _, _| g.reduce_mean(x, [0])), 1e-3);

@@ -477,6 +477,8 @@ fn compute(
         (Op::Slice { ranges, .. }, [x]) => {
             let mut part = x.view();
             for (axis, &(start, end, step)) in ranges.iter().enumerate() {
+                // A step beyond the axis takes one element, however far it is.
+                let step = step.min(x.shape()[axis]);
                 let range = Slice::new(start as isize, Some(end as isize), step as isize);
                 part.slice_axis_inplace(Axis(axis), range);
             }
@@ -791,6 +793,8 @@ mod tests {
         assert_eq!(found, clear([2, 2, 3], [1., 2., 3., 1., 2., 3., 4., 5., 6., 4., 5., 6.]));
         let found = apply(&[&counted([3, 5])], |g, x| g.slice(x[0], [(1, 3, 1), (0, 5, 2)]));
         assert_eq!(found, clear([2, 3], [6.0, 8.0, 10.0, 11.0, 13.0, 15.0]));
+        let found = apply(&[&x], |g, x| g.slice(x[0], [(0, 2, usize::MAX), (1, 3, 1 << 63)]));
+        assert_eq!(found, clear([1, 1], [2.0]));
         let found = apply(&[&counted([2, 1])], |g, x| g.expand(x[0], [2, 2, 3]));
         assert_eq!(found, clear([2, 2, 3], [1., 1., 1., 2., 2., 2., 1., 1., 1., 2., 2., 2.]));
 

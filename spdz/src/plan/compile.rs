@@ -718,7 +718,8 @@ impl<'graph> Compiler<'graph> {
                     view.axes.iter_mut().zip(ranges).zip(shape)
                 {
                     view.offset += start * axis.1;
-                    *axis = (side, axis.1 * step);
+                    // A step beyond the axis takes one element, however far it is.
+                    *axis = (side, axis.1 * step.min(axis.0));
                 }
                 self.forms[index].moved = Some(Moved::Part(input.0, view));
             }
