@@ -911,7 +911,14 @@ fn place<'a, const GROUP: usize>(
 #[inline(always)]
 fn add_sums<const GROUP: usize>(out: &mut [i16], sums: &[i32; SUMS], modulus: Modulus) {
     if GROUP == PAIR {
-        return add_pairs(out, sums, modulus);
+        // Of a whole vector the compiler knows the length.
+        let Ok(out) = <&mut [i16; SUMS]>::try_from(&mut *out) else {
+            return add_pairs(out, sums, modulus);
+        };
+        for (out, sum) in out.iter_mut().zip(sums) {
+            *out = modulus.reduce(*sum + i32::from(*out));
+        }
+        return;
     }
     let mut words = [0; SUMS];
     for (i, word) in words.iter_mut().enumerate().take(WORDS / GROUP) {
