@@ -107,8 +107,8 @@ impl Scheme {
         for power in self.kept.keys().copied().collect::<Vec<_>>() {
             let (low, high) = (power / 2, power - power / 2);
             let (low_error, high_error) = (errors[&low], errors[&high]);
-            let mut error = range.powi(low as i32) * high_error
-                + range.powi(high as i32) * low_error
+            let mut error = raised(*range, low) * high_error
+                + raised(*range, high) * low_error
                 + low_error * high_error;
             let mut fraction = fractions[&low] + fractions[&high];
             let bits = fraction + magnitude(*range, power);
@@ -144,7 +144,7 @@ impl Scheme {
                 return None;
             }
             let rounding = (factor - factor.round()).abs() * f64::from(-bits).exp2();
-            error += rounding * range.powi(*j as i32) + coefficients[*j].abs() * errors[j];
+            error += rounding * raised(*range, *j) + coefficients[*j].abs() * errors[j];
         }
         self.error = error / unit;
         (self.total >= f).then_some(self)
@@ -154,7 +154,13 @@ impl Scheme {
 /// The most that the terms' magnitudes sum up to within the range.
 pub(super) fn reach(polynomial: &Polynomial) -> f64 {
     let Polynomial { coefficients, range } = polynomial;
-    coefficients.iter().enumerate().map(|(j, c)| c.abs() * range.powi(j as i32)).sum()
+    coefficients.iter().enumerate().map(|(j, c)| c.abs() * raised(*range, j)).sum()
+}
+
+/// `range^power`, by multiplications alone: all parties have to find the same plan, and how
+/// exact `powi` is depends on the machine.
+fn raised(range: f64, power: usize) -> f64 {
+    (0..power).fold(1.0, |product, _| product * range)
 }
 
 /// Bits of the integral part of `x^power`, for arguments within the range.
@@ -174,7 +180,7 @@ fn used(polynomial: &Polynomial, fraction: i32) -> Vec<usize> {
     let Polynomial { coefficients, range } = polynomial;
     let smallest = f64::from(-fraction - 8).exp2();
     (1..coefficients.len())
-        .filter(|&j| coefficients[j].abs() * range.powi(j as i32) >= smallest)
+        .filter(|&j| coefficients[j].abs() * raised(*range, j) >= smallest)
         .collect()
 }
 
