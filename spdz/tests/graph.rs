@@ -779,7 +779,7 @@ fn a_polynomial_for_which_there_is_no_room_is_refused_with_numbers() {
     let text = error.to_string();
     assert!(
         text.starts_with(
-            "steep, node 2 (polynomial): for arguments up to 12 Int64 with Local truncation"
+            "steep, node 2 (polynomial): Int64 with Local truncation has too few bits for the polynomial of degree 13 and arguments up to 12: up to 15"
         ),
         "{text}"
     );

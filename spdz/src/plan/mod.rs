@@ -586,8 +586,8 @@ pub enum PlanError {
     },
     /// The format has too few bits for a polynomial.
     #[error(
-        "{layer}: for arguments up to {range} {format} with {truncation} truncation computes the polynomial of degree {degree} to {error:.1} units in the last place, {:.2} % of its largest value; lower its range or degree, or choose another format or truncation",
-        100.0 * .share
+        "{layer}: {format} with {truncation} truncation has too few bits for the polynomial of degree {degree} and arguments up to {range}: {}; lower its range or degree, or choose another format or truncation",
+        coarseness(*.error, *.share)
     )]
     Coarse {
         /// The layer, and the node within the graph.
@@ -637,6 +637,15 @@ pub enum PlanError {
         /// The format.
         format: NumberFormat,
     },
+}
+
+/// How wrong a polynomial would be, for people.
+fn coarseness(error: f64, share: f64) -> String {
+    if error.is_infinite() {
+        return "its powers do not fit".into();
+    }
+    let percent = 100.0 * share;
+    format!("up to {error:.1} units in the last place off, {percent:.2} % of its largest value")
 }
 
 /// A graph compiled for a number format and a truncation.

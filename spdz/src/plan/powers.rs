@@ -22,9 +22,9 @@ const FINER: i32 = 3;
 /// polynomial's value may be four times what it reaches within its range.
 const HEADROOM: i32 = 2;
 
-/// The most bits of a power that is divided locally in the ring of 64, at the end of a
-/// polynomial's range: there a division fails with a probability of `2^-28`, and of `2^-36`
-/// for `x^4` where `x` is a quarter of that.
+/// The most bits of a power beyond the square that is divided locally in the ring of 64, at
+/// the end of a polynomial's range: there a division fails with a probability of `2^-28`, and
+/// of `2^-36` for `x^4` where `x` is a quarter of that.
 const LOCAL_POWER: i32 = 36;
 
 /// The same for the sum of all terms, most of which are nearer to the end of their range.
@@ -112,7 +112,9 @@ impl Scheme {
                 + low_error * high_error;
             let mut fraction = fractions[&low] + fractions[&high];
             let bits = fraction + magnitude(*range, power);
-            if fraction.max(bits) > room.dividend || (room.free && bits > LOCAL_POWER) {
+            // The argument has the bits that it has.
+            let most = if room.free && power > 2 { LOCAL_POWER } else { room.dividend };
+            if fraction > room.dividend || bits > most {
                 return None;
             }
             let kept = if self.is_operand(power) {
@@ -136,7 +138,9 @@ impl Scheme {
         let most = if room.free { LOCAL_SUM } else { room.dividend - HEADROOM };
         self.total = enough.min(most - self.peak.max(1.0).log2().ceil() as i32);
         let unit = f64::from(-f).exp2();
-        let mut error = room.quotient_error * unit + f64::from(-self.total - 1).exp2();
+        let left_out = (1..coefficients.len()).filter(|power| !self.used.contains(power));
+        let left_out: f64 = left_out.map(|j| coefficients[j].abs() * raised(*range, j)).sum();
+        let mut error = room.quotient_error * unit + f64::from(-self.total - 1).exp2() + left_out;
         for j in &self.used {
             let bits = self.total - fractions[j];
             let factor = coefficients[*j] * f64::from(bits).exp2();
@@ -194,4 +198,65 @@ fn needed(used: &[usize]) -> BTreeSet<usize> {
         }
     }
     needed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOCAL: Room = Room { fraction: 12, dividend: 62, free: true, quotient_error: 1.0 };
+    const INTERACTIVE: Room = Room { free: false, ..LOCAL };
+
+    fn polynomial(coefficients: &[f64], range: f64) -> Polynomial {
+        Polynomial { coefficients: coefficients.to_vec(), range }
+    }
+
+    #[test]
+    fn powers_are_made_of_their_halves_and_those_of_no_weight_are_left_out() {
+        let scheme = Scheme::best(&polynomial(&[0.0, 0.5, 0.0, 0.0, 0.0, 0.1, 1e-9], 2.0), LOCAL);
+        assert_eq!(scheme.used, [1, 5]);
+        assert_eq!(scheme.kept.keys().copied().collect::<Vec<_>>(), [2, 3, 5]);
+        assert!(scheme.is_operand(2) && scheme.is_operand(3) && !scheme.is_operand(5));
+    }
+
+    #[test]
+    fn the_error_is_that_of_the_quotients_and_the_coefficients() {
+        // Both coefficients are exact, the square is not rounded before the sum is.
+        let exact = Scheme::best(&polynomial(&[0.25, 0.5, 0.125], 4.0), INTERACTIVE);
+        assert!((1.0..1.001).contains(&exact.error), "{exact:?}");
+        // Locally the square is divided, too: less than an eighth of its weight.
+        let local = Scheme::best(&polynomial(&[0.25, 0.5, 0.125], 4.0), LOCAL);
+        assert!((1.0..1.2).contains(&local.error), "{local:?}");
+        // What is left out counts.
+        let error = |last| Scheme::best(&polynomial(&[0.0, 0.5, last], 1.0), INTERACTIVE).error;
+        let unit = f64::from(12).exp2();
+        assert!((error(5e-7) - error(0.0) - 5e-7 * unit).abs() < 1e-9);
+    }
+
+    #[test]
+    fn dividends_stay_within_their_bits() {
+        for range in [0.5, 1.0, 3.0, 8.0, 60.0, 900.0] {
+            for degree in 1..=12 {
+                let mut coefficients = vec![0.0; degree + 1];
+                coefficients[degree] = raised(range, degree).recip();
+                let polynomial = polynomial(&coefficients, range);
+                for room in [LOCAL, INTERACTIVE] {
+                    let scheme = Scheme::best(&polynomial, room);
+                    assert!(scheme.error.is_finite(), "{range} {degree} {room:?}");
+                    let peak = scheme.peak.log2().ceil() as i32;
+                    let most = if room.free { LOCAL_SUM } else { room.dividend - HEADROOM };
+                    assert!(scheme.total + peak.max(0) <= most, "{scheme:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn more_bits_are_never_worse() {
+        let steep = polynomial(&[0.0, 0.5, 0.3, 0.0, -0.015], 8.0);
+        let error = |dividend| Scheme::best(&steep, Room { dividend, ..INTERACTIVE }).error;
+        let errors: Vec<f64> = (36..=62).map(error).collect();
+        assert!(errors.is_sorted_by(|fewer, more| fewer >= more), "{errors:?}");
+        assert!(error(20).is_infinite());
+    }
 }
