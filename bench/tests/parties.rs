@@ -300,15 +300,20 @@ fn a_network_that_is_imitated_is_as_slow_as_arithmetic_says() {
     let transport = Transport { network: Some(network), ..Transport::default() };
     let program = env!("CARGO_BIN_EXE_bench").as_ref();
     let uninterrupted = AtomicBool::new(false);
-    let measured = transport::measure(program, transport, folder.path(), &uninterrupted).unwrap();
-    // Both send at once, so an exchange is over after half a round trip. What the machine adds
-    // depends on what else it does.
+    // Both send at once, so an exchange is over after half a round trip.
     let way = network.rtt_ms / 2e3;
-    let exchange = measured.exchange_micros / 1e6;
-    assert!((way..2.0 * way).contains(&exchange), "{exchange} s, expected {way} s");
     let sent = transport::LARGE as f64 / (network.bandwidth_mbps.unwrap() * 1e6 / 8.0);
-    let large = transport::LARGE as f64 / measured.gigabytes_per_second / 1e9;
-    assert!((way + sent..1.3 * (way + sent)).contains(&large), "{large} s, {way} + {sent} s");
+    // What the machine adds depends on what else it does: it may be busy, but not for ever.
+    let undisturbed = (0..8).any(|_| {
+        let measured = transport::measure(program, transport, folder.path(), &uninterrupted);
+        let measured = measured.unwrap();
+        let exchange = measured.exchange_micros / 1e6;
+        assert!(exchange >= way, "{exchange} s, expected {way} s");
+        let large = transport::LARGE as f64 / measured.gigabytes_per_second / 1e9;
+        assert!(large >= way + sent, "{large} s, expected {way} + {sent} s");
+        exchange < 2.0 * way && large < 1.3 * (way + sent)
+    });
+    assert!(undisturbed, "much slower than {way} s and {way} + {sent} s, again and again");
 
     // A whole inference: the client's masked input, the openings, the shares of the output.
     let network = Conditions::WAN;
