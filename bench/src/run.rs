@@ -85,6 +85,10 @@ pub struct Report {
     pub processes: usize,
     /// For each player that learns something: its name, what it learns, and the file.
     pub learnt: Vec<(Name, String, Option<PathBuf>)>,
+    /// What the plan says of its polynomials, [`Plan::polynomial_error`].
+    pub polynomial_error: f64,
+    /// And of its local truncations, [`Plan::local_failure`].
+    pub local_failure: f64,
 }
 
 impl Run {
@@ -128,7 +132,13 @@ impl Run {
             let file = self.outputs.get(player).cloned();
             (!outputs.is_empty()).then_some((*player, names, file))
         });
-        Ok(Report { result, processes: configs.len(), learnt: learnt.collect() })
+        Ok(Report {
+            result,
+            processes: configs.len(),
+            learnt: learnt.collect(),
+            polynomial_error: plan.polynomial_error(),
+            local_failure: plan.local_failure(),
+        })
     }
 
     /// What each player does, if the files are those that the graph needs.
@@ -252,6 +262,21 @@ impl fmt::Display for Report {
             self.result.online_rounds,
             self.result.offline_bytes as f64 / 1e3,
         )?;
+        if self.polynomial_error > 0.0 {
+            writeln!(
+                f,
+                "Polynomials are within {:.1} units in the last place (2^-{}) of their values in the clear.",
+                self.polynomial_error,
+                format.precision().fraction
+            )?;
+        }
+        if self.local_failure > 0.0 {
+            writeln!(
+                f,
+                "At most {:.0e} of evaluations fail by local truncation, with all values at the ends of their ranges.",
+                self.local_failure
+            )?;
+        }
         for (player, names, file) in &self.learnt {
             match file {
                 Some(file) => writeln!(f, "{player} learnt {names}: {}", file.display())?,

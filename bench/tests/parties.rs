@@ -1087,6 +1087,7 @@ fn the_run_command_says_what_it_needs_and_what_it_did() {
     for expected in ["Int64, Local truncation, 6 processes, evaluations: 4", "online", &carol] {
         assert!(table.contains(expected), "{table}");
     }
+    assert!(table.contains("of evaluations fail by local truncation"), "{table}");
     assert!(table.contains("alice learnt mean []: not kept, --output alice=FILE"), "{table}");
 
     // A party's refusal is the command's.
