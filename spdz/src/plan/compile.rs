@@ -1209,7 +1209,7 @@ impl<'graph> Compiler<'graph> {
             self.check_bits(total, (*large as f64).abs().log2() as i32)?;
         }
         let constant = scaled(coefficients.first().copied().unwrap_or_default(), total) as i64;
-        let integral = scheme.peak.max(1.0).log2().ceil() as i32;
+        let integral = powers::bits(scheme.peak.max(1.0));
         self.set(index, total, integral, |output| Operation::Combine { terms, constant, output })
     }
 }

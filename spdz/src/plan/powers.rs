@@ -111,16 +111,16 @@ impl Scheme {
                 + raised(*range, high) * low_error
                 + low_error * high_error;
             let mut fraction = fractions[&low] + fractions[&high];
-            let bits = fraction + magnitude(*range, power);
+            let large = fraction + magnitude(*range, power);
             // The argument has the bits that it has.
             let most = if room.free && power > 2 { LOCAL_POWER } else { room.dividend };
-            if fraction > room.dividend || bits > most {
+            if fraction > room.dividend || large > most {
                 return None;
             }
             let kept = if self.is_operand(power) {
                 f + spare - magnitude(*range, power)
             } else if room.free {
-                f + coefficients[power].abs().log2().ceil() as i32 + finer
+                f + bits(coefficients[power].abs()) + finer
             } else {
                 fraction
             };
@@ -136,18 +136,18 @@ impl Scheme {
         let enough = |&j: &usize| fractions[&j] + magnitude(*range, j) + f + 2;
         let enough = self.used.iter().map(enough).max().unwrap_or(f);
         let most = if room.free { LOCAL_SUM } else { room.dividend - HEADROOM };
-        self.total = enough.min(most - self.peak.max(1.0).log2().ceil() as i32);
+        self.total = enough.min(most - bits(self.peak.max(1.0)));
         let unit = f64::from(-f).exp2();
         let left_out = (1..coefficients.len()).filter(|power| !self.used.contains(power));
         let left_out: f64 = left_out.map(|j| coefficients[j].abs() * raised(*range, j)).sum();
         let mut error = room.quotient_error * unit + f64::from(-self.total - 1).exp2() + left_out;
         for j in &self.used {
-            let bits = self.total - fractions[j];
-            let factor = coefficients[*j] * f64::from(bits).exp2();
+            let more = self.total - fractions[j];
+            let factor = coefficients[*j] * f64::from(more).exp2();
             if factor.abs() >= f64::from(62).exp2() {
                 return None;
             }
-            let rounding = (factor - factor.round()).abs() * f64::from(-bits).exp2();
+            let rounding = (factor - factor.round()).abs() * f64::from(-more).exp2();
             error += rounding * raised(*range, *j) + coefficients[*j].abs() * errors[j];
         }
         self.error = error / unit;
@@ -169,7 +169,16 @@ fn raised(range: f64, power: usize) -> f64 {
 
 /// Bits of the integral part of `x^power`, for arguments within the range.
 pub(super) fn magnitude(range: f64, power: usize) -> i32 {
-    (range.log2() * power as f64).ceil() as i32
+    bits(raised(range, power))
+}
+
+/// The logarithm to base 2, rounded up; of a positive number, from its digits: a logarithm's
+/// last one, too, depends on the machine.
+pub(super) fn bits(number: f64) -> i32 {
+    const FRACTION: u32 = f64::MANTISSA_DIGITS - 1;
+    let exponent = (number.to_bits() >> FRACTION) as i32 - (f64::MAX_EXP - 1);
+    let is_power = number.to_bits() << (64 - FRACTION) == 0;
+    exponent + i32::from(!is_power)
 }
 
 /// The largest magnitude of the polynomial at many arguments within its range.
@@ -212,6 +221,13 @@ mod tests {
     }
 
     #[test]
+    fn bits_are_the_logarithm_rounded_up() {
+        for number in [1e-9, 0.25, 0.26, 0.5, 0.99, 1.0, 1.01, 2.0, 3.0, 1024.0, 1025.0, 1e30] {
+            assert_eq!(bits(number), number.log2().ceil() as i32, "{number}");
+        }
+    }
+
+    #[test]
     fn powers_are_made_of_their_halves_and_those_of_no_weight_are_left_out() {
         let scheme = Scheme::best(&polynomial(&[0.0, 0.5, 0.0, 0.0, 0.0, 0.1, 1e-9], 2.0), LOCAL);
         assert_eq!(scheme.used, [1, 5]);
@@ -243,7 +259,7 @@ mod tests {
                 for room in [LOCAL, INTERACTIVE] {
                     let scheme = Scheme::best(&polynomial, room);
                     assert!(scheme.error.is_finite(), "{range} {degree} {room:?}");
-                    let peak = scheme.peak.log2().ceil() as i32;
+                    let peak = bits(scheme.peak);
                     let most = if room.free { LOCAL_SUM } else { room.dividend - HEADROOM };
                     assert!(scheme.total + peak.max(0) <= most, "{scheme:?}");
                 }
