@@ -68,16 +68,14 @@ pub(super) struct Scheme {
 impl Scheme {
     /// The one with the smallest error, which is infinite if the format has no room for any.
     pub(super) fn best(polynomial: &Polynomial, room: Room) -> Self {
-        let mut start = Self {
-            used: used(polynomial, room.fraction),
-            kept: BTreeMap::new(),
+        let used = used(polynomial, room.fraction);
+        let start = Self {
+            kept: needed(&used).into_iter().map(|power| (power, 0)).collect(),
+            used,
             total: room.fraction,
             peak: peak(polynomial),
             error: f64::INFINITY,
         };
-        needed(&start.used).into_iter().for_each(|power| {
-            start.kept.insert(power, 0);
-        });
         let finer = 0..=if room.free { FINER } else { 0 };
         (0..=SPARE)
             .flat_map(|spare| finer.clone().map(move |finer| (spare, finer)))

@@ -794,7 +794,8 @@ mod x86 {
         let mut stored = [[const { MaybeUninit::<Sums>::uninit() }; VECTORS]; ROWS];
         let stored = stored.as_mut_ptr().cast::<i32>();
         let lanes = SUMS / V::PER_LINE;
-        let pitch = pitch::<V, VECTORS, GROUP>(strip);
+        let all = VECTORS * lanes;
+        let pitch = if is_whole::<GROUP>(strip, all) { strip.n } else { all };
         for (i, sums) in sums.into_iter().enumerate() {
             for (v, sum) in sums.into_iter().enumerate() {
                 // SAFETY: a row has at most `VECTORS` vectors from `pitch` times its number
@@ -803,24 +804,21 @@ mod x86 {
             }
         }
         // SAFETY: all of it has just been stored, without a gap.
-        let sums =
-            unsafe { std::slice::from_raw_parts(stored, (ROWS - 1) * pitch + VECTORS * lanes) };
+        let sums = unsafe { std::slice::from_raw_parts(stored, (ROWS - 1) * pitch + all) };
         // SAFETY: the caller's.
         unsafe { V::finish::<VECTORS, GROUP>(strip, row, line, sums) }
         ROWS
     }
 
-    /// From one row's sums to the next's: all that `VECTORS` vectors hold, or the row of the
-    /// product if that is what they hold.
+    /// Whether vectors with so many sums are all of the product's columns: then one row's
+    /// sums follow the other's without a gap.
     #[inline(always)]
-    fn pitch<V: Vector, const VECTORS: usize, const GROUP: usize>(strip: &Strip<'_>) -> usize {
-        let all = VECTORS * SUMS / V::PER_LINE;
-        let whole = GROUP == PAIR && strip.columns == (0..strip.n) && strip.n <= all;
-        if whole { strip.n } else { all }
+    fn is_whole<const GROUP: usize>(strip: &Strip<'_>, sums: usize) -> bool {
+        GROUP == PAIR && strip.columns == (0..strip.n) && strip.n <= sums
     }
 
     /// Adds the sums of some rows of a strip, from `row` on, to the product. They have
-    /// `VECTORS` vectors, the first of them in line `line`, and the rows a [`pitch`].
+    /// `VECTORS` vectors, the first of them in line `line`; see [`is_whole`].
     ///
     /// # Safety
     ///
@@ -833,11 +831,10 @@ mod x86 {
         sums: &[i32],
     ) {
         let modulus = strip.modulus;
-        let pitch = pitch::<V, VECTORS, GROUP>(strip);
         let all = VECTORS * SUMS / V::PER_LINE;
-        let rows = (sums.len() - all) / pitch + 1;
-        if GROUP == PAIR && pitch == strip.n {
-            let out = &mut strip.out[row * pitch..][..rows * pitch];
+        if is_whole::<GROUP>(strip, all) {
+            let rows = (sums.len() - all) / strip.n + 1;
+            let out = &mut strip.out[row * strip.n..][..rows * strip.n];
             return add_pairs(out, sums, modulus);
         }
         for (i, sums) in sums.chunks_exact(all).enumerate() {
