@@ -934,7 +934,7 @@ impl<'graph> Compiler<'graph> {
     }
 
     fn mul_number(&mut self, index: usize, slot: usize, number: f64) -> Result<(), PlanError> {
-        let exponent = if number == 0.0 { 0 } else { number.abs().log2().ceil() as i32 };
+        let exponent = if number == 0.0 { 0 } else { powers::log2_up(number.abs()) };
         if number.abs() == f64::from(exponent).exp2() && exponent <= 0 {
             // The same integers, with the binary point elsewhere: nothing to compute.
             let mut value = self.private(slot);
@@ -1209,7 +1209,7 @@ impl<'graph> Compiler<'graph> {
             self.check_bits(total, (*large as f64).abs().log2() as i32)?;
         }
         let constant = scaled(coefficients.first().copied().unwrap_or_default(), total) as i64;
-        let integral = powers::bits(scheme.peak.max(1.0));
+        let integral = powers::log2_up(scheme.peak.max(1.0));
         self.set(index, total, integral, |output| Operation::Combine { terms, constant, output })
     }
 }

@@ -118,7 +118,7 @@ impl Scheme {
             let kept = if self.is_operand(power) {
                 f + spare - magnitude(*range, power)
             } else if room.free {
-                f + bits(coefficients[power].abs()) + finer
+                f + log2_up(coefficients[power].abs()) + finer
             } else {
                 fraction
             };
@@ -134,7 +134,7 @@ impl Scheme {
         let enough = |&j: &usize| fractions[&j] + magnitude(*range, j) + f + 2;
         let enough = self.used.iter().map(enough).max().unwrap_or(f);
         let most = if room.free { LOCAL_SUM } else { room.dividend - HEADROOM };
-        self.total = enough.min(most - bits(self.peak.max(1.0)));
+        self.total = enough.min(most - log2_up(self.peak.max(1.0)));
         let unit = f64::from(-f).exp2();
         let left_out = (1..coefficients.len()).filter(|power| !self.used.contains(power));
         let left_out: f64 = left_out.map(|j| coefficients[j].abs() * raised(*range, j)).sum();
@@ -167,13 +167,16 @@ fn raised(range: f64, power: usize) -> f64 {
 
 /// Bits of the integral part of `x^power`, for arguments within the range.
 pub(super) fn magnitude(range: f64, power: usize) -> i32 {
-    bits(raised(range, power))
+    log2_up(raised(range, power))
 }
 
 /// The logarithm to base 2, rounded up; of a positive number, from its digits: a logarithm's
 /// last one, too, depends on the machine.
-pub(super) fn bits(number: f64) -> i32 {
+pub(super) fn log2_up(number: f64) -> i32 {
     const FRACTION: u32 = f64::MANTISSA_DIGITS - 1;
+    if number.is_subnormal() {
+        return log2_up(number * f64::from(64).exp2()) - 64;
+    }
     let exponent = (number.to_bits() >> FRACTION) as i32 - (f64::MAX_EXP - 1);
     let is_power = number.to_bits() << (64 - FRACTION) == 0;
     exponent + i32::from(!is_power)
@@ -219,9 +222,11 @@ mod tests {
     }
 
     #[test]
-    fn bits_are_the_logarithm_rounded_up() {
-        for number in [1e-9, 0.25, 0.26, 0.5, 0.99, 1.0, 1.01, 2.0, 3.0, 1024.0, 1025.0, 1e30] {
-            assert_eq!(bits(number), number.log2().ceil() as i32, "{number}");
+    fn the_logarithm_is_rounded_up() {
+        for number in
+            [1e-310, 1e-9, 0.25, 0.26, 0.5, 0.99, 1.0, 1.01, 2.0, 3.0, 1024.0, 1025.0, 1e30]
+        {
+            assert_eq!(log2_up(number), number.log2().ceil() as i32, "{number}");
         }
     }
 
@@ -257,7 +262,7 @@ mod tests {
                 for room in [LOCAL, INTERACTIVE] {
                     let scheme = Scheme::best(&polynomial, room);
                     assert!(scheme.error.is_finite(), "{range} {degree} {room:?}");
-                    let peak = bits(scheme.peak);
+                    let peak = log2_up(scheme.peak);
                     let most = if room.free { LOCAL_SUM } else { room.dividend - HEADROOM };
                     assert!(scheme.total + peak.max(0) <= most, "{scheme:?}");
                 }
