@@ -144,10 +144,10 @@ impl Run {
     /// What each player does, if the files are those that the graph needs.
     fn players(&self, plan: &Plan, result: &Path) -> anyhow::Result<BTreeMap<Name, PlayerTask>> {
         let mut tasks = tasks(&self.inputs, &self.outputs, plan)?;
-        let driver = tasks.entry(plan.driver()).or_default();
-        driver.evaluations = Some(self.evaluations);
-        driver.offline = Some(self.offline);
-        driver.result = Some(result.into());
+        let coordinator = tasks.entry(plan.coordinator()).or_default();
+        coordinator.evaluations = Some(self.evaluations);
+        coordinator.offline = Some(self.offline);
+        coordinator.result = Some(result.into());
         Ok(tasks)
     }
 }

@@ -38,7 +38,7 @@ use party::termination::{Reason, Termination};
 use rustix::process::Signal;
 use safetensors::Dtype;
 use spdz::channel::{Channel, Name, Phase, Role, Tag};
-use spdz::graph::{Clear, Graph, GraphBuilder, Tensors};
+use spdz::graph::{Graph, GraphBuilder, Plaintext, Tensors};
 use spdz::plan::{NumberFormat, Operation, Truncation};
 use tempfile::TempDir;
 
@@ -987,7 +987,7 @@ impl Brought {
     fn in_the_clear(&self, graph: &Graph, evaluation: usize) -> BTreeMap<Name, Tensors> {
         let tensors = |tensors: &[(&str, [usize; 2], &[f64])]| -> Tensors {
             let tensor = |(name, shape, values): &(&str, [usize; 2], &[f64])| {
-                ((*name).to_owned(), Clear::new(*shape, values.to_vec()).unwrap())
+                ((*name).to_owned(), Plaintext::new(*shape, values.to_vec()).unwrap())
             };
             tensors.iter().map(tensor).collect()
         };

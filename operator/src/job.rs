@@ -75,7 +75,7 @@ pub struct Job {
     /// All parties, servers and producer first.
     pub roles: Vec<Role>,
     /// The player that commands and measures.
-    pub driver: Role,
+    pub coordinator: Role,
     volumes: BTreeMap<Role, PartyVolume>,
 }
 
@@ -118,7 +118,7 @@ impl Job {
             uid,
             network: plan.graph().name().to_owned(),
             roles: plan.roles(),
-            driver: Role::Player(plan.driver()),
+            coordinator: Role::Player(plan.coordinator()),
             computation,
             spec: spec.clone(),
             volumes: BTreeMap::new(),
@@ -268,13 +268,13 @@ impl Job {
             let on_volume = |path: &String| Path::new(VOLUME_FOLDER).join(path);
             let player = self.player(role);
             let workload = &self.spec.workload;
-            let drives = role == self.driver;
+            let coordinates = role == self.coordinator;
             return Some(PlayerTask {
                 inputs: player.and_then(|player| player.inputs.as_ref()).map(on_volume),
                 outputs: player.and_then(|player| player.outputs.as_ref()).map(on_volume),
-                warmup: drives.then_some(workload.warmup.into()),
-                evaluations: drives.then_some(workload.repetitions.into()),
-                offline: drives.then(|| offline(workload.offline)),
+                warmup: coordinates.then_some(workload.warmup.into()),
+                evaluations: coordinates.then_some(workload.repetitions.into()),
+                offline: coordinates.then(|| offline(workload.offline)),
                 result: None,
             });
         };
@@ -826,7 +826,7 @@ pub(crate) mod tests {
         spec.parties.threads = Some(3);
         let job = job(spec);
         let roles = [Role::Server0, Role::Server1, Role::Producer, Role::MODEL_OWNER, Role::CLIENT];
-        assert_eq!((job.roles.as_slice(), job.driver), (&roles[..], Role::CLIENT));
+        assert_eq!((job.roles.as_slice(), job.coordinator), (&roles[..], Role::CLIENT));
         assert_eq!((&*job.network, job.object_name(2, Role::CLIENT)), ("A", "run-2-client".into()));
         for role in roles {
             let config = config(&job, role);
@@ -893,7 +893,7 @@ pub(crate) mod tests {
         spec.number_format = NumberFormat::Int100;
         let job = job(spec);
         let [alice, carol] = ["alice", "carol"].map(|name| name.parse::<Role>().unwrap());
-        assert_eq!((job.network.as_str(), job.roles.len(), job.driver), ("sum", 6, carol));
+        assert_eq!((job.network.as_str(), job.roles.len(), job.coordinator), ("sum", 6, carol));
         assert_eq!(job.accuracy_samples(), 0);
         let path = |path: &str| Some(PathBuf::from(path));
         let task = config(&job, alice).player.unwrap();

@@ -336,7 +336,7 @@ impl Planner<'_> {
                 let gone = || {
                     let mut status = recorded?.clone();
                     // What the player that commands measured is gone with its pod.
-                    let done = status.phase == PartyPhase::Succeeded && *role != job.driver;
+                    let done = status.phase == PartyPhase::Succeeded && *role != job.coordinator;
                     let end = match done {
                         true => End::done(self.observed.now),
                         false => End::gone(&name, self.observed.now),
@@ -383,8 +383,9 @@ impl Planner<'_> {
             |party: &PartyStatus| party.ready_at.is_some() || party.phase == PartyPhase::Succeeded;
         let all_up = seen.len() == job.roles.len() && seen.iter().all(up);
         // Nothing can be measured without all of them.
-        let driver = parties.get(&job.driver).and_then(Option::as_ref);
-        let measured = driver.and_then(|driver| driver.end.as_ref()?.result.as_ref()).is_some();
+        let coordinator = parties.get(&job.coordinator).and_then(Option::as_ref);
+        let measured =
+            coordinator.and_then(|coordinator| coordinator.end.as_ref()?.result.as_ref()).is_some();
         self.status().parties = seen;
         if self.plan.status.ready_time.is_none() && (all_up || measured) {
             self.status().ready_time = Some(MicroTime(self.observed.now));
@@ -456,12 +457,12 @@ impl Planner<'_> {
     /// Whether the attempt is over.
     fn verdict(&self, job: &Job, attempt: u32, parties: &BTreeMap<Role, Option<Party>>) -> Verdict {
         let end_of = |role: &Role| parties.get(role)?.as_ref()?.end.as_ref();
-        let done = end_of(&job.driver).filter(|end| end.succeeded());
+        let done = end_of(&job.coordinator).filter(|end| end.succeeded());
         let result = done.and_then(|end| end.result.as_ref());
         if done.is_some() && result.is_none() {
             let failure = Failure {
                 attempt,
-                role: Some(job.driver.name().into()),
+                role: Some(job.coordinator.name().into()),
                 reason: "NoResult".into(),
                 exit_code: Some(0),
                 message: "it ended well, but its termination message holds no result; is its \
@@ -665,7 +666,7 @@ impl Planner<'_> {
             let message = overtime(job, "it still runs");
             let failure = Failure {
                 attempt,
-                role: Some(job.driver.name().into()),
+                role: Some(job.coordinator.name().into()),
                 reason: OVERTIME.into(),
                 exit_code: None,
                 message: message.clone(),

@@ -409,7 +409,7 @@ impl std::fmt::Display for OfflineMode {
 }
 
 /// What a player brings and what it does with what it learns. What is there besides
-/// `inputs` and `outputs` is for the player that commands ([`Plan::driver`]).
+/// `inputs` and `outputs` is for the player that commands ([`Plan::coordinator`]).
 ///
 /// Evaluations are counted from 0, warm-up included, at all players alike.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -799,16 +799,18 @@ impl PartyConfig {
         if task.outputs.is_some() && !plan.takes_part(name) {
             return refuse("has `player.outputs`, but the graph reveals nothing to it".into());
         }
-        let driver = plan.driver();
+        let coordinator = plan.coordinator();
         let commands = [
             (task.warmup.is_some(), "warmup"),
             (task.evaluations.is_some(), "evaluations"),
             (task.offline.is_some(), "offline"),
             (task.result.is_some(), "result"),
         ];
-        let command = commands.iter().find(|(there, _)| *there && driver != name);
+        let command = commands.iter().find(|(there, _)| *there && coordinator != name);
         if let Some((_, setting)) = command {
-            return refuse(format!("has `player.{setting}`, which is for {driver}: it commands"));
+            return refuse(format!(
+                "has `player.{setting}`, which is for {coordinator}: it commands"
+            ));
         }
         let (warmup, evaluations) = (task.warmup.unwrap_or(0), task.evaluations.unwrap_or(1));
         for (setting, found) in [("player.warmup", warmup), ("player.evaluations", evaluations)] {
@@ -824,7 +826,7 @@ impl PartyConfig {
             .map(|(_, shape)| 8 * shape.iter().product::<usize>())
             .sum();
         let all = (warmup + evaluations).saturating_mul(each as u64);
-        if task.outputs.is_some() && driver == name && all > MAX_OUTPUT_BYTES as u64 {
+        if task.outputs.is_some() && coordinator == name && all > MAX_OUTPUT_BYTES as u64 {
             return refuse(format!(
                 "would write {all} bytes into `player.outputs`, at most {MAX_OUTPUT_BYTES} are; \
                  have fewer evaluations"

@@ -91,7 +91,7 @@ fn messages(plan: &Plan, player: Name) -> Vec<Message> {
     if !plan.takes_part(player) {
         return all;
     }
-    let commands = plan.driver() == player;
+    let commands = plan.coordinator() == player;
     let route = if commands { sent.clone() } else { format!("server0 -> {player}") };
     all.push(message(&route, Phase::Control, 'n', 0, 1, "command n".into()));
     all.push(seeds(Phase::Offline, 'k', 0, Lifetime::Evaluation));

@@ -111,7 +111,7 @@ pub(crate) fn play<R: Ring>(
             let player = player.observed_by(telemetry.observer());
             let outputs = task.outputs.as_deref();
             let mut learnt = outputs.map(|path| Learnt::new(path, plan.graph(), name));
-            let (result, evaluations) = if plan.driver() == name {
+            let (result, evaluations) = if plan.coordinator() == name {
                 let series = Series {
                     warmup: task.warmup.unwrap_or(0),
                     timed: task.evaluations.unwrap_or(1),

@@ -269,8 +269,9 @@ fn meet_and_play(
 /// Closes all connections, a server that to the player that commands last: so that player
 /// ends after all others have told what they did, and the traces are complete then.
 fn close(config: &PartyConfig, plan: &Plan, links: Vec<Link>) -> Result<(), ChannelFault> {
-    let driver = |link: &Link| config.role.is_server() && player(link) == Some(plan.driver());
-    let (last, first): (Vec<Link>, Vec<Link>) = links.into_iter().partition(driver);
+    let coordinator =
+        |link: &Link| config.role.is_server() && player(link) == Some(plan.coordinator());
+    let (last, first): (Vec<Link>, Vec<Link>) = links.into_iter().partition(coordinator);
     let patience = config.deadlines.message();
     net::close(first, patience).and(net::close(last, patience))
 }
@@ -379,10 +380,14 @@ fn serve<R: Ring>(
     let evaluations = server.serve(&mut stock)?;
     tracing::info!(evaluations, "made all evaluations");
     let report = Report::of(other, producer, players, clock.layers);
-    let Some(driver) = players.iter_mut().find(|link| player(link) == Some(plan.driver())) else {
+    let Some(coordinator) =
+        players.iter_mut().find(|link| player(link) == Some(plan.coordinator()))
+    else {
         unreachable!("the player that commands takes part");
     };
-    driver.send(report_tag(), report.to_bytes()).map_err(at("report to the player that commands"))
+    coordinator
+        .send(report_tag(), report.to_bytes())
+        .map_err(at("report to the player that commands"))
 }
 
 /// What a server measured over a session; sums over all evaluations.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use spdz::channel::Name;
-use spdz::graph::{Clear, Graph, InputSpec, Lifetime, Tensors};
+use spdz::graph::{Graph, InputSpec, Lifetime, Plaintext, Tensors};
 use zeroize::Zeroizing;
 
 use crate::files;
@@ -129,7 +129,7 @@ impl Brought {
             match lifetime {
                 Lifetime::Evaluation => brought.evaluation.push(Rows { name, shape, values }),
                 Lifetime::Session => {
-                    let Ok(tensor) = Clear::new(shape, std::mem::take(&mut *values)) else {
+                    let Ok(tensor) = Plaintext::new(shape, std::mem::take(&mut *values)) else {
                         unreachable!("a tensor fills its own shape");
                     };
                     brought.session.insert(name, tensor);
@@ -151,7 +151,7 @@ impl Brought {
             let len: usize = shape.iter().product();
             // As many rows as fit into memory.
             let row = (number % (values.len() / len) as u64) as usize;
-            let Ok(tensor) = Clear::new(shape.as_slice(), values[row * len..][..len].to_vec())
+            let Ok(tensor) = Plaintext::new(shape.as_slice(), values[row * len..][..len].to_vec())
             else {
                 unreachable!("a row fills its shape");
             };
@@ -380,7 +380,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("carol.safetensors");
         let mut learnt = Learnt::new(&path, &graph, player);
-        let tensor = Clear::new([2], vec![1.5, -2.0]).unwrap();
+        let tensor = Plaintext::new([2], vec![1.5, -2.0]).unwrap();
         learnt.keep(Some(&Tensors::from([("y".to_owned(), tensor)]))).unwrap();
         learnt.keep(None).unwrap();
         learnt.write().unwrap();

@@ -38,7 +38,7 @@ pub struct Termination {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
     /// What was measured, from the player that commands
-    /// ([`Plan::driver`](spdz::plan::Plan::driver)).
+    /// ([`Plan::coordinator`](spdz::plan::Plan::coordinator)).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<RunResult>,
 }

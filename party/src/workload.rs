@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use safetensors::{Dtype, SafeTensors};
 use spdz::channel::Name;
-use spdz::graph::{Clear, Tensors};
+use spdz::graph::{Plaintext, Tensors};
 use spdz::network::{IMAGES, LOGITS};
 use spdz::plan::Plan;
 
@@ -113,7 +113,7 @@ impl Inputs {
             })
             .map(|pixel| f64::from(f32::from(*pixel) / 255.0))
             .collect();
-        let Ok(images) = Clear::new(self.shape.as_slice(), values) else {
+        let Ok(images) = Plaintext::new(self.shape.as_slice(), values) else {
             unreachable!("a batch of images fills its shape");
         };
         Tensors::from([(IMAGES.to_owned(), images)])

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use session::{Failure, Players, noise};
 use spdz::correlated::dealt_bytes;
-use spdz::graph::{BatchNorm, Clear, Graph, GraphBuilder, GraphError, Tensors};
+use spdz::graph::{BatchNorm, Graph, GraphBuilder, GraphError, Plaintext, Tensors};
 use spdz::plan::{NumberFormat, Operation, Plan, Truncation};
 
 const OWNER: &str = "model-owner";
@@ -65,7 +65,7 @@ fn inputs(graph: &Graph) -> Result<Players, Failure> {
                 "norm.variance" | "norm.gamma" => 1.0 + 0.3 * noise(place),
                 _ => 0.8 * noise(5000 * number + place),
             };
-            let clear = Clear::new(input.shape.clone(), (0..len).map(value).collect())?;
+            let clear = Plaintext::new(input.shape.clone(), (0..len).map(value).collect())?;
             tensors.insert(input.name, clear);
         }
         brought.insert(player, tensors);

@@ -15,7 +15,7 @@ mod session;
 use std::sync::Arc;
 
 use session::{Failure, Players, noise};
-use spdz::graph::{Clear, Function, Graph, GraphBuilder, GraphError, Tensors};
+use spdz::graph::{Function, Graph, GraphBuilder, GraphError, Plaintext, Tensors};
 use spdz::plan::{NumberFormat, Plan, Truncation};
 
 /// Patients of each hospital.
@@ -60,7 +60,7 @@ fn main() -> Result<(), Failure> {
     let mut brought = Players::new();
     for (number, (hospital, patients)) in PATIENTS.into_iter().enumerate() {
         let pressure = |patient| USUAL + 5.0 + 30.0 * noise(1000 * number + patient);
-        let pressures = Clear::new([patients], (0..patients).map(pressure).collect())?;
+        let pressures = Plaintext::new([patients], (0..patients).map(pressure).collect())?;
         brought.insert(hospital.parse()?, Tensors::from([("pressure".into(), pressures)]));
     }
 

@@ -16,7 +16,7 @@ mod session;
 use std::sync::Arc;
 
 use session::{Failure, Players, noise};
-use spdz::graph::{Clear, Graph, GraphBuilder, GraphError, Tensors};
+use spdz::graph::{Graph, GraphBuilder, GraphError, Plaintext, Tensors};
 use spdz::plan::{NumberFormat, Plan, Truncation};
 
 const RECORDS: usize = 64;
@@ -71,7 +71,7 @@ fn main() -> Result<(), Failure> {
     let (training, asking) = (records(0, RECORDS), records(1000, PATIENTS));
     let labels = training.iter().map(|record| f64::from(margin(record) > 0.0)).collect();
     let tensor = |name: &str, shape: [usize; 2], values: Vec<f64>| {
-        Ok::<_, Failure>(Tensors::from([(name.to_owned(), Clear::new(shape, values)?)]))
+        Ok::<_, Failure>(Tensors::from([(name.to_owned(), Plaintext::new(shape, values)?)]))
     };
     let brought = Players::from([
         ("clinic".parse()?, tensor("features", [RECORDS, FEATURES], training.concat())?),

@@ -11,7 +11,7 @@ use std::cell::RefCell;
 use common::{Brought, Settings, noise, run};
 use proptest::prelude::*;
 use spdz::graph::{
-    BatchNorm, Clear, Function, Graph, GraphBuilder, Padding, Stride, Tensor, Tensors, Window,
+    BatchNorm, Function, Graph, GraphBuilder, Padding, Plaintext, Stride, Tensor, Tensors, Window,
     Windows,
 };
 use spdz::network::Network;
@@ -31,7 +31,7 @@ fn random_inputs(graph: &Graph, seed: u64) -> Brought {
     let tensor = |shape: Vec<usize>| {
         let len = shape.iter().product();
         let values = (0..len).map(|_| 2.0 * f64::from(random.borrow_mut()())).collect();
-        Clear::new(shape, values).unwrap()
+        Plaintext::new(shape, values).unwrap()
     };
     let tensors = |player| {
         let inputs = graph.inputs_of(player).into_iter();
@@ -369,7 +369,7 @@ fn players_compute_alone_before_sharing_and_after_receiving() {
     g.private_output("hospital", g.reduce_sum(risk, [0]));
     let graph = g.build().unwrap();
     let plan = Plan::compile(&graph, NumberFormat::Int64, Truncation::Local).unwrap();
-    assert_eq!(plan.driver().as_str(), "hospital");
+    assert_eq!(plan.coordinator().as_str(), "hospital");
     assert!(!plan.takes_part("insurer".parse().unwrap()));
     assert!(plan.takes_part("patient".parse().unwrap()));
     check(&graph, 5e-3);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use spdz::channel::{Channel, MemoryChannel, Name, Phase, Role, Tag, memory_pair};
 use spdz::fixed::Precision;
-use spdz::graph::{Clear, Graph, Tensors};
+use spdz::graph::{Graph, Plaintext, Tensors};
 use spdz::plan::{NumberFormat, Plan, Truncation};
 use spdz::prg::{KeyStream, Seed};
 use spdz::ring::residues::{MODULI, MODULUS};
@@ -201,7 +201,7 @@ fn replay<R: Ring>(graph: &Graph, format: NumberFormat, transcript: &'static str
     let inputs = [("w", [1.5, -0.25]), ("x", [-2.0, 0.1])];
     let inputs: Tensors = inputs
         .into_iter()
-        .map(|(name, values)| (name.to_owned(), Clear::new([2], values.into()).unwrap()))
+        .map(|(name, values)| (name.to_owned(), Plaintext::new([2], values.into()).unwrap()))
         .collect();
     let links: [MemoryChannel; 2] = [near0, near1];
     let mut player = Player::<R, _>::set_up(plan, alice, &inputs, links).unwrap();

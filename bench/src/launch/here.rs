@@ -116,11 +116,11 @@ impl Here {
         let mut players = run::tasks(&graph.players, &BTreeMap::new(), &plan).map_err(|error| {
             anyhow::anyhow!("{error}\n(under `players` of {})", graph.file.display())
         })?;
-        let driver = players.entry(plan.driver()).or_default();
-        driver.warmup = Some(self.settings.warmup);
-        driver.evaluations = Some(self.settings.repetitions);
-        driver.offline = Some(planned.key.offline_mode);
-        driver.result = Some(result.into());
+        let coordinator = players.entry(plan.coordinator()).or_default();
+        coordinator.warmup = Some(self.settings.warmup);
+        coordinator.evaluations = Some(self.settings.repetitions);
+        coordinator.offline = Some(planned.key.offline_mode);
+        coordinator.result = Some(result.into());
         Ok(self.job(planned, players, None))
     }
 

@@ -49,7 +49,7 @@ fn ids(trace: TraceId, session: SessionId, role: Role) -> SpanIds {
 /// Everything about the spans of one role that does not change.
 struct Shape {
     role: Role,
-    driver: Role,
+    coordinator: Role,
     session: SessionId,
     clock: Clock,
     /// The span of the start, if it is traced.
@@ -90,7 +90,7 @@ impl Shape {
         clock: Clock,
         start: Option<(TraceId, SpanId)>,
     ) -> Self {
-        let driver = Role::Player(plan.driver());
+        let coordinator = Role::Player(plan.coordinator());
         let exchanges = |step: usize| {
             let operation = &plan.steps()[step].operation;
             let exchanged = match operation {
@@ -140,7 +140,7 @@ impl Shape {
             }
         }
         let name = match role {
-            _ if role == driver => "inference",
+            _ if role == coordinator => "inference",
             Role::Producer => "produce",
             _ => "evaluate",
         };
@@ -151,7 +151,7 @@ impl Shape {
         let whole = (role == Role::Producer).then_some(phase);
         Self {
             role,
-            driver,
+            coordinator,
             session,
             clock,
             start,
@@ -235,14 +235,14 @@ impl Encode for Record {
     fn encode(&self, out: &mut Vec<u8>) {
         let shape = &*self.shape;
         let own = ids(self.trace, shape.session, shape.role);
-        let root = ids(self.trace, shape.session, shape.driver).get(PART);
+        let root = ids(self.trace, shape.session, shape.coordinator).get(PART);
         self.walk(|number, parent, fixed, [start, end]| {
             let place = Place {
                 trace: self.trace,
                 id: own.get(number),
                 parent: match parent {
                     Some(parent) => Some(own.get(parent)),
-                    None => (shape.role != shape.driver).then_some(root),
+                    None => (shape.role != shape.coordinator).then_some(root),
                 },
             };
             let times = Times { start: shape.clock.at(start), end: shape.clock.at(end) };
@@ -403,14 +403,14 @@ impl Traces {
             |name| std::env::var(name).ok(),
         )?;
         let Some(settings) = settings else { return Ok(None) };
-        let driver = Role::Player(plan.driver());
+        let coordinator = Role::Player(plan.coordinator());
         let (trace, parent, sampled) = match telemetry.traceparent {
             Some(Context { trace, span, sampled }) => {
                 (trace, Some(span), sampled && settings.ratio() > 0.0)
             }
             None => {
                 let trace = session(own);
-                let root = (role != driver).then(|| ids(trace, own, driver).get(START));
+                let root = (role != coordinator).then(|| ids(trace, own, coordinator).get(START));
                 (trace, root, settings.samples(trace))
             }
         };

@@ -97,7 +97,7 @@ fn play<R: Ring, C: Channel>(
 ) -> Result<Tensors, Error> {
     let mut player = Player::<R, _>::set_up(plan.clone(), name, inputs, servers)?;
     let mut learnt = Tensors::new();
-    if plan.driver() == name {
+    if plan.coordinator() == name {
         let ready = player.prepare()?;
         learnt = player.evaluate(ready, inputs)?;
         player.finish()?;

@@ -23,10 +23,10 @@ const PATCHES: usize = 1 << 20;
 ///
 /// It is kept row-major, printed by its shape alone, and overwritten when dropped.
 #[derive(Clone, PartialEq)]
-pub struct Clear(ArrayD<f64>);
+pub struct Plaintext(ArrayD<f64>);
 
 /// Tensors in the clear at a player, by name.
-pub type Tensors = BTreeMap<String, Clear>;
+pub type Tensors = BTreeMap<String, Plaintext>;
 
 /// Values that are not as many as a shape has elements.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -38,7 +38,7 @@ pub struct FillError {
     pub found: usize,
 }
 
-impl Clear {
+impl Plaintext {
     /// A tensor of `shape` from its elements in row-major order.
     ///
     /// # Errors
@@ -81,7 +81,7 @@ impl Clear {
     }
 }
 
-impl From<ArrayD<f64>> for Clear {
+impl From<ArrayD<f64>> for Plaintext {
     /// Keeps the elements of the array and overwrites those that slicing hid.
     fn from(array: ArrayD<f64>) -> Self {
         let (shape, len) = (array.shape().to_vec(), array.len());
@@ -101,17 +101,17 @@ impl From<ArrayD<f64>> for Clear {
     }
 }
 
-impl Drop for Clear {
+impl Drop for Plaintext {
     fn drop(&mut self) {
         std::mem::take(&mut self.0).into_raw_vec_and_offset().0.zeroize();
     }
 }
 
-impl ZeroizeOnDrop for Clear {}
+impl ZeroizeOnDrop for Plaintext {}
 
-impl fmt::Debug for Clear {
+impl fmt::Debug for Plaintext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Clear({:?})", self.shape())
+        write!(f, "Plaintext({:?})", self.shape())
     }
 }
 
@@ -192,7 +192,7 @@ enum Value<'a> {
     /// An input or a constant, kept by somebody else.
     Given(ArrayViewD<'a, f64>),
     /// What was computed or revealed.
-    Own(Clear),
+    Own(Plaintext),
 }
 
 impl Value<'_> {
@@ -253,7 +253,7 @@ impl Graph {
         player: Name,
         lifetime: Lifetime,
         inputs: &Tensors,
-    ) -> Result<BTreeMap<NodeId, Clear>, EvaluateError> {
+    ) -> Result<BTreeMap<NodeId, Plaintext>, EvaluateError> {
         self.check_player(player)?;
         let shared = (0..self.nodes.len()).map(NodeId).filter(|id| {
             let Op::Share { input } = self.nodes[id.0].operation else { return false };
@@ -272,7 +272,7 @@ impl Graph {
         &self,
         player: Name,
         inputs: &Tensors,
-        revealed: BTreeMap<NodeId, Clear>,
+        revealed: BTreeMap<NodeId, Plaintext>,
     ) -> Result<Tensors, EvaluateError> {
         self.check_player(player)?;
         for id in (0..self.nodes.len()).map(NodeId).chain(revealed.keys().copied()) {
@@ -282,7 +282,7 @@ impl Graph {
                 }
                 _ => None,
             };
-            let found = revealed.get(&id).map(Clear::shape);
+            let found = revealed.get(&id).map(Plaintext::shape);
             if expected != found {
                 let describe = |shape: Option<&[usize]>| match shape {
                     Some(shape) => format!("a tensor of shape {shape:?}"),
@@ -323,7 +323,7 @@ impl Graph {
 
     /// The values of all public nodes: constants and what follows from constants alone.
     #[must_use]
-    pub fn public_values(&self) -> BTreeMap<NodeId, Clear> {
+    pub fn public_values(&self) -> BTreeMap<NodeId, Plaintext> {
         let ids = (0..self.nodes.len()).map(NodeId);
         let public = ids.filter(|id| self.facts[id.0].place == Place::Public).collect();
         // What is public depends on no input, and shapes were checked.
@@ -344,8 +344,8 @@ impl Graph {
         &'a self,
         wanted: Vec<NodeId>,
         inputs: impl Fn(Name) -> Option<&'a Tensors>,
-        known: BTreeMap<NodeId, Clear>,
-    ) -> Result<BTreeMap<NodeId, Clear>, EvaluateError> {
+        known: BTreeMap<NodeId, Plaintext>,
+    ) -> Result<BTreeMap<NodeId, Plaintext>, EvaluateError> {
         let mut values: Vec<Option<Value<'a>>> = self.nodes.iter().map(|_| None).collect();
         for (id, value) in known {
             values[id.0] = Some(Value::Own(value));
@@ -397,7 +397,7 @@ impl Graph {
         }
 
         let taken = |id: NodeId| match values[id.0].take()? {
-            Value::Given(view) => Some((id, Clear::from(view.to_owned()))),
+            Value::Given(view) => Some((id, Plaintext::from(view.to_owned()))),
             Value::Own(clear) => Some((id, clear)),
         };
         Ok(wanted.into_iter().filter_map(taken).collect())
@@ -410,7 +410,7 @@ fn input<'a>(
     name: &str,
     shape: &[usize],
     given: Option<&'a Tensors>,
-) -> Result<&'a Clear, EvaluateError> {
+) -> Result<&'a Plaintext, EvaluateError> {
     let Some(tensor) = given.and_then(|tensors| tensors.get(name)) else {
         return Err(EvaluateError::Missing {
             player,
@@ -435,7 +435,7 @@ fn compute(
     op: &Op,
     shape: &[usize],
     operands: &[ArrayViewD<'_, f64>],
-) -> Result<Clear, ShapeError> {
+) -> Result<Plaintext, ShapeError> {
     let array = match (op, operands) {
         (Op::Share { .. } | Op::Reveal { .. } | Op::Output { .. }, [x]) => x.to_owned(),
         (Op::Add { .. }, [x, y]) => element_wise(shape, x, y, |x, y| x + y)?,
@@ -487,9 +487,9 @@ fn compute(
         (Op::Expand { .. }, [x]) => broadcast(x, shape)?.to_owned(),
         (Op::ReduceSum { axes, .. }, [x]) => {
             // The last axis first: those before it keep their numbers.
-            let mut sums = Clear::from(x.to_owned());
+            let mut sums = Plaintext::from(x.to_owned());
             for axis in axes.iter().rev() {
-                sums = Clear::from(sums.0.sum_axis(Axis(*axis)));
+                sums = Plaintext::from(sums.0.sum_axis(Axis(*axis)));
             }
             return Ok(sums);
         }
@@ -507,7 +507,7 @@ fn compute(
         },
         _ => return Err(ShapeError::from_kind(ErrorKind::Unsupported)),
     };
-    Ok(Clear::from(array))
+    Ok(Plaintext::from(array))
 }
 
 impl Function {
@@ -630,16 +630,16 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn clear(shape: impl Into<Vec<usize>>, values: impl Into<Vec<f64>>) -> Clear {
-        Clear::new(shape, values.into()).unwrap()
+    fn clear(shape: impl Into<Vec<usize>>, values: impl Into<Vec<f64>>) -> Plaintext {
+        Plaintext::new(shape, values.into()).unwrap()
     }
 
-    fn tensors<const N: usize>(named: [(&str, Clear); N]) -> Tensors {
+    fn tensors<const N: usize>(named: [(&str, Plaintext); N]) -> Tensors {
         named.into_iter().map(|(name, tensor)| (name.into(), tensor)).collect()
     }
 
     /// 1, 2, 3 and so on.
-    fn counted(shape: impl Into<Vec<usize>>) -> Clear {
+    fn counted(shape: impl Into<Vec<usize>>) -> Plaintext {
         let shape = shape.into();
         let len: usize = shape.iter().product();
         clear(shape, (1..=len).map(|value| value as f64).collect::<Vec<_>>())
@@ -649,9 +649,9 @@ mod tests {
     /// on private ones, it must be the same.
     fn apply_to(
         shared: bool,
-        operands: &[&Clear],
+        operands: &[&Plaintext],
         operation: impl Fn(&GraphBuilder, &[Tensor]) -> Tensor,
-    ) -> Clear {
+    ) -> Plaintext {
         let g = GraphBuilder::new(["alice"]);
         let names = ["x", "y", "z"].map(String::from).into_iter();
         let given: Tensors = names.zip(operands.iter().copied().cloned()).collect();
@@ -685,11 +685,14 @@ mod tests {
         results["local"].clone()
     }
 
-    fn apply(operands: &[&Clear], operation: impl Fn(&GraphBuilder, &[Tensor]) -> Tensor) -> Clear {
+    fn apply(
+        operands: &[&Plaintext],
+        operation: impl Fn(&GraphBuilder, &[Tensor]) -> Tensor,
+    ) -> Plaintext {
         apply_to(true, operands, operation)
     }
 
-    fn apply_function(x: &Clear, function: Function) -> Clear {
+    fn apply_function(x: &Plaintext, function: Function) -> Plaintext {
         apply_to(false, &[x], |g, x| g.function(x[0], function))
     }
 
@@ -851,7 +854,12 @@ mod tests {
     }
 
     /// The sum that defines a convolution.
-    fn slow_conv2d(x: &Clear, filter: &Clear, stride: Stride, padding: Padding) -> Clear {
+    fn slow_conv2d(
+        x: &Plaintext,
+        filter: &Plaintext,
+        stride: Stride,
+        padding: Padding,
+    ) -> Plaintext {
         let (&[batch, height, width, inputs], &[rows, columns, _, outputs]) =
             (x.shape(), filter.shape())
         else {
@@ -877,7 +885,7 @@ mod tests {
             }
             sum
         });
-        Clear::from(array)
+        Plaintext::from(array)
     }
 
     #[test]
@@ -1104,7 +1112,7 @@ mod tests {
         let before = |player, inputs: &Tensors| {
             graph.before_sharing(player, Lifetime::Evaluation, inputs).unwrap_err().to_string()
         };
-        let after = |player, inputs: &Tensors, revealed: Vec<(NodeId, Clear)>| {
+        let after = |player, inputs: &Tensors, revealed: Vec<(NodeId, Plaintext)>| {
             let revealed = revealed.into_iter().collect();
             graph.after_receiving(player, inputs, revealed).unwrap_err().to_string()
         };
@@ -1180,26 +1188,26 @@ mod tests {
     #[test]
     fn a_clear_tensor_is_row_major_and_shows_its_shape_alone() {
         let x = counted([2, 3]);
-        assert_eq!(format!("{x:?}"), "Clear([2, 3])");
+        assert_eq!(format!("{x:?}"), "Plaintext([2, 3])");
         assert_eq!(x.as_slice(), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
         let array = x.clone().into_array();
-        assert_eq!(Clear::from(array.clone()), x);
-        let turned = Clear::from(array.clone().reversed_axes());
+        assert_eq!(Plaintext::from(array.clone()), x);
+        let turned = Plaintext::from(array.clone().reversed_axes());
         assert_eq!(
             (turned.shape(), turned.as_slice()),
             (&[3, 2][..], &[1., 4., 2., 5., 3., 6.][..])
         );
         let mut row = array.clone();
         row.slice_axis_inplace(Axis(0), Slice::from(1..));
-        assert_eq!(Clear::from(row), clear([1, 3], [4.0, 5.0, 6.0]));
+        assert_eq!(Plaintext::from(row), clear([1, 3], [4.0, 5.0, 6.0]));
         let mut backwards = array;
         backwards.invert_axis(Axis(1));
-        assert_eq!(Clear::from(backwards).as_slice(), [3.0, 2.0, 1.0, 6.0, 5.0, 4.0]);
-        assert_eq!(Clear::from(ArrayD::zeros(vec![0, 3])).shape(), [0, 3]);
+        assert_eq!(Plaintext::from(backwards).as_slice(), [3.0, 2.0, 1.0, 6.0, 5.0, 4.0]);
+        assert_eq!(Plaintext::from(ArrayD::zeros(vec![0, 3])).shape(), [0, 3]);
 
-        let error = Clear::new([2, 3], vec![1.0]).unwrap_err().to_string();
+        let error = Plaintext::new([2, 3], vec![1.0]).unwrap_err().to_string();
         assert_eq!(error, "1 values do not fill the shape [2, 3]");
-        assert!(Clear::new([usize::MAX, 2], vec![]).is_err());
-        assert_eq!(Clear::new([], vec![1.0]).unwrap().as_slice(), [1.0]);
+        assert!(Plaintext::new([usize::MAX, 2], vec![]).is_err());
+        assert_eq!(Plaintext::new([], vec![1.0]).unwrap().as_slice(), [1.0]);
     }
 }

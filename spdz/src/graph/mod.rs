@@ -34,7 +34,7 @@ pub(crate) mod written;
 
 pub use crate::geometry::{Padding, Stride, Window, Windows};
 pub use builder::{BatchNorm, GraphBuilder, Tensor};
-pub use evaluate::{Clear, EvaluateError, FillError, InputSpec, Tensors};
+pub use evaluate::{EvaluateError, FillError, InputSpec, Plaintext, Tensors};
 
 /// Largest number of elements of one tensor.
 pub const MAX_TENSOR: usize = 1 << 28;

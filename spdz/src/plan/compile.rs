@@ -16,7 +16,7 @@ use super::{
 };
 use crate::fixed::Precision;
 use crate::geometry::{Convolution, Linear, MatMul, Pooling, View, Windows};
-use crate::graph::{Clear, Graph, Lifetime, MAX_PUBLIC, NodeId, Op, Place};
+use crate::graph::{Graph, Lifetime, MAX_PUBLIC, NodeId, Op, Place, Plaintext};
 use crate::polynomial::Polynomial;
 
 /// Errors of a polynomial that are none of its own: those of a few divisions.
@@ -95,7 +95,7 @@ struct Compiler<'graph> {
     /// The nodes that read each node.
     users: Vec<Vec<usize>>,
     /// Those of the public nodes.
-    values: BTreeMap<NodeId, Clear>,
+    values: BTreeMap<NodeId, Plaintext>,
     /// What is known of them so far; see [`Compiler::uniform`].
     uniform: BTreeMap<NodeId, Option<f64>>,
     /// For each addition of a bias, the product that takes it in.

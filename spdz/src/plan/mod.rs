@@ -785,13 +785,13 @@ impl Plan {
     /// The player at whose command the servers work: the first who learns an output
     /// and brings an input to each evaluation, or else the first who learns an output.
     #[must_use]
-    pub fn driver(&self) -> Name {
+    pub fn coordinator(&self) -> Name {
         let learns = |player: Name| self.outputs.iter().any(|output| output.player == player);
         let brings = |player: Name| self.inputs_of(player, Lifetime::Evaluation).next().is_some();
         let players = || self.graph.players().iter().copied().filter(|player| learns(*player));
-        let driver = players().find(|player| brings(*player)).or_else(|| players().next());
+        let coordinator = players().find(|player| brings(*player)).or_else(|| players().next());
         // Every graph reveals something to somebody.
-        driver.unwrap_or(self.graph.players()[0])
+        coordinator.unwrap_or(self.graph.players()[0])
     }
 
     /// All roles of a session: servers, producer, and the graph's players.
@@ -1008,7 +1008,7 @@ impl fmt::Display for Plan {
         for player in self.graph.players() {
             writeln!(f, "player {player}")?;
         }
-        writeln!(f, "driver {}", self.driver())?;
+        writeln!(f, "coordinator {}", self.coordinator())?;
         for (index, public) in self.publics.iter().enumerate() {
             writeln!(
                 f,

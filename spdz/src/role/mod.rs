@@ -3,7 +3,7 @@
 //! Every role follows the same [`Plan`] against a [`Channel`] for each peer. A
 //! session goes: keys (producer to servers, server 0 to server 1), the inputs that last
 //! for the session (players to servers), then any number of evaluations, each first
-//! prepared and then run at the command of one player, the plan's driver. Any number
+//! prepared and then run at the command of one player, the plan's coordinator. Any number
 //! may be prepared before the first is run.
 //!
 //! | message | from | to | phase, step |
@@ -12,13 +12,13 @@
 //! | key shared by the servers | server 0 | server 1 | setup 1 |
 //! | seeds of the masks of a player's inputs to the session | servers | player | setup 2 |
 //! | masked input to the session | player | servers | setup 3 + its step |
-//! | command | driver; server 0 | servers; producer and the other players | control 0 |
+//! | command | coordinator; server 0 | servers; producer and the other players | control 0 |
 //! | share of what is dealt | producer | the server whose turn it is | offline, its step |
 //! | seeds of the masks of a player's inputs (the server is ready) | servers | player | offline 0 |
 //! | masked input | player | servers | online, its step |
 //! | opening | each server | the other | online, its step |
 //! | share of an output | servers | player | online, its step |
-//! | report of the transport | servers | driver | control 1 ([`report_tag`]) |
+//! | report of the transport | servers | coordinator | control 1 ([`report_tag`]) |
 
 use bytes::{Bytes, BytesMut};
 
@@ -48,7 +48,7 @@ pub enum Error {
         /// What went wrong.
         error: ChannelError,
     },
-    /// A command that no driver sends.
+    /// A command that no coordinator sends.
     #[error("{peer} sent the command {found}, expected {expected}")]
     Command {
         /// Who sent it.
@@ -126,7 +126,7 @@ fn seeds_tag(inference: u64) -> Tag {
     Tag::new(Phase::Offline, inference, 0)
 }
 
-/// What the driver asks for next.
+/// What the coordinator asks for next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Command {
     /// Make the randomness of one more evaluation.
@@ -172,7 +172,7 @@ impl Commands {
     }
 }
 
-/// The message in which a server may tell the driver, at the end of the session, what
+/// The message in which a server may tell the coordinator, at the end of the session, what
 /// it measured. Its content is the transport's affair.
 #[must_use]
 pub fn report_tag() -> Tag {

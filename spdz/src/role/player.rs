@@ -12,7 +12,7 @@ use super::{
 };
 use crate::channel::{Channel, Name, Phase, Role, Tag};
 use crate::fixed::RangeError;
-use crate::graph::{Clear, Lifetime, Tensors};
+use crate::graph::{Lifetime, Plaintext, Tensors};
 use crate::masked;
 use crate::plan::{InputSpec, OutputSpec, Plan};
 use crate::prg::Seed;
@@ -93,7 +93,7 @@ impl<R: Ring, C: Channel> Player<R, C> {
 
 impl<R: Ring, C: Channel, O: Observer> Player<R, C, O> {
     /// Has the randomness of one more evaluation made, and waits until both servers
-    /// hold it: the offline phase. The driver's privilege; what is prepared first is
+    /// hold it: the offline phase. The coordinator's privilege; what is prepared first is
     /// evaluated first.
     ///
     /// # Errors
@@ -120,7 +120,7 @@ impl<R: Ring, C: Channel, O: Observer> Player<R, C, O> {
     }
 
     /// Runs one evaluation on the player's `inputs`, those that last for the session
-    /// included where the player computes on them: the online phase. The driver's
+    /// included where the player computes on them: the online phase. The coordinator's
     /// privilege. Returns the player's outputs.
     ///
     /// # Errors
@@ -194,7 +194,7 @@ impl<R: Ring, C: Channel, O: Observer> Player<R, C, O> {
     }
 
     /// Brings `inputs(k)` to evaluation `k` and hands its outputs to `outputs(k, ..)`, at
-    /// the driver's command, until the session is over. Returns the number of
+    /// the coordinator's command, until the session is over. Returns the number of
     /// evaluations.
     ///
     /// # Errors
@@ -229,7 +229,7 @@ impl<R: Ring, C: Channel, O: Observer> Player<R, C, O> {
         }
     }
 
-    /// Ends the session for all parties. The driver's privilege. Returns the number of
+    /// Ends the session for all parties. The coordinator's privilege. Returns the number of
     /// evaluations that were prepared.
     ///
     /// # Errors
@@ -269,7 +269,7 @@ fn encode<'plan, R: Ring>(
 }
 
 /// The numbers that a revealed tensor stands for.
-fn decode<R: Ring>(plan: &Plan, spec: &OutputSpec, sum: &Share<R>) -> Result<Clear, Error> {
+fn decode<R: Ring>(plan: &Plan, spec: &OutputSpec, sum: &Share<R>) -> Result<Plaintext, Error> {
     let precision = plan.format().precision();
     let mut integers = R::to_integers(&sum.0);
     let numbers = integers
@@ -284,7 +284,7 @@ fn decode<R: Ring>(plan: &Plan, spec: &OutputSpec, sum: &Share<R>) -> Result<Cle
         .collect::<Result<Vec<f64>, Error>>();
     integers.zeroize();
     let shape = plan.graph().facts(spec.node).shape.clone();
-    let Ok(clear) = Clear::new(shape, numbers?) else {
+    let Ok(clear) = Plaintext::new(shape, numbers?) else {
         unreachable!("a plan's outputs have their nodes' shapes");
     };
     Ok(clear)

@@ -176,29 +176,29 @@ impl<R: Ring, C: Channel> Server<R, C> {
 }
 
 impl<R: Ring, C: Channel, O: Observer> Server<R, C, O> {
-    /// Prepares and runs evaluations at the driver's command until the session is over.
+    /// Prepares and runs evaluations at the coordinator's command until the session is over.
     /// Returns their number.
     ///
     /// # Errors
     /// If a peer is gone, silent or sends something else, or the stock is full.
     pub fn serve(&mut self, stock: &mut impl Stock<R>) -> Result<u64, Error> {
-        let driver = self.plan.driver();
+        let coordinator = self.plan.coordinator();
         let (mut commands, mut to_producer) = (Commands::default(), Commands::default());
         let mut to_players: Vec<Commands> = Vec::new();
         to_players.resize_with(self.links.players.len(), Commands::default);
         let (mut prepared, mut done) = (0, 0);
         loop {
-            let Some(link) = find(&mut self.links.players, driver) else {
-                unreachable!("the driver takes part");
+            let Some(link) = find(&mut self.links.players, coordinator) else {
+                unreachable!("the coordinator takes part");
             };
-            let command = commands.recv(Role::Player(driver), link, &self.plan)?;
+            let command = commands.recv(Role::Player(coordinator), link, &self.plan)?;
             if self.side == Side::Zero {
                 if command != Command::Evaluate {
                     let sent = to_producer.send(command, &mut self.links.producer);
                     sent.map_err(at(&self.plan))?;
                 }
                 for ((name, link), commands) in self.links.players.iter_mut().zip(&mut to_players) {
-                    if *name != driver {
+                    if *name != coordinator {
                         commands.send(command, link).map_err(at(&self.plan))?;
                     }
                 }
@@ -215,7 +215,8 @@ impl<R: Ring, C: Channel, O: Observer> Server<R, C, O> {
                 }
                 Command::Evaluate => {
                     self.observer.begin(Phase::Online, done);
-                    let bundle = stock.take()?.ok_or_else(|| unprepared(Role::Player(driver)))?;
+                    let bundle =
+                        stock.take()?.ok_or_else(|| unprepared(Role::Player(coordinator)))?;
                     self.evaluate(bundle)?;
                     self.observer.end(Outcome::Done);
                     done += 1;

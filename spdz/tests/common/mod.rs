@@ -12,7 +12,7 @@ use spdz::channel::{
     Channel, ChannelError, MemoryChannel, Name, PART_UNIT, Phase, Role, Tag, memory_pair,
 };
 use spdz::correlated::{Bundle, bundle_bytes};
-use spdz::graph::{Clear, Graph, Tensors};
+use spdz::graph::{Graph, Plaintext, Tensors};
 use spdz::network::{IMAGES, LOGITS, Network};
 use spdz::plan::{NumberFormat, Plan, Truncation};
 use spdz::prg::{Seed, SessionId};
@@ -138,7 +138,7 @@ pub fn brought<'a>(
     let mut brought = Brought::new();
     for (player, name, shape, values) in tensors {
         let player = brought.entry(player.parse().unwrap()).or_default();
-        player.insert(name.into(), Clear::new(shape, values).unwrap());
+        player.insert(name.into(), Plaintext::new(shape, values).unwrap());
     }
     brought
 }
@@ -280,12 +280,12 @@ fn run_plan<R: Ring>(plan: Plan, settings: Settings, evaluations: &[Brought]) ->
                 evaluations.get(evaluation as usize).and_then(|b| b.get(&player)).unwrap_or(nothing)
             };
             scope.spawn(move || {
-                let driver = plan.driver() == player;
+                let coordinator = plan.coordinator() == player;
                 let takes_part = plan.takes_part(player);
                 let set_up = Player::<R, _>::set_up(plan, player, inputs(0), links);
                 let mut notes = Notes::default();
                 let mut this = set_up.unwrap().observed_by(&mut notes);
-                if !driver {
+                if !coordinator {
                     if takes_part {
                         this.follow::<Error>(
                             |evaluation| Ok(inputs(evaluation).clone()),
@@ -357,7 +357,7 @@ pub fn weights(network: &Network, value: impl Fn(&str, usize, &[usize]) -> f32) 
     let tensor = |parameter: spdz::network::Parameter| {
         let len: usize = parameter.shape.iter().product();
         let values = (0..len).map(|i| f64::from(value(&parameter.name, i, &parameter.shape)));
-        let tensor = Clear::new(parameter.shape.clone(), values.collect()).unwrap();
+        let tensor = Plaintext::new(parameter.shape.clone(), values.collect()).unwrap();
         (parameter.name, tensor)
     };
     parameters.map(tensor).collect()
@@ -375,7 +375,7 @@ pub fn batches(
         .iter()
         .map(|images| {
             let values = images.iter().map(|x| f64::from(*x)).collect();
-            let images = Clear::new(shape.clone(), values).unwrap();
+            let images = Plaintext::new(shape.clone(), values).unwrap();
             let client = Tensors::from([(IMAGES.to_owned(), images)]);
             Brought::from([(Name::MODEL_OWNER, weights.clone()), (Name::CLIENT, client)])
         })
