@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use party::config::{OfflineMode, Stock, Transport};
 use spdz::channel::Name;
@@ -105,23 +106,9 @@ pub enum Command {
 }
 
 /// A number format on the command line.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Format {
-    /// Integers modulo 2^64: fast
-    #[value(name = "Int64")]
-    Int64,
-    /// Ten residues of integers of 103 bits: precise
-    #[value(name = "Int100")]
-    Int100,
-}
-
-impl From<Format> for NumberFormat {
-    fn from(format: Format) -> Self {
-        match format {
-            Format::Int64 => Self::Int64,
-            Format::Int100 => Self::Int100,
-        }
-    }
+fn format_parser() -> impl TypedValueParser<Value = NumberFormat> {
+    let value = |format: NumberFormat| PossibleValue::new(format.name()).help(format.summary());
+    PossibleValuesParser::new(NumberFormat::ALL.map(value)).try_map(|name| name.parse())
 }
 
 /// A truncation on the command line.
@@ -265,9 +252,9 @@ pub struct Table1Arguments {
     #[arg(value_parser = ["A", "B", "C"])]
     networks: Vec<String>,
     /// Number formats to measure
-    #[arg(long, value_name = "FORMATS", value_delimiter = ',', default_value = "Int64,Int100")]
-    #[arg(ignore_case = true)]
-    formats: Vec<Format>,
+    #[arg(long, value_name = "FORMATS", value_delimiter = ',', ignore_case = true)]
+    #[arg(value_parser = format_parser(), default_values_t = NumberFormat::ALL)]
+    formats: Vec<NumberFormat>,
     /// Images of one inference
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     batch_size: u16,
@@ -297,7 +284,7 @@ impl Table1Arguments {
             name: "table1".into(),
             networks: self.networks,
             batch_sizes: vec![self.batch_size.into()],
-            formats: self.formats.into_iter().map(NumberFormat::from).collect(),
+            formats: self.formats,
             truncations: vec![match self.manner.truncation {
                 None => settings::Truncate::Usual,
                 Some(truncation) => truncation.into(),
@@ -342,9 +329,9 @@ pub struct FloorArguments {
     #[arg(value_parser = ["A", "B", "C"])]
     networks: Vec<String>,
     /// Number formats, each with its usual truncation
-    #[arg(long, value_name = "FORMATS", value_delimiter = ',', default_value = "Int64,Int100")]
-    #[arg(ignore_case = true)]
-    formats: Vec<Format>,
+    #[arg(long, value_name = "FORMATS", value_delimiter = ',', ignore_case = true)]
+    #[arg(value_parser = format_parser(), default_values_t = NumberFormat::ALL)]
+    formats: Vec<NumberFormat>,
     /// Images of one inference
     #[arg(long, value_name = "NUMBERS", value_delimiter = ',', default_value = "1,100")]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -356,11 +343,10 @@ pub struct FloorArguments {
 
 impl FloorArguments {
     fn run(self) -> anyhow::Result<()> {
-        let formats: Vec<_> = self.formats.into_iter().map(NumberFormat::from).collect();
         let batch_sizes: Vec<_> = self.batch_size.into_iter().map(usize::from).collect();
         let report = floor::run(
             &self.networks,
-            &formats,
+            &self.formats,
             &batch_sizes,
             Transport { spin_micros: self.spin_micros, ..Transport::default() },
             &std::env::current_exe()?,
@@ -406,9 +392,9 @@ pub struct InspectArguments {
     #[arg(value_parser = ["A", "B", "C"])]
     networks: Vec<String>,
     /// Number formats
-    #[arg(long, value_name = "FORMATS", value_delimiter = ',', default_value = "Int64,Int100")]
-    #[arg(ignore_case = true)]
-    formats: Vec<Format>,
+    #[arg(long, value_name = "FORMATS", value_delimiter = ',', ignore_case = true)]
+    #[arg(value_parser = format_parser(), default_values_t = NumberFormat::ALL)]
+    formats: Vec<NumberFormat>,
     /// How products are brought back to the format's precision; without it Local
     /// for Int64 and Interactive for Int100
     #[arg(long, value_name = "HOW", ignore_case = true)]
@@ -429,7 +415,7 @@ impl InspectArguments {
     fn run(self) -> anyhow::Result<()> {
         let inspect = inspect::Inspect {
             networks: self.networks,
-            formats: self.formats.into_iter().map(NumberFormat::from).collect(),
+            formats: self.formats,
             truncation: self.truncation.map(Truncation::from),
             batch_size: self.batch_size.into(),
             samples: self.samples.into(),
@@ -464,8 +450,9 @@ pub struct RunArguments {
     #[arg(long = "output", value_name = "NAME=FILE", value_parser = named_file)]
     outputs: Vec<(Name, PathBuf)>,
     /// The number format
-    #[arg(long, default_value = "Int64", ignore_case = true)]
-    format: Format,
+    #[arg(long, ignore_case = true, value_parser = format_parser())]
+    #[arg(default_value_t = NumberFormat::default())]
+    format: NumberFormat,
     /// How often to evaluate the graph
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     evaluations: u64,
@@ -506,7 +493,7 @@ impl RunArguments {
             graph: self.graph,
             inputs: by_player("--player", self.players)?,
             outputs: by_player("--output", self.outputs)?,
-            format: self.format.into(),
+            format: self.format,
             truncation: self.manner.truncation(),
             evaluations: self.evaluations,
             offline: self.manner.offline(),

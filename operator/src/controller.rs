@@ -608,7 +608,7 @@ impl Context {
         });
         let jobs: Vec<_> = jobs.collect();
         self.metrics.set_jobs(
-            jobs.iter().map(|(phase, network, format)| (*phase, *network, format_label(*format))),
+            jobs.iter().map(|(phase, network, format)| (*phase, *network, format.name())),
         );
     }
 
@@ -828,11 +828,4 @@ fn network_label(resource: &SecureInference) -> &'static str {
     let model = &resource.spec.model;
     let network = model.builtin.or(model.volume.as_ref().map(|volume| volume.network));
     network.map_or("graph", crate::api::v1alpha1::Network::name)
-}
-
-fn format_label(format: spdz::plan::NumberFormat) -> &'static str {
-    match format {
-        spdz::plan::NumberFormat::Int64 => "Int64",
-        spdz::plan::NumberFormat::Int100 => "Int100",
-    }
 }

@@ -118,9 +118,9 @@ pub struct Computation {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub graph: Option<Graph>,
     /// The number format.
-    #[serde(default = "Computation::default_format")]
+    #[serde(default)]
     pub format: NumberFormat,
-    /// The truncation; without it, the [usual one](Computation::usual_truncation) of
+    /// The truncation; without it, the [usual one](NumberFormat::usual_truncation) of
     /// the format.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub truncation: Option<Truncation>,
@@ -131,10 +131,6 @@ pub struct Computation {
 }
 
 impl Computation {
-    fn default_format() -> NumberFormat {
-        NumberFormat::Int64
-    }
-
     /// One of the paper's networks on a batch, with the usual truncation.
     #[must_use]
     pub fn of_network(name: &str, batch_size: usize, format: NumberFormat) -> Self {
@@ -161,16 +157,6 @@ impl Computation {
         }
     }
 
-    /// The truncation that a format has unless another is asked for, as in the paper:
-    /// `Local` for `Int64`, `Interactive` for `Int100`.
-    #[must_use]
-    pub fn usual_truncation(format: NumberFormat) -> Truncation {
-        match format {
-            NumberFormat::Int64 => Truncation::Local,
-            NumberFormat::Int100 => Truncation::Interactive,
-        }
-    }
-
     /// Inputs of one inference; 1 for a graph.
     #[must_use]
     pub fn batch(&self) -> usize {
@@ -183,7 +169,7 @@ impl Computation {
     /// If it is not either a network or a graph, there is no such network, or it does
     /// not fit the format.
     pub fn plan(&self) -> Result<Plan, ConfigError> {
-        let truncation = self.truncation.unwrap_or(Self::usual_truncation(self.format));
+        let truncation = self.truncation.unwrap_or(self.format.usual_truncation());
         let compile = |graph: &Graph| Ok(Plan::compile(graph, self.format, truncation)?);
         match (&self.network, &self.graph) {
             (Some(name), None) => {

@@ -7,9 +7,9 @@ use std::time::Instant;
 use bytes::Bytes;
 use spdz::channel::{Channel, ChannelError, ChannelFault, Name, Phase, Role};
 use spdz::correlated::bundle_bytes;
-use spdz::plan::{NumberFormat, Plan};
+use spdz::plan::Plan;
 use spdz::prg::{NoRandomness, Seed, SessionId};
-use spdz::ring::{self, Int64, Int100, Ring, Side, ThreadsError};
+use spdz::ring::{self, Ring, Side, ThreadsError};
 use spdz::role::{self, Outcome, Producer, Server, ServerLinks, report_tag};
 
 use crate::background::Background;
@@ -241,10 +241,10 @@ fn meet_and_play(
     let mut links = net::connect(config, plan, background.stop())?;
     telemetry.connected(&links);
     tracing::info!(role = %config.role, "connected to all peers");
-    let outcome = match plan.format() {
-        NumberFormat::Int64 => play::<Int64>(config, plan, part, disk, telemetry, &mut links),
-        NumberFormat::Int100 => play::<Int100>(config, plan, part, disk, telemetry, &mut links),
-    };
+    let outcome = spdz::with_ring!(
+        plan.format(),
+        R => play::<R>(config, plan, part, disk, telemetry, &mut links)
+    );
     match outcome {
         Ok(played) => {
             // Before any peer sees the end of this party: see `close`.

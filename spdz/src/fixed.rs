@@ -7,7 +7,6 @@
 use zeroize::Zeroizing;
 
 use crate::ring::kernels::vectorized;
-use crate::ring::{Int64, Int100, Ring};
 
 /// Precision and range of a number format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,18 +32,6 @@ pub struct RangeError {
 }
 
 impl Precision {
-    /// `Int64`: 12 fractional bits are enough for the paper's networks (mean KL
-    /// divergence about 1e-7) and keep values small against 2^64, on whose ratio
-    /// the failure probability of the local truncation depends.
-    pub const INT64: Self =
-        Self { fraction: 12, integral: 10, ring: 64, dividend: Int64::DIVIDEND_BITS };
-
-    /// `Int100`: two more fractional bits than `Int64`. The dividends' 60 bits are what
-    /// interactive truncation leaves of the ring's 102 after 40 for statistical
-    /// security and two for sums of masks; inner products of up to 4096 factors fit.
-    pub const INT100: Self =
-        Self { fraction: 14, integral: 10, ring: 102, dividend: Int100::DIVIDEND_BITS };
-
     /// The magnitude that values stay below.
     #[must_use]
     pub fn limit(&self) -> f64 {
@@ -128,9 +115,10 @@ fn nearest(x: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ring::{Int64, Ring};
     use proptest::prelude::*;
 
-    const FORMAT: Precision = Precision::INT64;
+    const FORMAT: Precision = Int64::PRECISION;
 
     proptest! {
         #[test]

@@ -6,13 +6,13 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 use spdz::channel::MAX_NAME_BYTES;
-use spdz::fixed::Precision;
 use spdz::graph::{
     Function, Graph, GraphBuilder, MAX_DEGREE, MAX_LABEL_BYTES, MAX_NODES, MAX_PLAYERS,
     MAX_POLYNOMIALS, MAX_PUBLIC, MAX_PUBLIC_TERMS, MAX_TENSOR, NodeId, Op,
 };
 use spdz::plan::{MAX_STEPS, NumberFormat, Plan, Truncation};
 use spdz::polynomial::{MAX_FIT_DEGREE, Polynomial};
+use spdz::ring::{Int64, Int100, Ring};
 
 const PAGE: &str = include_str!("../../docs/graph.md");
 
@@ -181,7 +181,7 @@ fn limits_are_the_codes() {
     assert!(PAGE.contains(&format!("messages name, 1 to {MAX_LABEL_BYTES} visible ASCII")));
     assert!(PAGE.contains(&format!("degree at most {MAX_FIT_DEGREE}.")));
 
-    let (int64, int100) = (Precision::INT64, Precision::INT100);
+    let (int64, int100) = (Int64::PRECISION, Int100::PRECISION);
     assert_eq!((int64.limit(), int100.limit()), (1024.0, 1024.0));
     for text in [
         format!("has {} fractional bits and `Int100`\n{}.", int64.fraction, int100.fraction),

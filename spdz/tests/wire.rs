@@ -150,13 +150,13 @@ fn values<R: Ring>(vector: &'static str, precision: Precision) {
 
 #[test]
 fn numbers_on_the_wire() {
-    values::<Int64>(block("vector value-int64"), Precision::INT64);
-    values::<Int100>(block("vector value-int100"), Precision::INT100);
+    values::<Int64>(block("vector value-int64"), Int64::PRECISION);
+    values::<Int100>(block("vector value-int100"), Int100::PRECISION);
     // The table of formats.
     let moduli = MODULI.map(|modulus| modulus.to_string()).join(", ");
     for (name, precision, bytes) in [
-        ("Int64", Precision::INT64, Int64::WIRE_BYTES),
-        ("Int100", Precision::INT100, Int100::WIRE_BYTES),
+        ("Int64", Int64::PRECISION, Int64::WIRE_BYTES),
+        ("Int100", Int100::PRECISION, Int100::WIRE_BYTES),
     ] {
         let row =
             format!("| `{name}` | {bytes} | {} | {} |", precision.fraction, precision.limit());

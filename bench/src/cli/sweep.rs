@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use party::config::OfflineMode;
 use spdz::plan::NumberFormat;
 
-use super::{Folders, Format, Offline, Program, compare, interruptible};
+use super::{Folders, Offline, Program, compare, format_parser, interruptible};
 use crate::compare::THRESHOLD;
 use crate::launch::Launcher;
 use crate::launch::cluster::{self, Cluster};
@@ -121,7 +121,8 @@ pub struct Arguments {
     batch_sizes: Option<Vec<usize>>,
     /// Number formats to measure [default: Int64,Int100]
     #[arg(long, value_name = "FORMATS", value_delimiter = ',', ignore_case = true)]
-    formats: Option<Vec<Format>>,
+    #[arg(value_parser = format_parser())]
+    formats: Option<Vec<NumberFormat>>,
     /// How products are brought back to the format's precision [default: usual]
     #[arg(long, value_name = "HOW", value_delimiter = ',', ignore_case = true)]
     truncations: Option<Vec<TruncateBy>>,
@@ -294,7 +295,7 @@ impl Arguments {
         replace(&mut settings.on, self.on.map(Place::from));
         replace(&mut settings.networks, self.networks.clone());
         replace(&mut settings.batch_sizes, self.batch_sizes.clone());
-        replace(&mut settings.formats, all::<_, NumberFormat>(self.formats.clone()));
+        replace(&mut settings.formats, self.formats.clone());
         replace(&mut settings.truncations, all(self.truncations.clone()));
         replace(&mut settings.offline, all::<_, OfflineMode>(self.offline.clone()));
         replace(&mut settings.conditions, all(self.conditions.clone()));

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use spdz::geometry::{Linear, MatMul};
 use spdz::plan::NumberFormat;
 use spdz::prg::Seed;
-use spdz::ring::{Int64, Int100, Ring};
+use spdz::ring::Ring;
 
 use crate::launch::local::LaunchError;
 use crate::stats::median;
@@ -56,10 +56,7 @@ impl<'a> Timer<'a> {
         if let Some((.., seconds)) = self.known.iter().find(same) {
             return Ok(*seconds);
         }
-        let seconds = match format {
-            NumberFormat::Int64 => time::<Int64>(linear),
-            NumberFormat::Int100 => time::<Int100>(linear),
-        };
+        let seconds = spdz::with_ring!(format, R => time::<R>(linear));
         self.known.push((format, *linear, seconds));
         Ok(seconds)
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use party::config::{Computation, OfflineMode};
+use party::config::OfflineMode;
 use party::result::RunResult;
 use serde::{Serialize, Serializer};
 use spdz::plan::{NumberFormat, Truncation};
@@ -244,7 +244,7 @@ fn batches(cells: &[Measured]) -> Vec<BatchScaling<'_>> {
 }
 
 fn is_usual(key: &Key) -> bool {
-    key.truncation == Computation::usual_truncation(key.format)
+    key.truncation == key.format.usual_truncation()
 }
 
 /// What was measured in both formats, each with its usual truncation.

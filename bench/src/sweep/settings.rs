@@ -117,7 +117,7 @@ impl Truncate {
     #[must_use]
     pub fn of(self, format: NumberFormat) -> Truncation {
         match self {
-            Self::Usual => Computation::usual_truncation(format),
+            Self::Usual => format.usual_truncation(),
             Self::Local => Truncation::Local,
             Self::Interactive => Truncation::Interactive,
         }

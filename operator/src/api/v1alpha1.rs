@@ -72,8 +72,8 @@ pub struct SecureInferenceSpec {
     pub model: Model,
     /// The numbers that shares are made of: `Int64` (integers modulo 2^64, the faster) or
     /// `Int100` (the paper's ten residues, the more exact).
-    #[serde(default = "default_format")]
-    #[schemars(with = "FormatSchema")]
+    #[serde(default)]
+    #[schemars(schema_with = "format_schema")]
     pub number_format: NumberFormat,
     /// How products are brought back to the format's precision: `Local` (without a message;
     /// wrong with a small probability) or `Interactive` (one round; never wrong). Without it
@@ -125,7 +125,7 @@ impl Default for SecureInferenceSpec {
     fn default() -> Self {
         Self {
             model: Model::default(),
-            number_format: default_format(),
+            number_format: NumberFormat::default(),
             truncation: None,
             workload: Workload::default(),
             parties: Parties::default(),
@@ -141,12 +141,9 @@ impl Default for SecureInferenceSpec {
     }
 }
 
-/// The values of a number format, for the schema.
-#[derive(JsonSchema)]
-#[expect(dead_code, reason = "only its schema is used")]
-enum FormatSchema {
-    Int64,
-    Int100,
+/// The names of the number formats.
+fn format_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({ "type": "string", "enum": NumberFormat::ALL.map(NumberFormat::name) })
 }
 
 /// The values of a truncation, for the schema.
@@ -155,10 +152,6 @@ enum FormatSchema {
 enum TruncationSchema {
     Local,
     Interactive,
-}
-
-fn default_format() -> NumberFormat {
-    NumberFormat::Int64
 }
 
 fn default_start_deadline() -> u32 {

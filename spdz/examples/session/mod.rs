@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use spdz::channel::{Channel, MemoryChannel, Name, Role, memory_pair};
 use spdz::graph::Tensors;
-use spdz::plan::{NumberFormat, Plan};
+use spdz::plan::Plan;
 use spdz::prg::{Seed, SessionId};
-use spdz::ring::{Int64, Int100, Ring, Side};
+use spdz::ring::{Ring, Side};
 use spdz::role::{Error, Memory, Player, Producer, Server, ServerLinks};
 
 /// What each player brings, or what each learns.
@@ -22,10 +22,7 @@ pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Evaluates the plan once on what the players bring. Returns what each learns.
 pub(crate) fn run(plan: &Arc<Plan>, brought: &Players) -> Result<Players, Failure> {
-    match plan.format() {
-        NumberFormat::Int64 => run_in::<Int64>(plan, brought),
-        NumberFormat::Int100 => run_in::<Int100>(plan, brought),
-    }
+    spdz::with_ring!(plan.format(), R => run_in::<R>(plan, brought))
 }
 
 fn run_in<R: Ring>(plan: &Arc<Plan>, brought: &Players) -> Result<Players, Failure> {

@@ -276,10 +276,10 @@ impl<'graph> Compiler<'graph> {
     }
 
     /// Whether dividing costs so much that it is worth many bits to do it seldom; with
-    /// the local truncation of `Int64`, which is free, values should rather stay small,
-    /// as their ratio to 2^64 is the probability of failure.
+    /// a local truncation that is free, values should rather stay small, as their ratio to
+    /// the ring's size is the probability of failure.
     fn divides_seldom(&self) -> bool {
-        self.truncation == Truncation::Interactive || self.format != NumberFormat::Int64
+        self.truncation == Truncation::Interactive || !self.format.local_truncation_is_free()
     }
 
     fn shape(&self, id: NodeId) -> &'graph [usize] {

@@ -13,99 +13,17 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
 use crate::channel::{Name, Role};
 use crate::fixed::{Precision, RangeError};
 use crate::geometry::{Linear, MatMul, Pooling, View, Windows};
 use crate::graph::{Graph, GraphError, Lifetime, NodeId, Op};
-use crate::ring::{Int64, Int100, Ring};
+pub use crate::ring::{NumberFormat, Truncation};
 
 mod compile;
 mod powers;
 
 /// Most steps of a plan.
 pub const MAX_STEPS: usize = 1 << 17;
-
-/// The number formats.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum NumberFormat {
-    /// Integers modulo 2^64.
-    Int64,
-    /// Ten residues of integers modulo a number of 103 bits.
-    Int100,
-}
-
-/// How products are brought back to the format's precision.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Truncation {
-    /// Without interaction (SecureML); wrong with probability `|x|` over the ring's size.
-    Local,
-    /// In one round; never wrong within the format's range.
-    Interactive,
-}
-
-impl fmt::Display for NumberFormat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Int64 => Int64::NAME,
-            Self::Int100 => Int100::NAME,
-        })
-    }
-}
-
-impl fmt::Display for Truncation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Local => "Local",
-            Self::Interactive => "Interactive",
-        })
-    }
-}
-
-impl NumberFormat {
-    /// All of them.
-    pub const ALL: [Self; 2] = [Self::Int64, Self::Int100];
-
-    /// Bytes of an element on the wire.
-    #[must_use]
-    pub fn wire_bytes(self) -> usize {
-        match self {
-            Self::Int64 => Int64::WIRE_BYTES,
-            Self::Int100 => Int100::WIRE_BYTES,
-        }
-    }
-
-    /// Its precision and range.
-    #[must_use]
-    pub fn precision(self) -> Precision {
-        match self {
-            Self::Int64 => Precision::INT64,
-            Self::Int100 => Precision::INT100,
-        }
-    }
-
-    /// How many tensors the producer shares for an interactive truncation. If none,
-    /// the quotients' mask is known before the opening, and they can be multiplied as
-    /// they come.
-    #[must_use]
-    pub fn quotient_parts(self) -> usize {
-        match self {
-            Self::Int64 => Int64::QUOTIENT_PARTS,
-            Self::Int100 => Int100::QUOTIENT_PARTS,
-        }
-    }
-
-    /// By how many units in the last place a quotient may be off (`docs/protocol.md`), unless
-    /// a local truncation fails.
-    #[must_use]
-    pub fn quotient_error(self, truncation: Truncation) -> f64 {
-        match (self, truncation) {
-            (Self::Int100, Truncation::Interactive) => 1.5,
-            _ => 1.0,
-        }
-    }
-}
 
 /// Names a private tensor of a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

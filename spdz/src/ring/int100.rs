@@ -5,8 +5,10 @@ use rayon::prelude::*;
 use super::kernels::residues::{PackedResidues, multiply_add};
 use super::kernels::{self, Rows};
 use super::residues::{self, Bounded, Modulus};
+use super::truncation::Truncation;
 use super::{Plane, QuotientMask, Ring, Side, planes, planes_mut, threads};
 use crate::buffer::Buffer;
+use crate::fixed::Precision;
 use crate::geometry::{Linear, MatMul};
 use crate::prg::KeyStream;
 
@@ -94,11 +96,19 @@ impl Ring for Int100 {
     type Sampler<'a> = residues::Sampler<'a>;
 
     const NAME: &'static str = "Int100";
+    const SUMMARY: &'static str = "Ten residues of integers of 103 bits: precise";
+    /// Two more fractional bits than [`Int64`](super::Int64). The dividends' 60 bits are what
+    /// interactive truncation leaves of the ring's 102 after 40 for statistical security and
+    /// two for sums of masks; inner products of up to 4096 factors fit.
+    const PRECISION: Precision = Precision { fraction: 14, integral: 10, ring: 102, dividend: 60 };
     const PLANES: usize = residues::PLANES;
     const WIRE_BYTES: usize = residues::WIRE_BYTES;
     const PART: usize = residues::DRAWN;
-    const DIVIDEND_BITS: u32 = 60;
     const QUOTIENT_PARTS: usize = 0;
+    const QUOTIENT_ERROR: f64 = 1.5;
+    /// The residues have to be brought together and taken apart again.
+    const LOCAL_TRUNCATION_IS_FREE: bool = false;
+    const USUAL_TRUNCATION: Truncation = Truncation::Interactive;
 
     fn plane(index: usize) -> Modulus {
         Modulus::ALL[index]

@@ -14,17 +14,22 @@ use bytes::Bytes;
 
 pub mod kernels;
 
+mod format;
 mod int100;
 mod int64;
 
 pub mod residues;
 mod threads;
+mod truncation;
 
+pub use format::{NumberFormat, UnknownFormat};
 pub use int64::Int64;
 pub use int100::Int100;
 pub use threads::{ThreadsError, set_threads};
+pub use truncation::Truncation;
 
 use crate::buffer::Buffer;
+use crate::fixed::Precision;
 use crate::geometry::Linear;
 use crate::prg::KeyStream;
 
@@ -88,6 +93,10 @@ pub trait Ring: Copy + Debug + Send + Sync + 'static {
 
     /// What configuration and reports call it.
     const NAME: &'static str;
+    /// For people, what its numbers are and what they are good for: `Integers modulo 2^64: fast`.
+    const SUMMARY: &'static str;
+    /// Precision and range of its fixed-point numbers.
+    const PRECISION: Precision;
     /// Words of an element.
     const PLANES: usize;
     /// Bytes of one element on the wire.
@@ -95,9 +104,18 @@ pub trait Ring: Copy + Debug + Send + Sync + 'static {
     /// How many words are drawn at a time: they stay in cache with what they are added to.
     const PART: usize;
     /// Interactive truncation divides integers of magnitude below `2^DIVIDEND_BITS`.
-    const DIVIDEND_BITS: u32;
+    const DIVIDEND_BITS: u32 = Self::PRECISION.dividend;
     /// How many tensors the producer shares for an interactive truncation.
     const QUOTIENT_PARTS: usize;
+    /// By how many units in the last place the quotient of an interactive truncation may be
+    /// off (`docs/protocol.md`). That of a local one is off by less than one, if it does not
+    /// fail.
+    const QUOTIENT_ERROR: f64;
+    /// Whether a local truncation costs next to nothing, so that a plan truncates often and
+    /// keeps values small; if not, it is worth bits of the ring to truncate seldom.
+    const LOCAL_TRUNCATION_IS_FREE: bool;
+    /// The truncation that the paper pairs it with.
+    const USUAL_TRUNCATION: Truncation;
 
     /// The arithmetic of plane `index`.
     fn plane(index: usize) -> Self::Plane;

@@ -16,7 +16,7 @@ use spdz::graph::{Graph, Plaintext, Tensors};
 use spdz::network::{IMAGES, LOGITS, Network};
 use spdz::plan::{NumberFormat, Plan, Truncation};
 use spdz::prg::{Seed, SessionId};
-use spdz::ring::{Int64, Int100, Ring, Side};
+use spdz::ring::{Int64, Ring, Side};
 use spdz::role::{
     self, Error, Memory, Observer, Player, Producer, Server, ServerLinks, Stock, StockError,
 };
@@ -194,10 +194,7 @@ impl<R: Ring> Stock<R> for Sealed<R> {
 /// Runs an evaluation of `graph` for each of `evaluations`.
 pub fn run(graph: &Graph, settings: Settings, evaluations: &[Brought]) -> Outcome {
     let plan = Plan::compile(graph, settings.format, settings.truncation).unwrap();
-    match settings.format {
-        NumberFormat::Int64 => run_plan::<Int64>(plan, settings, evaluations),
-        NumberFormat::Int100 => run_plan::<Int100>(plan, settings, evaluations),
-    }
+    spdz::with_ring!(settings.format, R => run_plan::<R>(plan, settings, evaluations))
 }
 
 fn run_plan<R: Ring>(plan: Plan, settings: Settings, evaluations: &[Brought]) -> Outcome {
