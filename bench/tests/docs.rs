@@ -7,6 +7,7 @@ mod common;
 use std::path::Path;
 use std::process::Command;
 
+use bench::card::{Measured, ModelCard};
 use bench::results::{Results, SCHEMA_VERSION};
 use bench::table1;
 use common::{party_program, read_tensor, write_tensors};
@@ -77,4 +78,49 @@ fn the_graph_of_the_page_runs_as_the_page_says_and_is_that_of_the_sample() {
     }
     let help = Command::new(env!("CARGO_BIN_EXE_bench")).args(["run", "--help"]).output().unwrap();
     assert!(String::from_utf8(help.stdout).unwrap().contains("docs/graph.md"));
+}
+
+#[test]
+fn the_networks_page_has_the_numbers_of_the_model_cards() {
+    let page = file("docs/networks.md");
+    let row = |what: &str| {
+        let start = format!("| {what} | ");
+        let row = page.lines().find_map(|line| line.strip_prefix(start.as_str()));
+        row.unwrap_or_else(|| panic!("no row {what}")).trim_end_matches(" |")
+    };
+    let cards = ["a", "b", "c"].map(|name| {
+        let text = file(&format!("bench/models/{name}.json"));
+        serde_json::from_str::<ModelCard>(&text).unwrap()
+    });
+    // All three were trained in one way.
+    for card in &cards {
+        let serde_json::Value::Object(training) = serde_json::to_value(&card.training).unwrap()
+        else {
+            panic!("{card:?}");
+        };
+        for (key, value) in training {
+            let Some(inner) = value.as_object() else {
+                assert_eq!(row(&format!("`{key}`")), number(&value), "{key}");
+                continue;
+            };
+            for (name, value) in inner {
+                assert_eq!(row(&format!("`{key}.{name}`")), number(value), "{key}.{name}");
+            }
+        }
+    }
+    let measured = cards.map(|card| card.measured);
+    let cells = |cell: &dyn Fn(Measured) -> String| measured.map(cell).join(" | ");
+    let accuracy = |m: Measured| format!("{:.2} %", 100.0 * m.plaintext_accuracy);
+    assert_eq!(row("accuracy"), cells(&accuracy));
+    let entering = |m: Measured| format!("{:.2}", m.largest_pre_activation);
+    assert_eq!(row("largest pre-activation"), cells(&entering));
+    assert_eq!(row("largest logit"), cells(&|m: Measured| format!("{:.2}", m.largest_logit)));
+}
+
+/// A number of a model card as it was given: an `f32` has fewer digits than its `f64`.
+fn number(value: &serde_json::Value) -> String {
+    match value.as_f64() {
+        Some(float) if value.is_f64() => format!("{:?}", float as f32),
+        _ => value.to_string(),
+    }
 }

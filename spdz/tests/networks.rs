@@ -1,0 +1,142 @@
+//! docs/networks.md has the layers, shapes, parameters and coefficients that the code has.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use spdz::network::{BATCH_NORM_EPSILON, IMAGES, LOGITS, Layer, MAX_BATCH, Network};
+
+const PAGE: &str = include_str!("../../docs/networks.md");
+
+/// The cells of the rows of the first table under a heading, without its head.
+fn table(heading: &str) -> Vec<Vec<&'static str>> {
+    let (_, text) = PAGE.split_once(&format!("\n{heading}\n")).unwrap();
+    let rows = text.lines().skip_while(|line| !line.starts_with('|'));
+    let rows = rows.take_while(|line| line.starts_with('|')).skip(2);
+    let cells = |row: &'static str| {
+        let inner = row.strip_prefix('|').unwrap().strip_suffix('|').unwrap();
+        inner.split('|').map(str::trim).collect()
+    };
+    rows.map(cells).collect()
+}
+
+/// What the page calls a layer.
+fn described(layer: &Layer, input: &[usize]) -> String {
+    match layer {
+        Layer::Dense { outputs } => {
+            format!("dense, {} to {outputs}", input.iter().product::<usize>())
+        }
+        Layer::Conv2d { filter, channels, stride, padding } => {
+            assert_eq!((*stride, *padding), (1, 0), "the page says so of all convolutions");
+            format!("convolution, {filter}x{filter}, {} to {channels} channels", input[2])
+        }
+        Layer::BatchNorm => "batch normalisation".into(),
+        Layer::Activation(_) => "polynomial".into(),
+        Layer::AvgPool { window } => format!("average pooling, {window}x{window}"),
+    }
+}
+
+/// An empty cell for none.
+fn counted(count: usize) -> String {
+    if count == 0 { String::new() } else { count.to_string() }
+}
+
+#[test]
+fn the_layers_are_the_codes() {
+    for network in [Network::a(), Network::b(), Network::c()] {
+        let heading = format!("### Network {}", network.name);
+        let names = network.layer_names();
+        let outputs = network.shapes().unwrap();
+        let parameters = network.parameters().unwrap();
+        let inputs = [&network.input].into_iter().chain(&outputs);
+        let (mut expected, mut all, mut shared) = (Vec::new(), [0, 0], 0);
+        for (((layer, name), input), output) in
+            network.layers.iter().zip(&names).zip(inputs).zip(&outputs)
+        {
+            let of_layer = parameters.iter().filter(|p| p.name.split_once('.').unwrap().0 == name);
+            let stored = of_layer.map(|p| p.shape.iter().product::<usize>()).sum();
+            // Each weight takes part in one product at each pixel that the layer puts out.
+            let weight = parameters.iter().find(|p| p.name == format!("{name}.weight"));
+            let macs = weight.map_or(0, |weight| {
+                let pixels: usize = output.iter().rev().skip(1).product();
+                weight.shape.iter().product::<usize>() * pixels
+            });
+            all = [all[0] + stored, all[1] + macs];
+            shared += if weight.is_some() { stored } else { 0 };
+            expected.push([
+                format!("`{name}`"),
+                described(layer, input),
+                format!("`{output:?}`"),
+                counted(stored),
+                counted(macs),
+            ]);
+        }
+        let [stored, macs] = all.map(counted);
+        expected.push(["all".into(), String::new(), String::new(), stored, macs]);
+        assert_eq!(table(&heading), expected, "{heading}");
+        assert!(PAGE.contains(&shared.to_string()), "{heading}: {shared} numbers are shared");
+    }
+}
+
+#[test]
+fn the_activation_is_the_codes() {
+    let networks = [Network::a(), Network::b(), Network::c()];
+    let activations = networks.iter().flat_map(|network| &network.layers).filter_map(|layer| {
+        match layer {
+            Layer::Activation(polynomial) => Some(polynomial),
+            _ => None,
+        }
+    });
+    let mut count = 0;
+    for polynomial in activations {
+        let rows = table("### Activation");
+        assert_eq!(rows.len(), polynomial.coefficients.len());
+        for (power, (row, coefficient)) in rows.iter().zip(&polynomial.coefficients).enumerate() {
+            let quotient = match row[1].split_once(" / ") {
+                Some((above, below)) => above.parse::<f64>().unwrap() / below.parse::<f64>().unwrap(),
+                None => row[1].parse().unwrap(),
+            };
+            let decimal: f64 = row[2].parse().unwrap();
+            assert_eq!(row[0], power.to_string());
+            for found in [quotient, decimal] {
+                assert!((found - coefficient).abs() < 1e-15, "{row:?}, {coefficient}");
+            }
+        }
+        let range = polynomial.range;
+        assert!(PAGE.contains(&format!("[-{range}, {range}], which is its *range*")), "{range}");
+        let end = format!("{:.1} at {range}", polynomial.evaluate(range));
+        assert!(PAGE.contains(&end), "{end}");
+        let error = polynomial.largest_error(|x| x.max(0.0), 3.0);
+        assert!(PAGE.contains(&format!("the largest error against ReLU is {error:.3}, at zero")));
+        assert_eq!(polynomial.evaluate(0.0), polynomial.largest_error(|x| x.max(0.0), 3.0));
+        count += 1;
+    }
+    assert_eq!(count, 2 + 3 + 3);
+}
+
+#[test]
+fn names_and_numbers_are_the_codes() {
+    for text in [
+        format!("`epsilon = {BATCH_NORM_EPSILON:e}`"),
+        format!("A batch has 1 to {MAX_BATCH}\nimages."),
+        format!("the input `{IMAGES}`, of\nshape `[batch, 28, 28, 1]`"),
+        format!("`{LOGITS}`, of shape `[batch, 10]`"),
+    ] {
+        assert!(PAGE.contains(&text), "the page should say: {text}");
+    }
+    // The names and the axes of what a weights file holds.
+    let rows = table("## Weights files");
+    let listed = |name: &str, axes: usize| {
+        rows.iter().any(|row| {
+            row[0].split(", ").any(|cell| cell == format!("`{name}`"))
+                && row[2].split(',').count() == axes
+        })
+    };
+    for network in [Network::a(), Network::b(), Network::c()] {
+        assert_eq!(network.input, [28, 28, 1]);
+        for parameter in network.parameters().unwrap() {
+            let (layer, what) = parameter.name.split_once('.').unwrap();
+            let kind = layer.trim_end_matches(|c: char| c.is_ascii_digit());
+            let name = format!("{kind}N.{what}");
+            assert!(listed(&name, parameter.shape.len()), "{name}, {:?}", parameter.shape);
+        }
+    }
+}
