@@ -79,19 +79,20 @@ fn the_layers_are_the_codes() {
 #[test]
 fn the_activation_is_the_codes() {
     let networks = [Network::a(), Network::b(), Network::c()];
-    let activations = networks.iter().flat_map(|network| &network.layers).filter_map(|layer| {
-        match layer {
+    let activations =
+        networks.iter().flat_map(|network| &network.layers).filter_map(|layer| match layer {
             Layer::Activation(polynomial) => Some(polynomial),
             _ => None,
-        }
-    });
+        });
     let mut count = 0;
     for polynomial in activations {
         let rows = table("### Activation");
         assert_eq!(rows.len(), polynomial.coefficients.len());
         for (power, (row, coefficient)) in rows.iter().zip(&polynomial.coefficients).enumerate() {
             let quotient = match row[1].split_once(" / ") {
-                Some((above, below)) => above.parse::<f64>().unwrap() / below.parse::<f64>().unwrap(),
+                Some((above, below)) => {
+                    above.parse::<f64>().unwrap() / below.parse::<f64>().unwrap()
+                }
                 None => row[1].parse().unwrap(),
             };
             let decimal: f64 = row[2].parse().unwrap();
