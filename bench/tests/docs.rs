@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
@@ -123,4 +124,55 @@ fn number(value: &serde_json::Value) -> String {
         Some(float) if value.is_f64() => format!("{:?}", float as f32),
         _ => value.to_string(),
     }
+}
+
+/// The pages of the repository: Markdown files at its top, in `docs/`, and beside what they
+/// describe.
+const PAGES: [&str; 4] = ["", "docs", "hack", "charts/secure-inference"];
+
+/// The text of a page without its code blocks.
+fn prose(page: &str) -> String {
+    page.split("```").step_by(2).collect()
+}
+
+/// What headings are called in addresses: lower case, hyphens for spaces, no other punctuation.
+fn anchors(page: &str) -> BTreeSet<String> {
+    let text = prose(page);
+    let headings = text.lines().filter(|line| line.starts_with('#'));
+    let named = |line: &str| {
+        let kept = line.trim_start_matches('#').trim().to_lowercase();
+        let kept = kept.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+        kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+    };
+    headings.map(named).collect()
+}
+
+#[test]
+fn links_lead_to_files_and_headings_that_are_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut followed = 0;
+    for folder in PAGES.map(|folder| root.join(folder)) {
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_none_or(|extension| extension != "md") {
+                continue;
+            }
+            let page = std::fs::read_to_string(&path).unwrap();
+            let links = prose(&page);
+            for link in links.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
+                if link.starts_with("https://") || link.starts_with("http://") {
+                    continue;
+                }
+                let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+                let target = if file.is_empty() { path.clone() } else { folder.join(file) };
+                assert!(target.exists(), "{}: nothing is at {link}", path.display());
+                if !anchor.is_empty() {
+                    let known = anchors(&std::fs::read_to_string(&target).unwrap());
+                    assert!(known.contains(anchor), "{}: no heading {link}", path.display());
+                }
+                followed += 1;
+            }
+        }
+    }
+    assert!(followed > 100, "{followed} links");
 }
