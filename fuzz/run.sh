@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Fuzzes every decoder for some seconds each, from its corpus on. What a target finds to be new
-# is kept in the build's folder, and what fails it in fuzz/artifacts.
+# Fuzzes every decoder for some seconds each, starting from its corpus. New inputs are kept in the
+# build's folder, and inputs that fail in fuzz/artifacts.
 set -euo pipefail
 cd "$(dirname "$0")"
 seconds=${1:?how many seconds for each decoder}
@@ -10,16 +10,16 @@ missing=()
 cargo fuzz --version >/dev/null 2>&1 || missing+=("cargo-fuzz: cargo install --locked cargo-fuzz")
 command -v c++ >/dev/null || missing+=("a C++ compiler, for libFuzzer: apt-get install g++")
 if ((${#missing[@]})); then
-  echo "fuzzing needs what is not here:" >&2
+  echo "fuzzing needs:" >&2
   printf '  %s\n' "${missing[@]}" >&2
-  echo "The same decoders have a test that needs neither: cargo test --locked -p decoders" >&2
+  echo "A test of the same decoders needs neither: cargo test --locked -p decoders" >&2
   exit 1
 fi
 
-# What the compiler is asked for is there in the stable toolchain too. Memory errors are not
-# looked for: outside the kernels, which no decoder reaches, there is no unsafe code.
+# The stable toolchain has the compiler options that are needed. There is no sanitizer, because
+# outside the kernels, which no decoder reaches, there is no unsafe code.
 export RUSTC_BOOTSTRAP=1
-cargo metadata --locked --format-version 1 >/dev/null # cargo-fuzz itself would mend a lock that is behind
+cargo metadata --locked --format-version 1 >/dev/null # cargo-fuzz itself would update a lock file that is out of date
 cargo fuzz build --sanitizer none
 
 failed=()

@@ -1,4 +1,4 @@
-//! What the producer sends to a server.
+//! A producer's frames to a server.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! The span that a run belongs to.
+//! A `traceparent`: the span above a run.
 
 #![no_main]
 

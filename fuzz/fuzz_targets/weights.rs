@@ -1,4 +1,4 @@
-//! What players bring: weights, tensors, logits in the clear.
+//! Players' files: weights, tensors, plaintext logits.
 
 #![no_main]
 

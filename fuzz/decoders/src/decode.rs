@@ -1,4 +1,4 @@
-//! What each decoder does, as the programs do it.
+//! The decoders, called in the same way as by the programs.
 
 use std::path::Path;
 
@@ -20,7 +20,7 @@ use crate::{Decoder, seeds};
 
 const MEGABYTE: usize = 1 << 20;
 
-/// What errors are to a decoder's caller: a text.
+/// An error as a text, for the decoder's caller.
 fn text<E: std::fmt::Display>(error: E) -> String {
     error.to_string()
 }
@@ -29,8 +29,8 @@ fn utf8(bytes: &[u8]) -> Result<&str, String> {
     std::str::from_utf8(bytes).map_err(text)
 }
 
-/// What the producer sends to a server. Whatever lengths it declares, a frame and the
-/// messages that the plan expects are all that there is ever room for.
+/// A producer's frames to a server. Memory is bounded by one frame and the messages that the
+/// plan expects, for any lengths that the frames declare.
 pub const FRAMES: Decoder = Decoder {
     name: "frames",
     fixed: 2 * FRAME_BYTES + MEGABYTE,
@@ -48,7 +48,7 @@ pub const FRAMES: Decoder = Decoder {
     },
 };
 
-/// The configuration of a party, with what it computes.
+/// The configuration of a party, with its graph.
 pub const CONFIGURATION: Decoder = Decoder {
     name: "configuration",
     fixed: PLAN,
@@ -64,8 +64,8 @@ pub const CONFIGURATION: Decoder = Decoder {
     },
 };
 
-/// What a graph may make of its public numbers, whose most is a constant of `spdz`, and of
-/// its steps, bytes.
+/// Memory for a graph's public numbers, which a constant of `spdz` limits, and for its steps,
+/// bytes.
 const PLAN: usize = 128 * MEGABYTE;
 
 /// A graph, YAML or JSON, and its plans.
@@ -91,7 +91,7 @@ pub const GRAPH: Decoder = Decoder {
     },
 };
 
-/// What every party asks of a plan before it connects.
+/// The properties of a plan that every party uses before it connects.
 fn listed(plan: &Plan) {
     let lengths = [plan.largest_message(), plan.online_bytes(), plan.rounds()];
     assert!(lengths.iter().all(|length| *length < 1 << 60), "a length that cannot be");
@@ -105,7 +105,7 @@ fn listed(plan: &Plan) {
     }
 }
 
-/// Weights as they are trained, and as their owner and the client bring them.
+/// Weights as the training writes them, and as the model owner and the client read them.
 pub const WEIGHTS: Decoder = Decoder {
     name: "weights",
     fixed: MEGABYTE,
@@ -125,7 +125,7 @@ pub const WEIGHTS: Decoder = Decoder {
             decoders::tensors(bytes, seeds::brought(), true).map_err(text),
             decoders::logits(bytes, 1, 2).map_err(text).map(drop),
         ];
-        // A file is for one of them; each must refuse it well.
+        // A file is valid for one of them at most; each refuses it with an error.
         let first = outcomes.iter().position(Result::is_ok).unwrap_or_default();
         outcomes.into_iter().nth(first).unwrap_or(Ok(()))
     },
@@ -134,7 +134,7 @@ pub const WEIGHTS: Decoder = Decoder {
 /// Images or labels, gzipped or not.
 pub const IDX: Decoder = Decoder {
     name: "idx",
-    // Unpacking makes at most 1032 bytes of one, and a buffer grows to twice what is in it.
+    // Unpacking makes at most 1032 bytes of one, and a buffer grows to twice its content.
     fixed: MEGABYTE,
     each: 3 * 1032,
     decode: |bytes| {
@@ -176,7 +176,7 @@ pub const TERMINATION: Decoder = Decoder {
     decode: |bytes| {
         let termination = Termination::parse(utf8(bytes)?).map_err(text)?;
         let written = termination.to_json().map_err(text)?;
-        // Of a message that is too long texts are cut, and nothing else.
+        // A message that is too long has its texts cut and is otherwise unchanged.
         if bytes.len() <= MAX_TERMINATION_BYTES && written.len() <= MAX_TERMINATION_BYTES {
             let again = Termination::parse(&written).map_err(text);
             assert_eq!(again, Ok(termination), "a message changes with writing it");
@@ -185,7 +185,7 @@ pub const TERMINATION: Decoder = Decoder {
     },
 };
 
-/// The span that a run belongs to.
+/// A `traceparent`: the span above a run.
 pub const TRACEPARENT: Decoder = Decoder {
     name: "traceparent",
     fixed: MEGABYTE,

@@ -1,9 +1,8 @@
-//! Every decoder of bytes from outside, and what must hold whatever the bytes are: it ends,
-//! takes no more memory than was agreed, and says what is wrong.
+//! Every decoder of bytes from outside, and what it guarantees for any bytes: it ends,
+//! allocates no more memory than its bound, and its errors say what is wrong.
 //!
-//! The fuzz targets beside this crate and its own test give bytes to the same [`Decoder`]s.
-//! What comes from outside: what a peer sends, what whoever starts a party configures, what
-//! players bring, and what others hand over to be read.
+//! The fuzz targets beside this crate and its own test use the same [`Decoder`]s. Bytes from
+//! outside are a peer's frames, configurations, players' inputs, and files of other programs.
 
 mod decode;
 pub mod seeds;
@@ -14,7 +13,7 @@ use peak_alloc::PeakAlloc;
 /// The folder with a corpus for each decoder, by its name.
 pub const CORPORA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../corpus");
 
-/// Counts what decoders take.
+/// Counts the memory that decoders allocate.
 #[global_allocator]
 static HEAP: PeakAlloc = PeakAlloc;
 
@@ -22,11 +21,11 @@ static HEAP: PeakAlloc = PeakAlloc;
 pub struct Decoder {
     /// The name.
     pub name: &'static str,
-    /// What it takes before it has seen how much there is, bytes.
+    /// Memory that it may allocate for an input of any length, bytes.
     fixed: usize,
-    /// What it may take for each byte that it is given, bytes.
+    /// Memory that it may allocate for each byte of the input, bytes.
     each: usize,
-    /// Decodes, and asserts what must hold of what it accepts.
+    /// Decodes, and asserts the properties of accepted inputs.
     decode: fn(&[u8]) -> Result<(), String>,
 }
 
@@ -41,14 +40,14 @@ pub fn named(name: &str) -> Option<&'static Decoder> {
 }
 
 impl Decoder {
-    /// Decodes `bytes`, which may be anything. One call at a time: what other threads take is
-    /// counted too.
+    /// Decodes any `bytes`. One call at a time, because the memory of other threads is counted
+    /// too.
     ///
     /// # Errors
-    /// The decoder's own, if it refuses them.
+    /// The decoder's own, if it refuses the bytes.
     ///
     /// # Panics
-    /// If the decoder does, takes more memory than it may, or refuses without a reason.
+    /// If the decoder panics, exceeds its memory bound, or refuses without a reason.
     pub fn check(&self, bytes: &[u8]) -> Result<(), String> {
         HEAP.reset_peak_usage();
         let before = HEAP.current_usage();
@@ -67,7 +66,7 @@ impl Decoder {
         outcome
     }
 
-    /// Most memory that so many bytes may make it take, bytes.
+    /// The memory bound for an input of so many bytes, bytes.
     #[must_use]
     pub fn allowed(&self, bytes: usize) -> usize {
         self.fixed + self.each * bytes

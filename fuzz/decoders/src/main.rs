@@ -1,4 +1,4 @@
-//! Writes the seeds of the corpora that are no text.
+//! Writes the binary seeds of the corpora.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! What corpora begin with: small inputs that are accepted, as the programs write them.
+//! Seeds of the corpora: small accepted inputs, as the programs write them.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -18,10 +18,10 @@ use spdz::graph::{InputSpec, Lifetime};
 use spdz::network::{Layer, Network};
 use spdz::plan::Plan;
 
-/// Who sends what is decoded as frames.
+/// The sender of the frames.
 pub(crate) const PEER: Role = Role::Producer;
 
-/// What is expected of it after its introduction: its key, and a message of several chunks.
+/// The messages that are expected from it after its `Hello`: its key, and one of several chunks.
 pub(crate) fn messages() -> [(Tag, usize); 2] {
     [(Tag::new(Phase::Setup, 0, 0), 32), (Tag::new(Phase::Offline, 0, 3), 600)]
 }
@@ -51,7 +51,7 @@ pub(crate) fn network() -> Network {
     Network { name: "tiny".into(), input: vec![2], layers }
 }
 
-/// What a player brings: a tensor of the session, and one of any number of evaluations.
+/// A player's inputs: a tensor of the session, and one with a row for each evaluation.
 pub(crate) fn brought() -> Vec<InputSpec> {
     let input = |name: &str, shape: &[usize], lifetime| InputSpec {
         name: name.into(),
@@ -61,7 +61,7 @@ pub(crate) fn brought() -> Vec<InputSpec> {
     vec![input("bn1.variance", &[2], Lifetime::Session), input("x", &[2, 2], Lifetime::Evaluation)]
 }
 
-/// The seeds that are no text, by their places in the folder of the corpora.
+/// The binary seeds, by their paths in the folder of the corpora.
 #[must_use]
 pub fn written() -> BTreeMap<&'static str, Vec<u8>> {
     let pixels = [1, 2, 3, 4, 5, 6];
@@ -81,7 +81,7 @@ pub fn written() -> BTreeMap<&'static str, Vec<u8>> {
     ])
 }
 
-/// The body of a gRPC stream of these frames: each after a zero and its length.
+/// The body of a gRPC stream of these frames: each preceded by a zero and its length.
 fn stream(frames: &[Frame]) -> Vec<u8> {
     let mut body = Vec::new();
     for frame in frames {
@@ -108,7 +108,7 @@ fn hello() -> Frame {
     }))
 }
 
-/// So many bytes of the message of that number, from that place on.
+/// A chunk of a message: its number, the position of the chunk and its length.
 fn chunk(number: usize, start: usize, bytes: usize) -> Frame {
     let (tag, length) = messages()[number];
     frame(Content::Chunk(Chunk {
@@ -135,7 +135,7 @@ const TRAINED: [(&str, &[usize]); 6] = [
     ("bn1.variance", &[2]),
 ];
 
-/// A safetensors file of such tensors, F32.
+/// A safetensors file of these tensors, F32.
 #[allow(clippy::expect_used)] // Their bytes are as many as their shapes say.
 fn tensors(shapes: &[(&str, &[usize])]) -> Vec<u8> {
     let data = [0, 0, 128, 63].repeat(16);

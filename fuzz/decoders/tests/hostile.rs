@@ -1,5 +1,5 @@
-//! Hostile bytes for every decoder, the same at each run: what a corpus holds, and what
-//! becomes of it by flips, cuts, insertions, splices and lengths that promise too much.
+//! Hostile bytes for every decoder, the same in each run: the corpora, and mutations of them
+//! by flips, cuts, insertions, splices and false lengths.
 
 #![allow(clippy::print_stderr, clippy::unwrap_used)]
 
@@ -12,13 +12,13 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, RngExt, SeedableRng};
 
-/// Changed inputs for each decoder: some seconds in a build for tests.
+/// Mutated inputs for each decoder: some seconds in a test build.
 const ROUNDS: usize = 50_000;
 
-/// Most bytes of an input.
+/// The largest input, bytes.
 const LONGEST: usize = 1 << 16;
 
-/// What a decoder takes is told from what the process takes, so they work one after the other.
+/// A decoder's memory is measured as that of the process, so decoders run one after the other.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 macro_rules! tests {
@@ -44,12 +44,12 @@ fn corpus(name: &str) -> Vec<Vec<u8>> {
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .collect();
-    // Folders have no order.
+    // The order of files in a folder is undefined.
     paths.sort();
     paths.iter().map(|path| fs::read(path).unwrap()).collect()
 }
 
-/// Gives what is kept in the corpus to its decoder, and then what becomes of it.
+/// Gives the corpus to its decoder, and then mutations of it.
 fn withstands(name: &str) {
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let decoder = named(name).unwrap();
@@ -69,7 +69,7 @@ fn withstands(name: &str) {
     assert!((1..ROUNDS).contains(&accepted), "{accepted} of {ROUNDS} changed inputs accepted");
 }
 
-/// Whether `bytes` are accepted. If the decoder panics, they are left in a file.
+/// Whether `bytes` are accepted. If the decoder panics, they are saved in a file.
 fn attempt(decoder: &Decoder, bytes: &[u8]) -> bool {
     struct Culprit<'a>(&'a Decoder, &'a [u8]);
     impl Drop for Culprit<'_> {
@@ -95,7 +95,7 @@ fn words(corpus: &[Vec<u8>]) -> Vec<&[u8]> {
     words
 }
 
-/// An input that somebody could have made of the corpus.
+/// A random mutation of the corpus.
 fn changed(random: &mut StdRng, corpus: &[Vec<u8>], dictionary: &[&[u8]]) -> Vec<u8> {
     let mut bytes = corpus.choose(random).unwrap().clone();
     for _ in 0..random.random_range(1..=4) {
@@ -134,7 +134,7 @@ fn changed(random: &mut StdRng, corpus: &[Vec<u8>], dictionary: &[&[u8]]) -> Vec
     bytes
 }
 
-/// Numbers as text that are where something ends.
+/// Numbers as text at the limits of types.
 const NUMBERS: &[&[u8]] = &[
     b"0",
     b"1",
@@ -162,7 +162,7 @@ const NUMBERS: &[&[u8]] = &[
     b"1000000000000000000000000000000000",
 ];
 
-/// A length in binary that promises much: of some width and byte order, or of protobuf.
+/// A large length in binary, of some width and byte order, or of protobuf.
 fn length(random: &mut StdRng) -> Vec<u8> {
     let values = [u64::MAX, 1 << 63, 1 << 40, u64::from(u32::MAX), 1 << 31, 1 << 22, 1 << 16, 0];
     let value = *values.choose(random).unwrap();
@@ -184,7 +184,7 @@ fn length(random: &mut StdRng) -> Vec<u8> {
     }
 }
 
-/// Puts one of `others` in the place of a run of such bytes.
+/// Replaces a run of such bytes by one of `others`.
 fn replace(random: &mut StdRng, bytes: &mut Vec<u8>, such: fn(&u8) -> bool, others: &[&[u8]]) {
     let from = random.random_range(0..=bytes.len());
     let Some(start) = bytes[from..].iter().position(such).map(|place| from + place) else {
