@@ -140,7 +140,7 @@ fn check_inference(plan: &Plan, spans: &[(String, Span)], start: &Span) {
     assert_eq!((&link.trace_id, &link.span_id), (&start.trace_id, &start.span_id));
 
     let layers = plan.evaluation_layers();
-    let dealt = layers.iter().filter(|layer| layer.steps.iter().any(|step| plan.deals(*step)));
+    let dealt = layers.iter().filter(|layer| layer.steps.iter().any(|step| plan.generates(*step)));
     let expected = BTreeMap::from([
         (CLIENT, 3),
         (PRODUCER, 1 + dealt.count()),
@@ -196,7 +196,7 @@ fn check_inference(plan: &Plan, spans: &[(String, Span)], start: &Span) {
                 let sent: usize = within.iter().map(|other| size(other, "mpc.bytes")).sum();
                 assert!(size(span, "mpc.bytes") >= sent, "{span:?}");
             }
-            ("open" | "divide", parent) => {
+            ("open" | "truncate_interactive", parent) => {
                 assert_eq!(parent, format!("layer {}", about["layer.name"]));
                 let bytes = size(span, "tensor.shape") * plan.format().wire_bytes();
                 assert_eq!((size(span, "mpc.bytes"), size(span, "mpc.rounds")), (bytes, 1));

@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use spdz::channel::{Channel, ChannelError, ChannelFault, Name, Phase, Role};
-use spdz::correlated::bundle_bytes;
+use spdz::ops::ProtocolRing;
 use spdz::plan::Plan;
 use spdz::prg::{NoRandomness, Seed, SessionId};
-use spdz::ring::{Ring, Side, Threads, ThreadsError};
+use spdz::ring::{self, Side, ThreadsError};
 use spdz::role::{self, Outcome, Producer, Server, ServerLinks, report_tag};
 
 use crate::background::Background;
@@ -232,22 +232,19 @@ fn meet_and_play(
     if config.computation.inspect {
         tracing::warn!("{NOT_PRIVATE}");
     }
-    memory::page(Some(bundle_bytes(plan)));
+    memory::page(Some(plan.bundle_bytes()));
     // Players multiply nothing that is large.
-    let threads = match part {
-        None => Threads::start(config.threads())?,
-        Some(_) => Threads::default(),
-    };
+    if part.is_none() {
+        ring::set_threads(config.threads())?;
+    }
     telemetry.readiness(Readiness::Connecting);
     let mut links = net::connect(config, plan, background.stop())?;
     telemetry.connected(&links);
     tracing::info!(role = %config.role, "connected to all peers");
-    let outcome = threads.scope(|| {
-        spdz::with_ring!(
-            plan.format(),
-            R => play::<R>(config, plan, part, disk, telemetry, &mut links)
-        )
-    });
+    let outcome = spdz::with_ring!(
+        plan.format(),
+        R => play::<R>(config, plan, part, disk, telemetry, &mut links)
+    );
     match outcome {
         Ok(played) => {
             // Before any peer sees the end of this party: see `close`.
@@ -289,7 +286,7 @@ fn parting(fault: ChannelFault) -> RunError {
     at("closing the connections")(ChannelError { tag: report_tag(), fault })
 }
 
-fn play<R: Ring>(
+fn play<R: ProtocolRing>(
     config: &PartyConfig,
     plan: &Arc<Plan>,
     part: Option<(Name, Part<'_>)>,
@@ -331,7 +328,7 @@ fn player(link: &Link) -> Option<Name> {
     }
 }
 
-fn serve<R: Ring>(
+fn serve<R: ProtocolRing>(
     config: &PartyConfig,
     plan: &Arc<Plan>,
     side: Side,

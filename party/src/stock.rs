@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use spdz::correlated::{Bundle, bundle_bytes};
+use spdz::correlated::Bundle;
 use spdz::plan::Plan;
 use spdz::prg::{Seed, SessionId};
 use spdz::ring::Ring;
@@ -52,7 +52,7 @@ impl<R: Ring> Bounded<R> {
         plan: Arc<Plan>,
         available: Arc<AtomicU64>,
     ) -> Self {
-        let each = bundle_bytes(&plan);
+        let each = plan.bundle_bytes();
         Self { plan, settings, each, kept: VecDeque::new(), in_memory: 0, disk, available }
     }
 
@@ -381,7 +381,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         // Two fit into a megabyte, with some to spare.
         let plan = plan(30_000);
-        assert!((350 << 10..512 << 10).contains(&bundle_bytes(&plan)));
+        assert!((350 << 10..512 << 10).contains(&plan.bundle_bytes()));
         let mut stock = stock(&settings(1, 2, folder.path()), &plan);
         let (mut made, mut taken) = (bundles(&plan, 7).into_iter(), 0);
         let mut put = |stock: &mut Bounded<Int64>, count| {
@@ -389,7 +389,7 @@ mod tests {
         };
         let mut take = |stock: &mut Bounded<Int64>| {
             let bundle = stock.take().unwrap().unwrap();
-            assert_eq!((bundle.inference(), bundle.bytes()), (taken, bundle_bytes(&plan)));
+            assert_eq!((bundle.inference(), bundle.bytes()), (taken, plan.bundle_bytes()));
             taken += 1;
         };
         put(&mut stock, 4);

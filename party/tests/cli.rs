@@ -47,7 +47,7 @@ listen: 127.0.0.1:7000
     };
     let (code, text, _) = plan(&["--config", path]);
     assert_eq!(code, Some(0));
-    for line in ["plan version 2", "graph A", "coordinator client", "rounds 6"] {
+    for line in ["plan version 3", "graph A", "coordinator client", "rounds 6"] {
         assert!(text.lines().any(|found| found == line), "{line}: {text}");
     }
     let digest = text.lines().find_map(|line| line.strip_prefix("digest ")).unwrap();

@@ -15,9 +15,8 @@ mod session;
 use std::sync::Arc;
 
 use session::{Failure, Players, noise};
-use spdz::correlated::dealt_bytes;
 use spdz::graph::{BatchNorm, Graph, GraphBuilder, GraphError, Plaintext, Tensors};
-use spdz::plan::{NumberFormat, Operation, Plan, Truncation};
+use spdz::plan::{NumberFormat, Plan, Truncation};
 
 const OWNER: &str = "model-owner";
 const CLIENT: &str = "client";
@@ -73,20 +72,6 @@ fn inputs(graph: &Graph) -> Result<Players, Failure> {
     Ok(brought)
 }
 
-/// The bytes of shares and masked values that all parties send in one evaluation.
-fn online_bytes(plan: &Plan) -> usize {
-    let evaluation = plan.steps().iter().skip(plan.setup_steps());
-    let elements = evaluation.map(|step| match &step.operation {
-        // To both servers; each to the other; from both.
-        Operation::Input { output, .. }
-        | Operation::Open { output, .. }
-        | Operation::Divide { output, .. } => 2 * plan.masked_len(*output),
-        Operation::Output { input, .. } => 2 * plan.private_len(*input),
-        _ => 0,
-    });
-    elements.sum::<usize>() * plan.format().wire_bytes()
-}
-
 fn main() -> Result<(), Failure> {
     let graph = graph(2)?;
     let brought = inputs(&graph)?;
@@ -95,9 +80,8 @@ fn main() -> Result<(), Failure> {
         [(NumberFormat::Int64, Truncation::Local), (NumberFormat::Int100, Truncation::Interactive)]
     {
         let plan = Arc::new(Plan::compile(&graph, format, truncation)?);
-        let [offline0, offline1] = dealt_bytes(&plan);
         println!("{format}, {truncation} truncation: {} rounds,", plan.rounds());
-        println!("  {} bytes online, {} offline", online_bytes(&plan), offline0 + offline1);
+        println!("  {} bytes online, {} offline", plan.online_bytes(), plan.offline_bytes());
         plan.to_string().lines().take(20).for_each(|line| println!("  | {line}"));
 
         let learnt = session::run(&plan, &brought)?;

@@ -5,7 +5,7 @@
 //! in TensorFlow using Secure Computation" (Dahl et al. 2018). This crate is the
 //! protocol and nothing else: synchronous, deterministic given its randomness,
 //! with no sockets, clocks or files of its own, and no threads but those that
-//! [`ring::Threads`] lends a session's products.
+//! [`ring::set_threads`] allows products.
 
 pub mod buffer;
 pub mod channel;
@@ -15,6 +15,7 @@ pub mod geometry;
 pub mod graph;
 pub mod masked;
 pub mod network;
+mod observer;
 pub mod ops;
 pub mod plan;
 pub mod polynomial;
@@ -22,3 +23,4 @@ pub mod prg;
 pub mod ring;
 pub mod role;
 pub mod share;
+pub mod tensors;

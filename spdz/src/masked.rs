@@ -73,11 +73,6 @@ impl<R: Ring> Mask<R> {
         Self(share)
     }
 
-    /// The share, to prepare the products in which the mask will take part.
-    pub(crate) fn share(&self) -> &Share<R> {
-        &self.0
-    }
-
     /// Opens `x` under this mask in one round with the other server: each sends
     /// `x_i - a_i`, both learn `alpha = x - a`.
     ///
@@ -89,9 +84,14 @@ impl<R: Ring> Mask<R> {
         other: &mut C,
         tag: Tag,
     ) -> Result<Masked<R>, ChannelError> {
+        exchange(self.opening(x), other, tag)
+    }
+
+    /// The exchange in which `x` is opened under this mask.
+    #[must_use]
+    pub fn opening<'a>(self, x: &'a Share<R>) -> Box<dyn Opening<R> + 'a> {
         let less = |plane: R::Plane| move |x, a| plane.sub(x, a);
-        let alpha = open::<R, C, _>(&x.0, &self.0.0, less, other, tag)?;
-        Ok(Masked { alpha, mask: self.0 })
+        Box::new(SumOpening::new(&x.0, self.0, less, |alpha, mask| Masked { alpha, mask }))
     }
 
     /// The masked tensor whose `owner`, knowing the whole mask, computes `alpha`
@@ -116,25 +116,36 @@ impl<R: Ring> Clone for Masked<R> {
     }
 }
 
-/// One round with the other server: each sends `f(x, y)` of its words, both learn the sum.
-pub(crate) fn open<R: Ring, C: Channel + ?Sized, F: Fn(R::Word, R::Word) -> R::Word>(
-    x: &[R::Word],
-    y: &[R::Word],
-    f: impl Fn(R::Plane) -> F,
-    other: &mut C,
-    tag: Tag,
-) -> Result<Buffer<R::Word>, ChannelError> {
-    let sum = Buffer::zeros(x.len());
-    let mut opening = Opening::<R, _> { x, y, f, sum, made: 0, taken: 0 };
-    other.exchange(tag, size_of_val(x), &mut opening)?;
-    Ok(opening.sum)
+/// An exchange with the other server under way: the message that goes out and the one that
+/// comes in, equally long, and what they make.
+pub trait Opening<R: Ring>: Parts {
+    /// Bytes of each of the two messages.
+    fn bytes(&self) -> usize;
+    /// The masked tensor, once both messages are complete.
+    fn finish(self: Box<Self>) -> Masked<R>;
 }
 
-/// An opening under way. Both servers' parts are added to `sum`, each as it is made or comes.
-struct Opening<'a, R: Ring, F> {
+/// One round with the other server for one opening alone.
+///
+/// # Errors
+/// If the other server is gone, silent or sends something else.
+pub(crate) fn exchange<'a, R: Ring, C: Channel + ?Sized>(
+    mut opening: Box<dyn Opening<R> + 'a>,
+    other: &mut C,
+    tag: Tag,
+) -> Result<Masked<R>, ChannelError> {
+    other.exchange(tag, opening.bytes(), &mut *opening)?;
+    Ok(opening.finish())
+}
+
+/// One round with the other server: each sends `f(x, y)` of its words, both learn the sum.
+/// `finish` makes the masked tensor of the sum and `y`.
+pub(crate) struct SumOpening<'a, R: Ring, F, M> {
     x: &'a [R::Word],
-    y: &'a [R::Word],
+    y: Share<R>,
     f: F,
+    finish: M,
+    /// Both servers' parts are added to it, each as it is made or comes.
     sum: Buffer<R::Word>,
     /// Words that this server has sent.
     made: usize,
@@ -142,11 +153,35 @@ struct Opening<'a, R: Ring, F> {
     taken: usize,
 }
 
-impl<R, F, G> Parts for Opening<'_, R, F>
+impl<'a, R: Ring, F, M> SumOpening<'a, R, F, M> {
+    pub(crate) fn new(x: &'a [R::Word], y: Share<R>, f: F, finish: M) -> Self {
+        Self { x, y, f, finish, sum: Buffer::zeros(x.len()), made: 0, taken: 0 }
+    }
+}
+
+impl<R, F, G, M> Opening<R> for SumOpening<'_, R, F, M>
 where
     R: Ring,
     F: Fn(R::Plane) -> G,
     G: Fn(R::Word, R::Word) -> R::Word,
+    M: FnOnce(Buffer<R::Word>, Share<R>) -> Masked<R>,
+{
+    fn bytes(&self) -> usize {
+        size_of_val(self.x)
+    }
+
+    fn finish(self: Box<Self>) -> Masked<R> {
+        let Self { y, finish, sum, .. } = *self;
+        finish(sum, y)
+    }
+}
+
+impl<R, F, G, M> Parts for SumOpening<'_, R, F, M>
+where
+    R: Ring,
+    F: Fn(R::Plane) -> G,
+    G: Fn(R::Word, R::Word) -> R::Word,
+    M: FnOnce(Buffer<R::Word>, Share<R>) -> Masked<R>,
 {
     fn make(&mut self, part: &mut [u8]) {
         let size = size_of::<R::Word>();
@@ -155,7 +190,7 @@ where
         for (plane, piece) in pieces::<R>(self.x.len(), first..self.made) {
             let ours = (self.f)(plane);
             let part = &mut part[size * (piece.start - first)..size * (piece.end - first)];
-            let (x, y) = (&self.x[piece.clone()], &self.y[piece.clone()]);
+            let (x, y) = (&self.x[piece.clone()], &self.y.0[piece.clone()]);
             let sum = &mut self.sum[piece];
             vectorized(
                 #[inline(always)]
@@ -201,7 +236,7 @@ mod tests {
         let (x0, x1) = share::<Int64>(&x, &mut Seed::from_bytes([1; 32]).into_stream());
         let seeds = || [Seed::from_bytes([2; 32]), Seed::from_bytes([3; 32])];
         let [a0, a1] = seeds().map(|seed| Mask::<Int64>::expand(seed, x.len()));
-        let a = reconstruct(a0.share(), a1.share());
+        let a = reconstruct(&a0.0, &a1.0);
         let (mut c0, mut c1) = memory_pair(Role::Server0, Role::Server1, Duration::from_secs(5));
         let tag = Tag::new(Phase::Online, 0, 1);
         let (m0, m1) = std::thread::scope(|scope| {

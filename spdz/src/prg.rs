@@ -76,8 +76,9 @@ pub enum Purpose {
     InputMask = 4,
     /// A server's share of the mask of an opened value.
     OpeningMask = 5,
-    /// A server's share of what the producer deals: products of masks, parts of quotients.
-    Dealt = 6,
+    /// A server's share of what the producer generates: Beaver triples, truncation
+    /// correlations.
+    Generated = 6,
     /// The sharing of zero that re-randomises the output.
     OutputZero = 7,
     /// A server's share of the mask of dividends.
@@ -248,7 +249,7 @@ mod tests {
         let mut count = 0;
         for session in sessions {
             for plan in &plans {
-                for purpose in [Purpose::SessionMask, Purpose::InputMask, Purpose::Dealt] {
+                for purpose in [Purpose::SessionMask, Purpose::InputMask, Purpose::Generated] {
                     for inference in [0, 1, 1 << 40] {
                         for index in [0, 1, 2] {
                             let bound = root.bind(session, plan);

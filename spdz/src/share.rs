@@ -25,6 +25,13 @@ impl<R: Ring> Clone for Share<R> {
     }
 }
 
+/// From words, plane after plane.
+impl<R: Ring> From<Buffer<R::Word>> for Share<R> {
+    fn from(words: Buffer<R::Word>) -> Self {
+        Self(words)
+    }
+}
+
 impl<R: Ring> Share<R> {
     /// The next `len` elements of `stream`.
     #[must_use]
@@ -50,6 +57,12 @@ impl<R: Ring> Share<R> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// The words, plane after plane.
+    #[must_use]
+    pub fn into_words(self) -> Buffer<R::Word> {
+        self.0
     }
 
     /// Adds public words, element by element.

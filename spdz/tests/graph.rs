@@ -10,12 +10,13 @@ use std::cell::RefCell;
 
 use common::{Brought, Settings, noise, run};
 use proptest::prelude::*;
+use spdz::channel::Role;
 use spdz::graph::{
     BatchNorm, Function, Graph, GraphBuilder, Padding, Plaintext, Stride, Tensor, Tensors, Window,
     Windows,
 };
 use spdz::network::Network;
-use spdz::plan::{NumberFormat, Operation, Plan, PlanError, Truncation};
+use spdz::plan::{NumberFormat, Plan, PlanError, Route, Truncation};
 use spdz::polynomial::{Fit, Polynomial};
 
 const EVERY: [(NumberFormat, Truncation); 4] = [
@@ -441,6 +442,38 @@ fn a_weight_of_the_session_serves_any_number_of_products() {
 }
 
 #[test]
+fn independent_openings_share_a_round() {
+    // Neither sum is masked yet: both are opened in the same exchange.
+    let product = graph("product", |g, x, y, _| g.mul(g.add(x, y), g.sub(x, y)));
+    // Of a chain each link waits for the one before; the two chains go side by side.
+    let chains = graph("chains", |g, x, y, _| {
+        let chain = |x| g.square(g.scale(g.square(g.scale(x, 0.25)), 0.5));
+        g.add(chain(g.add(x, y)), chain(g.sub(x, y)))
+    });
+    for (graph, local) in [(&product, 1), (&chains, 2)] {
+        assert_eq!(rounds(graph, NumberFormat::Int64, Truncation::Local), local);
+        for (format, truncation) in EVERY {
+            let plan = Plan::compile(graph, format, truncation).unwrap();
+            let exchanges = plan.exchanges();
+            // All exchanges belong to a round, in the order of the steps.
+            let all: Vec<usize> = exchanges.iter().cloned().flatten().collect();
+            let route = |step: &usize| plan.message(*step).map(|message| message.route);
+            let steps = 0..plan.steps().len();
+            let expected: Vec<usize> =
+                steps.filter(|step| route(step) == Some(Route::Exchange)).collect();
+            assert_eq!(all, expected, "{plan}");
+            assert_eq!(exchanges[0].len(), 2, "{plan}");
+            let bytes: usize = (0..plan.rounds()).map(|round| plan.round_bytes(round)).sum();
+            let alone = plan.sent_bytes(Role::Server0, exchanges[0].start);
+            assert_eq!(plan.round_bytes(0), 2 * alone);
+            assert!(bytes <= plan.online_bytes() / 2);
+            assert!(plan.largest_message() >= plan.round_bytes(0));
+        }
+        check(graph, 0.05);
+    }
+}
+
+#[test]
 fn int100_opens_and_divides_in_one_round() {
     let network = spdz::network::Network::c().graph(1).unwrap();
     let rounds = |format, truncation| rounds(&network, format, truncation);
@@ -451,7 +484,7 @@ fn int100_opens_and_divides_in_one_round() {
         assert_eq!(rounds(NumberFormat::Int100, Truncation::Interactive), 10);
     }
     let plan = Plan::compile(&network, NumberFormat::Int64, Truncation::Interactive).unwrap();
-    let divisions = plan.steps().iter().filter(|s| matches!(s.operation, Operation::Divide { .. }));
+    let divisions = plan.steps().iter().filter(|s| s.operation.name() == "truncate_interactive");
     assert_eq!(plan.rounds(), 9 + divisions.count());
 }
 

@@ -11,7 +11,7 @@ use common::{Outcome, Randomness, Settings, Told, batches, brought, logits, nois
 use spdz::channel::{Name, Phase, Role, Tag};
 use spdz::graph::{GraphBuilder, Tensors};
 use spdz::network::{IMAGES, LOGITS, Layer, Network};
-use spdz::plan::{NumberFormat, Operation, Plan, Truncation};
+use spdz::plan::{NumberFormat, Plan, TensorId, Truncation};
 use spdz::polynomial::{Fit, Polynomial};
 use spdz::role;
 
@@ -414,34 +414,36 @@ fn values_outside_the_range_are_named_and_never_wrap() {
 /// What the observer of a role should be told of one evaluation: the steps in which it has
 /// a part, offline and online, or nothing if it has none in that phase.
 fn parts(plan: &Plan, role: Role) -> [Option<Vec<usize>>; 2] {
-    let steps = plan.steps().iter().enumerate().skip(plan.setup_steps());
-    let steps = |wanted: &dyn Fn(&Operation) -> bool| -> Vec<usize> {
-        let steps = steps.clone().filter(|(_, step)| wanted(&step.operation));
+    let steps = |wanted: &dyn Fn(&str, usize) -> bool| -> Vec<usize> {
+        let steps = plan.steps().iter().enumerate().skip(plan.setup_steps());
+        let steps = steps.filter(|(index, step)| wanted(step.operation.name(), *index));
         steps.map(|(index, _)| index).collect()
     };
-    let product = |operation: &Operation| {
-        use Operation::{Linear, Mul, Product, Square};
-        matches!(operation, Linear { .. } | Product { .. } | Square { .. } | Mul { .. })
+    // Of the two products called `mul`, and of matrices, those with a public operand have no
+    // triple; their step reads no masked tensor.
+    let masked = |step: usize| {
+        let reads = plan.steps()[step].operation.reads();
+        reads.iter().any(|id| matches!(id, TensorId::Masked(_)))
     };
-    let masks = |operation: &Operation| {
-        use Operation::{Divide, Input, Open};
-        matches!(operation, Input { .. } | Open { .. } | Divide { .. })
+    let product = |name: &str, step: usize| {
+        ["matmul", "conv2d", "square", "mul"].contains(&name) && masked(step)
     };
-    let dealt = |operation: &Operation| {
-        let quotient = matches!(operation, Operation::Divide { .. });
-        product(operation) || quotient && plan.format().quotient_parts() > 0
+    let masks = |name: &str| ["input", "open", "truncate_interactive"].contains(&name);
+    let generated = |name: &str, step: usize| {
+        let quotient = name == "truncate_interactive";
+        product(name, step) || quotient && plan.format().quotient_parts() > 0
     };
     match role {
-        Role::Producer => [Some(steps(&dealt)), None],
+        Role::Producer => [Some(steps(&generated)), None],
         Role::Server0 | Role::Server1 => [
-            Some(steps(&|operation| product(operation) || masks(operation))),
-            Some(steps(&|_| true)),
+            Some(steps(&|name, step| product(name, step) || masks(name))),
+            Some(steps(&|_, _| true)),
         ],
         Role::Player(name) if plan.takes_part(name) => [
             Some(Vec::new()),
-            Some(steps(&|operation| match operation {
-                Operation::Input { input, .. } => plan.inputs()[*input].player == name,
-                Operation::Output { output, .. } => plan.outputs()[*output].player == name,
+            Some(steps(&|operation, step| match operation {
+                "input" => plan.inputs().iter().any(|it| it.step == step && it.player == name),
+                "output" => plan.outputs().iter().any(|it| it.step == step && it.player == name),
                 _ => false,
             })),
         ],

@@ -36,9 +36,8 @@ use std::sync::atomic::AtomicBool;
 use anyhow::Context;
 use party::config::{Computation, Conditions, Transport};
 use serde::{Deserialize, Serialize};
-use spdz::correlated::dealt_bytes;
 use spdz::geometry::Linear;
-use spdz::plan::{NumberFormat, Operation, Plan, Truncation};
+use spdz::plan::{NumberFormat, Plan, Truncation};
 
 use crate::environment::Environment;
 use crate::progress::Reporter;
@@ -131,24 +130,16 @@ impl Work {
     /// without products but those with its weights.
     #[must_use]
     pub fn of(plan: &Plan) -> Self {
-        let [server0, server1] = dealt_bytes(plan);
+        let [server0, server1] = plan.generated_bytes();
         let offline = Messages { crossings: 4, bytes: server0.max(server1) };
-        let mut online = Messages { crossings: 2 + plan.rounds(), bytes: 0 };
-        let mut products = Vec::new();
-        for step in &plan.steps()[plan.setup_steps()..] {
-            let elements = match &step.operation {
-                Operation::Input { output, .. }
-                | Operation::Open { output, .. }
-                | Operation::Divide { output, .. } => plan.masked_len(*output),
-                Operation::Output { input, .. } => plan.private_len(*input),
-                Operation::Linear { linear, .. } => {
-                    products.push(*linear);
-                    0
-                }
-                _ => 0,
-            };
-            online.bytes += elements * plan.format().wire_bytes();
-        }
+        let evaluation = plan.setup_steps()..plan.steps().len();
+        let messages = evaluation.clone().filter_map(|step| plan.message(step));
+        let bytes = messages.map(|message| message.bytes()).sum();
+        let online = Messages { crossings: 2 + plan.rounds(), bytes };
+        let products = plan.steps()[evaluation]
+            .iter()
+            .filter_map(|step| step.operation.product().copied())
+            .collect();
         Self { offline, online, products }
     }
 

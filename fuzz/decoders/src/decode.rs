@@ -14,10 +14,9 @@ use party::trace;
 use party::yaml;
 use spdz::graph::Graph;
 use spdz::network::weights::{FoldedLinear, Weights};
-use spdz::plan::{NumberFormat, Operation, Plan, Truncation};
+use spdz::plan::{NumberFormat, Plan, Truncation};
 
-use crate::decoder::Decoder;
-use crate::seeds;
+use crate::{Decoder, seeds};
 
 const MEGABYTE: usize = 1 << 20;
 
@@ -100,8 +99,8 @@ fn listed(plan: &Plan) {
     assert!(plan.to_string().starts_with("plan version"));
     let dividend = plan.format().precision().dividend;
     for step in plan.steps() {
-        if let Operation::Truncate { bits, .. } | Operation::Divide { bits, .. } = step.operation {
-            assert!((1..=dividend).contains(&bits), "a division by 2^{bits}");
+        if let Some(bits) = step.operation.shift() {
+            assert!((1..=dividend).contains(&bits), "a truncation by {bits} bits");
         }
     }
 }

@@ -15,7 +15,7 @@ use prometheus::{
     TextEncoder,
 };
 use spdz::channel::{Name, Phase, Role};
-use spdz::plan::{Operation, Plan};
+use spdz::plan::{Plan, Route};
 use spdz::role::Outcome;
 
 use super::watch::Witness;
@@ -61,19 +61,8 @@ impl Part {
         let outputs =
             |role| plan.outputs().iter().any(|output| Role::Player(output.player) == role);
         let operation = |(index, step): (usize, &spdz::plan::Step)| {
-            let operation = &step.operation;
-            let takes_part = match (role, operation) {
-                (Role::Server0 | Role::Server1, _) => true,
-                (Role::Producer, _) => plan.deals(index),
-                (Role::Player(name), Operation::Input { input, .. }) => {
-                    plan.inputs()[*input].player == name
-                }
-                (Role::Player(name), Operation::Output { output, .. }) => {
-                    plan.outputs()[*output].player == name
-                }
-                (Role::Player(_), _) => false,
-            };
-            (index >= plan.setup_steps() && takes_part).then(|| name(operation))
+            let route = plan.message(index).map(|message| message.route);
+            plan.has_part(role, index).then(|| name(route, step.operation.name()))
         };
         Self {
             role,
@@ -109,12 +98,13 @@ impl Part {
     }
 }
 
-/// An operation as people call it who look at the whole instead of at the steps.
-fn name(operation: &Operation) -> &'static str {
-    match operation {
-        Operation::Input { .. } => "share",
-        Operation::Output { .. } => "reveal",
-        _ => operation.name(),
+/// An operation as people call it who look at the whole instead of at the steps: players
+/// share and are revealed tensors.
+fn name(route: Option<Route>, operation: &'static str) -> &'static str {
+    match route {
+        Some(Route::Input(_)) => "share",
+        Some(Route::Output(_)) => "reveal",
+        Some(Route::Exchange) | None => operation,
     }
 }
 

@@ -5,12 +5,13 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use opentelemetry::{Array, KeyValue, Value};
 use spdz::channel::{Phase, Role};
-use spdz::plan::{Operation, Plan};
+use spdz::plan::{Plan, Route};
 use spdz::prg::SessionId;
 use spdz::role::Outcome;
 
@@ -92,12 +93,9 @@ impl Shape {
     ) -> Self {
         let coordinator = Role::Player(plan.coordinator());
         let exchanges = |step: usize| {
-            let operation = &plan.steps()[step].operation;
-            let exchanged = match operation {
-                Operation::Open { output, .. } | Operation::Divide { output, .. } => *output,
-                _ => return None,
-            };
-            role.is_server().then(|| (operation.name(), plan.masked_len(exchanged)))
+            let message = plan.message(step)?;
+            let exchanged = role.is_server() && message.route == Route::Exchange;
+            exchanged.then(|| (plan.steps()[step].operation.name(), message.elements))
         };
         let fixed = |name: &str, phase: Option<&str>, bytes, rounds, more: Vec<KeyValue>| {
             let mut attributes = common(role, plan);
@@ -108,8 +106,11 @@ impl Shape {
             Fixed::new(name, SpanKind::Internal, attributes)
         };
         let sent = |steps: &[usize]| steps.iter().map(|step| plan.sent_bytes(role, *step)).sum();
-        let rounds =
-            |steps: &[usize]| steps.iter().filter(|step| exchanges(**step).is_some()).count();
+        // A round belongs where its first exchange does.
+        let rounds = |steps: &[usize]| {
+            let begins = |round: &&Range<usize>| steps.contains(&round.start);
+            if role.is_server() { plan.exchanges().iter().filter(begins).count() } else { 0 }
+        };
         let all: Vec<usize> = (plan.setup_steps()..plan.steps().len()).collect();
         let timed = if role == Role::Producer { Phase::Offline } else { Phase::Online };
         let phase = timed.name();
@@ -134,7 +135,8 @@ impl Shape {
             layers.push(fixed(&name, Some(phase), bytes, exchanged, with_shape(&layer.shape)));
             for step in &layer.steps {
                 let span = exchanges(*step).map(|(name, len)| {
-                    fixed(name, Some(phase), sent(&[*step]), 1, with_shape(&[len]))
+                    let rounds = rounds(&[*step]);
+                    fixed(name, Some(phase), sent(&[*step]), rounds, with_shape(&[len]))
                 });
                 steps[*step] = (index, span);
             }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use spdz::channel::{Channel, MemoryChannel, Name, Role, memory_pair};
 use spdz::graph::Tensors;
+use spdz::ops::ProtocolRing;
 use spdz::plan::Plan;
 use spdz::prg::{Seed, SessionId};
 use spdz::ring::{Ring, Side};
@@ -25,7 +26,7 @@ pub(crate) fn run(plan: &Arc<Plan>, brought: &Players) -> Result<Players, Failur
     spdz::with_ring!(plan.format(), R => run_in::<R>(plan, brought))
 }
 
-fn run_in<R: Ring>(plan: &Arc<Plan>, brought: &Players) -> Result<Players, Failure> {
+fn run_in<R: ProtocolRing>(plan: &Arc<Plan>, brought: &Players) -> Result<Players, Failure> {
     let (session, nothing) = (SessionId::fresh()?, Tensors::new());
     let connect = |x, y| memory_pair(x, y, Duration::from_secs(60));
     let (other1, other0) = connect(Role::Server0, Role::Server1);

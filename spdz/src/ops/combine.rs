@@ -1,7 +1,54 @@
-//! Linear combinations with public coefficients, and public tensors.
+//! Linear combinations with public coefficients. Local.
 
-use crate::ring::{Plane, Ring, Side, kernels, planes, planes_mut, update};
+use std::fmt;
+
+use super::operation::{Correlation, Execute, Operation};
+use super::values::Values;
+use crate::ring::{Plane, Ring, Side, kernels, planes_mut};
 use crate::share::Share;
+use crate::tensors::{PrivateId, Table, TensorId};
+
+/// A linear combination with public integer coefficients, plus a constant.
+#[derive(Clone, Debug)]
+pub struct Combine {
+    /// Tensors and their coefficients.
+    pub terms: Vec<(PrivateId, i64)>,
+    /// Added to each element.
+    pub constant: i64,
+    /// The result.
+    pub output: PrivateId,
+}
+
+impl Operation for Combine {
+    fn name(&self) -> &'static str {
+        "combine"
+    }
+
+    fn reads(&self) -> Vec<TensorId> {
+        self.terms.iter().map(|(id, _)| TensorId::from(*id)).collect()
+    }
+
+    fn writes(&self) -> Option<TensorId> {
+        Some(self.output.into())
+    }
+
+    fn list(&self, f: &mut fmt::Formatter<'_>, _: &Table) -> fmt::Result {
+        for (id, coefficient) in &self.terms {
+            write!(f, " {coefficient}*{id}")?;
+        }
+        write!(f, " + {} -> {}", self.constant, self.output)
+    }
+}
+
+impl<R: Ring> Execute<R> for Combine {
+    fn compute(&self, values: &mut Values<'_, R>, _: Correlation<R>) {
+        let len = values.len(self.output);
+        let terms: Vec<_> =
+            self.terms.iter().map(|(id, factor)| (values.get(*id), *factor)).collect();
+        let sum = combine(&terms, self.constant, len, values.side());
+        values.put(self.output, sum);
+    }
+}
 
 /// `constant + sum_t coefficient_t * x_t`, element by element; every `x_t` has
 /// `len` elements. Local; server 0 alone adds the constant.
@@ -54,36 +101,6 @@ pub fn combine<R: Ring>(
     sum
 }
 
-/// `x + public`, element by element. Local; server 0 alone adds.
-pub fn add_public<R: Ring>(x: &mut Share<R>, public: &[R::Word], side: Side) {
-    if side == Side::Zero {
-        update::<R>(&mut x.0, public, R::Plane::add);
-    }
-}
-
-/// `x * public`, element by element. Local.
-pub fn mul_public<R: Ring>(x: &mut Share<R>, public: &[R::Word]) {
-    update::<R>(&mut x.0, public, R::Plane::mul);
-}
-
-/// Sums along the middle axis of `[outer, axis, inner]`: `[outer, inner]`. Local.
-#[must_use]
-pub fn sum<R: Ring>(x: &Share<R>, [outer, axis, inner]: [usize; 3]) -> Share<R> {
-    let mut sums = Share::<R>::zeros(outer * inner);
-    let pairs = planes::<R>(&x.0).zip(planes_mut::<R>(&mut sums.0));
-    for (index, (words, sums)) in pairs.enumerate() {
-        let plane = R::plane(index);
-        for (block, sums) in words.chunks_exact(axis * inner).zip(sums.chunks_exact_mut(inner)) {
-            for row in block.chunks_exact(inner) {
-                for (sum, word) in sums.iter_mut().zip(row) {
-                    *sum = plane.add(*sum, *word);
-                }
-            }
-        }
-    }
-    sums
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,12 +131,5 @@ mod tests {
                 assert_eq!(found, expected);
             }
         }
-    }
-
-    #[test]
-    fn sums_run_along_the_middle_axis() {
-        let x = Share::<Int64>((0..12).collect::<Vec<u64>>()[..].into());
-        assert_eq!(sum(&x, [2, 3, 2]).0[..], [6, 9, 24, 27]);
-        assert_eq!(sum(&x, [1, 12, 1]).0[..], [66]);
     }
 }

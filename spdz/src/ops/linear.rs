@@ -1,25 +1,117 @@
-//! Matrix products and convolutions.
+//! Matrix products and convolutions with the weights of a model, which last for a session.
 //!
-//! With the weights of a model, which last for a session, the weight `W` is masked
-//! once: `beta = W - B` is public to the servers, so `W_0 = B_0` and `W_1 = B_1 +
-//! beta` share it. Offline, server `i` computes `c_i = a_i beta + (aB)_i` from the
-//! producer's `(aB)_i`, and `c_0 + c_1 = aW`. Online, with `alpha = x - a` public,
+//! The weight `W` is masked once: `beta = W - B` is public to the servers, so `W_0 = B_0` and
+//! `W_1 = B_1 + beta` share it. Offline, server `i` computes `c_i = a_i beta + (aB)_i` from
+//! the producer's `(aB)_i`, and `c_0 + c_1 = aW`. Online, with `alpha = x - a` public,
 //! `alpha W_0 + c_0 + alpha W_1 + c_1 = xW`: one product a server, its left operand
 //! public. The bias joins `c_i`, so it costs nothing online either.
-//!
-//! With two operands of the same evaluation both products happen online.
 
 use std::fmt;
 
-use crate::buffer::{self, Buffer};
-use crate::geometry::{Linear, Padding};
+use super::kept::{Kept, kept};
+use super::operation::{
+    Correlation, Execute, Operation, Preparation, Producer, Randomness, Session,
+};
+use super::product::{list_linear, multiply_add, multiply_public, name_of};
+use super::values::Values;
+use crate::buffer;
+use crate::channel::ChannelError;
+use crate::geometry::Linear as Dimensions;
 use crate::masked::Masked;
-use crate::ring::{Plane, Ring, Side, combined, planes, planes_mut};
+use crate::ring::{Plane, Ring, Side, planes, planes_mut};
 use crate::share::Share;
+use crate::tensors::{MaskedId, PrivateId, Table, TensorId};
+
+/// A product with a masked tensor that lasts for the session, plus a bias.
+#[derive(Clone, Debug)]
+pub struct Linear {
+    /// The masked left operand.
+    pub input: MaskedId,
+    /// The masked right operand, written in the set-up.
+    pub weight: MaskedId,
+    /// What is added to each row of the result, written in the set-up.
+    pub bias: Option<PrivateId>,
+    /// The dimensions.
+    pub linear: Dimensions,
+    /// The result, with the fractional bits of both operands.
+    pub output: PrivateId,
+}
+
+impl Operation for Linear {
+    fn name(&self) -> &'static str {
+        name_of(&self.linear)
+    }
+
+    fn reads(&self) -> Vec<TensorId> {
+        vec![self.input.into()]
+    }
+
+    fn keeps(&self) -> Vec<TensorId> {
+        let bias = self.bias.map(TensorId::from);
+        [self.weight.into()].into_iter().chain(bias).collect()
+    }
+
+    fn writes(&self) -> Option<TensorId> {
+        Some(self.output.into())
+    }
+
+    fn randomness(&self, table: &Table) -> Randomness {
+        Randomness::generated(table.len(self.output))
+    }
+
+    fn product(&self) -> Option<&Dimensions> {
+        Some(&self.linear)
+    }
+
+    fn list(&self, f: &mut fmt::Formatter<'_>, _: &Table) -> fmt::Result {
+        write!(f, " {} {}", self.input, self.weight)?;
+        if let Some(bias) = self.bias {
+            write!(f, " + {bias}")?;
+        }
+        write!(f, " -> {}", self.output)?;
+        list_linear(f, &self.linear)
+    }
+}
+
+impl<R: Ring> Execute<R> for Linear {
+    fn keep(&self, session: &mut dyn Session<R>) -> Option<Kept> {
+        let bias = self.bias.map(|id| session.private(id).clone());
+        let weight = session.take_masked(self.weight);
+        Some(Kept::new(LinearLayer::new(self.linear, weight, bias, session.side())))
+    }
+
+    fn keep_mask(&self, producer: &mut dyn Producer<R>) -> Option<Kept> {
+        producer.make(self.weight);
+        Some(Kept::new(R::pack(&producer.get(self.weight).0, &self.linear)))
+    }
+
+    fn generate(&self, producer: &mut dyn Producer<R>) -> Result<(), ChannelError> {
+        producer.make(self.input);
+        let weight: &R::Packed = kept(producer.kept());
+        let product = multiply_public(&self.linear, &producer.get(self.input).0, weight);
+        producer.share(&product)
+    }
+
+    fn prepare(&self, server: &mut dyn Preparation<R>) -> Result<Correlation<R>, ChannelError> {
+        // What comes from the producer joins last: it may still be at work.
+        let start = server.expanded();
+        let layer: &LinearLayer<R> = kept(server.kept());
+        let mut triple = layer.prepare(&server.mask_share(self.input), start);
+        server.join(&mut triple.0)?;
+        Ok(Correlation(vec![triple.0]))
+    }
+
+    fn compute(&self, values: &mut Values<'_, R>, correlation: Correlation<R>) {
+        let layer: &LinearLayer<R> = kept(values.kept());
+        let triple = LinearTriple(correlation.into_generated());
+        let product = layer.apply(values.masked(self.input), triple);
+        values.put(self.output, product);
+    }
+}
 
 /// A server's share of one layer's parameters, for any number of evaluations.
 pub struct LinearLayer<R: Ring> {
-    linear: Linear,
+    linear: Dimensions,
     /// `beta`, the right operand offline.
     masked_weight: R::Packed,
     /// `W_i`, the right operand online.
@@ -38,49 +130,11 @@ impl<R: Ring> fmt::Debug for LinearLayer<R> {
 #[derive(Debug)]
 pub struct LinearTriple<R: Ring>(pub(crate) Share<R>);
 
-/// A server's share of the product of two masks. Consumed by the one product it serves.
-#[derive(Debug)]
-pub struct ProductTriple<R: Ring>(pub(crate) Share<R>);
-
-/// The private form of a masked tensor: `a_0` at server 0, `a_1 + alpha` at server 1.
-pub(crate) fn unmask<R: Ring>(x: &Masked<R>, side: Side) -> Share<R> {
-    match side {
-        Side::Zero => x.mask.clone(),
-        Side::One => Share(combined::<R>(&x.mask.0, &x.alpha, R::Plane::add)),
-    }
-}
-
-/// `out += left * right` in the sense of `linear`; `left` is not padded yet.
-pub(crate) fn multiply_add<R: Ring>(
-    linear: &Linear,
-    left: &[R::Word],
-    right: &R::Packed,
-    out: &mut [R::Word],
-) {
-    match linear {
-        Linear::Conv2d(convolution) if convolution.padding != Padding::default() => {
-            let mut padded = Buffer::zeros(R::PLANES * convolution.padded_len());
-            convolution.pad(left, &mut padded);
-            R::multiply_add(linear, &padded, right, out);
-        }
-        _ => R::multiply_add(linear, left, right, out),
-    }
-}
-
-/// The product of a server's share with a packed public tensor, or of a public tensor
-/// with a packed share. Local.
-#[must_use]
-pub fn multiply_public<R: Ring>(linear: &Linear, left: &[R::Word], right: &R::Packed) -> Share<R> {
-    let mut product = Share::zeros(linear.output_len());
-    multiply_add::<R>(linear, left, right, &mut product.0);
-    product
-}
-
 impl<R: Ring> LinearLayer<R> {
-    /// From the masked weight `[k, n]` (see [`Linear::as_matmul`]) and the share of the
+    /// From the masked weight `[k, n]` (see [`Dimensions::as_matmul`]) and the share of the
     /// bias, `[n]`.
     #[must_use]
-    pub fn new(linear: Linear, weight: Masked<R>, bias: Option<Share<R>>, side: Side) -> Self {
+    pub fn new(linear: Dimensions, weight: Masked<R>, bias: Option<Share<R>>, side: Side) -> Self {
         // In place and one after the other: the weights are the largest of a session's
         // tensors, and there is no need to have five copies of them at once.
         let Masked { alpha, mask: mut share } = weight;
@@ -123,116 +177,5 @@ impl<R: Ring> LinearLayer<R> {
         let LinearTriple(mut z) = triple;
         multiply_add::<R>(&self.linear, &x.alpha, &self.weight, &mut z.0);
         z
-    }
-}
-
-impl<R: Ring> ProductTriple<R> {
-    /// From the share of the masks' product.
-    #[must_use]
-    pub fn new(product: Share<R>) -> Self {
-        Self(product)
-    }
-
-    /// The producer's product of the masks.
-    #[must_use]
-    pub fn product(linear: &Linear, left: &Share<R>, right: &Share<R>) -> Share<R> {
-        multiply_public(linear, &left.0, &R::pack(&right.0, linear))
-    }
-
-    /// The share of `xy`: `(ab)_i + a_i beta + alpha b_i`, server 1 adding `alpha beta`.
-    #[must_use]
-    pub fn multiply(self, linear: &Linear, x: &Masked<R>, y: &Masked<R>, side: Side) -> Share<R> {
-        let Self(mut z) = self;
-        multiply_add::<R>(linear, &x.mask.0, &R::pack(&y.alpha, linear), &mut z.0);
-        let share = R::pack(&unmask(y, side).0, linear);
-        multiply_add::<R>(linear, &x.alpha, &share, &mut z.0);
-        z
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::geometry::{Convolution, Stride};
-    use crate::ring::{Int64, Int100};
-    use proptest::prelude::*;
-
-    /// A sum of the convolution's definition: an output of the filter's place `(y, x)`.
-    fn slow_sum(
-        images: &[i128],
-        filters: &[i128],
-        c: &Convolution,
-        [image, y, x, output]: [usize; 4],
-    ) -> i128 {
-        let mut sum = 0;
-        for row in 0..c.filter_height {
-            for column in 0..c.filter_width {
-                let y = (y * c.stride.vertical + row).checked_sub(c.padding.top);
-                let x = (x * c.stride.horizontal + column).checked_sub(c.padding.left);
-                let (Some(y), Some(x)) = (y, x) else { continue };
-                if y >= c.height || x >= c.width {
-                    continue;
-                }
-                for input in 0..c.inputs {
-                    let pixel = ((image * c.height + y) * c.width + x) * c.inputs + input;
-                    let weight = (row * c.filter_width + column) * c.inputs + input;
-                    sum += images[pixel] * filters[weight * c.outputs + output];
-                }
-            }
-        }
-        sum
-    }
-
-    fn slow_convolution(images: &[i128], filters: &[i128], c: &Convolution) -> Vec<i128> {
-        let mut sums = Vec::new();
-        for image in 0..c.batch {
-            for y in 0..c.output_height() {
-                for x in 0..c.output_width() {
-                    let place = |output| slow_sum(images, filters, c, [image, y, x, output]);
-                    sums.extend((0..c.outputs).map(place));
-                }
-            }
-        }
-        sums
-    }
-
-    fn agrees<R: Ring>(c: &Convolution) {
-        let numbers = |len: usize, factor: usize| -> Vec<i128> {
-            (0..len).map(|i| (i * factor % 4001) as i128 - 2000).collect()
-        };
-        let share = |integers: &[i128]| {
-            let mut share = Share::<R>::zeros(integers.len());
-            R::from_integers(integers, &mut share.0);
-            share
-        };
-        let linear = Linear::Conv2d(*c);
-        let images = numbers(linear.input_len(), 7919);
-        let filters = numbers(linear.as_matmul().k * c.outputs, 104_729);
-        let filter = R::pack(&share(&filters).0, &linear);
-        let found = multiply_public::<R>(&linear, &share(&images).0, &filter);
-        assert_eq!(R::to_integers(&found.0), slow_convolution(&images, &filters, c), "{c:?}");
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
-
-        #[test]
-        fn convolutions_of_any_geometry(
-            (batch, inputs, outputs) in (1usize..4, 1usize..5, 1usize..6),
-            (height, width) in (1usize..10, 1usize..10),
-            (filter_height, filter_width) in (1usize..6, 1usize..6),
-            (vertical, horizontal) in (1usize..5, 1usize..5),
-            padding: [u8; 4],
-        ) {
-            let stride = Stride { vertical, horizontal };
-            let padding = padding.map(|pixels| usize::from(pixels % 4)).into();
-            let mut c = Convolution {
-                batch, height, width, inputs, filter_height, filter_width, outputs, stride, padding,
-            };
-            c.filter_height = filter_height.min(c.padded_height());
-            c.filter_width = filter_width.min(c.padded_width());
-            agrees::<Int64>(&c);
-            agrees::<Int100>(&c);
-        }
     }
 }

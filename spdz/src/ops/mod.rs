@@ -1,6 +1,6 @@
-//! The operations of the protocol, one file each, written on shares and masked
-//! tensors. Opening ([`crate::masked::Mask::open`]) and dividing ([`Division`]) take a
-//! round with the other server; nothing else talks to anyone.
+//! The operations of the protocol, one file each: what an operation declares
+//! ([`Operation`]), each role's part of it ([`Execute`]), and the arithmetic on shares and
+//! masked tensors beneath. `docs/adding-an-operation.md` is how to write another.
 //!
 //! What an operation consumes serves it alone: the types have no copies.
 //!
@@ -45,16 +45,45 @@
 //! ```
 
 mod combine;
+mod concat;
+mod input;
+mod kept;
 mod linear;
 mod multiply;
+mod open;
+mod operation;
+mod output;
 mod pool;
-mod rearrange;
+mod product;
+mod public;
+mod public_product;
+mod square;
+mod sum;
 mod truncate;
+mod truncate_interactive;
+mod values;
+mod view;
 
-pub use combine::{add_public, combine, mul_public, sum};
-pub(crate) use linear::unmask;
-pub use linear::{LinearLayer, LinearTriple, ProductTriple, multiply_public};
-pub use multiply::{MulTriple, SquareTriple};
-pub use pool::sum_pool;
-pub use rearrange::{concat, view};
-pub use truncate::{Division, truncate};
+pub use combine::{Combine, combine};
+pub use concat::{Concat, ConcatMasked, concat};
+pub use input::Input;
+pub use kept::{Kept, kept};
+pub use linear::{Linear, LinearLayer, LinearTriple};
+pub use multiply::{Mul, MulTriple};
+pub use open::{Open, Unmask};
+pub use operation::{
+    Correlation, Execute, InEveryRing, Operation, Preparation, Producer, ProtocolRing, Randomness,
+    Session,
+};
+pub use output::Output;
+pub use pool::{SumPool, sum_pool};
+pub use product::{Product, ProductTriple, multiply_public};
+pub use public::{AddPublic, MulPublic, add_public, mul_public};
+pub use public_product::{PublicLeft, PublicRight};
+pub use square::{Square, SquareTriple};
+pub use sum::{Sum, sum};
+pub use truncate::{Truncate, truncate};
+pub use truncate_interactive::{TruncateInteractive, TruncationCorrelation};
+pub(crate) use values::Tensors;
+pub use values::Values;
+pub use view::{View, ViewMasked, view};

@@ -1,63 +1,72 @@
 //! Element-wise products of masked tensors.
 //!
-//! The producer knows the masks `a` and `b`, so it can share their product; the
-//! servers know `alpha = x - a` and `beta = y - b`, and
+//! The producer knows the masks `a` and `b`, so it can share their product, a Beaver triple
+//! (Beaver 1991); the servers know `alpha = x - a` and `beta = y - b`, and
 //! `x y = (alpha + a)(beta + b) = ab + a beta + alpha b + alpha beta`
 //! (the paper's Figure 2). Server 1 adds the public `alpha beta`.
 
+use std::fmt;
+
+use super::operation::{Correlation, Execute, Operation, Producer, Randomness};
+use super::values::Values;
+use crate::channel::ChannelError;
 use crate::masked::Masked;
 use crate::ring::{Plane, Ring, Side, combined, kernels, planes, planes_mut};
 use crate::share::Share;
+use crate::tensors::{MaskedId, PrivateId, Table, TensorId};
 
-/// A server's share of `a * a` for one mask. Consumed by the one square it serves.
-#[derive(Debug)]
-pub struct SquareTriple<R: Ring>(pub(crate) Share<R>);
+/// `x * y`, element by element.
+#[derive(Clone, Debug)]
+pub struct Mul {
+    /// The first masked operand.
+    pub left: MaskedId,
+    /// The second masked operand.
+    pub right: MaskedId,
+    /// The result.
+    pub output: PrivateId,
+}
+
+impl Operation for Mul {
+    fn name(&self) -> &'static str {
+        "mul"
+    }
+
+    fn reads(&self) -> Vec<TensorId> {
+        vec![self.left.into(), self.right.into()]
+    }
+
+    fn writes(&self) -> Option<TensorId> {
+        Some(self.output.into())
+    }
+
+    fn randomness(&self, table: &Table) -> Randomness {
+        Randomness::generated(table.len(self.output))
+    }
+
+    fn list(&self, f: &mut fmt::Formatter<'_>, _: &Table) -> fmt::Result {
+        write!(f, " {} {} -> {}", self.left, self.right, self.output)
+    }
+}
+
+impl<R: Ring> Execute<R> for Mul {
+    fn generate(&self, producer: &mut dyn Producer<R>) -> Result<(), ChannelError> {
+        producer.make(self.left);
+        producer.make(self.right);
+        let product = MulTriple::product(producer.get(self.left), producer.get(self.right));
+        producer.share(&product)
+    }
+
+    fn compute(&self, values: &mut Values<'_, R>, correlation: Correlation<R>) {
+        let triple = MulTriple::new(correlation.into_generated());
+        let (left, right) = (values.masked(self.left), values.masked(self.right));
+        let product = triple.multiply(left, right, values.side());
+        values.put(self.output, product);
+    }
+}
 
 /// A server's share of `a * b` for two masks. Consumed by the one product it serves.
 #[derive(Debug)]
 pub struct MulTriple<R: Ring>(pub(crate) Share<R>);
-
-impl<R: Ring> SquareTriple<R> {
-    /// From the share of the mask's square.
-    #[must_use]
-    pub fn new(product: Share<R>) -> Self {
-        Self(product)
-    }
-
-    /// The producer's product.
-    #[must_use]
-    pub fn product(mask: &Share<R>) -> Share<R> {
-        MulTriple::product(mask, mask)
-    }
-
-    /// The share of `x * x`: `(aa)_i + 2 alpha a_i`, server 1 adding `alpha^2`.
-    #[must_use]
-    pub fn square(self, x: &Masked<R>, side: Side) -> Share<R> {
-        let Self(mut z) = self;
-        let operands = planes::<R>(&x.alpha).zip(planes::<R>(&x.mask.0));
-        for (index, (z, (alpha, a))) in planes_mut::<R>(&mut z.0).zip(operands).enumerate() {
-            let plane = R::plane(index);
-            let operands = z.iter_mut().zip(alpha).zip(a);
-            kernels::vectorized(
-                #[inline(always)]
-                || match side {
-                    Side::Zero => {
-                        for ((z, &alpha), &a) in operands {
-                            *z = plane.add(*z, plane.mul(alpha, plane.add(a, a)));
-                        }
-                    }
-                    Side::One => {
-                        for ((z, &alpha), &a) in operands {
-                            let sum = plane.add(plane.add(a, a), alpha);
-                            *z = plane.add(*z, plane.mul(alpha, sum));
-                        }
-                    }
-                },
-            );
-        }
-        z
-    }
-}
 
 impl<R: Ring> MulTriple<R> {
     /// From the share of the masks' product.

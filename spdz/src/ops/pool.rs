@@ -1,9 +1,56 @@
-//! Sums over windows; with the division folded into the precision, average pooling.
+//! Sums over windows; with the division folded into the precision, average pooling. Local.
 
+use std::fmt;
+
+use super::operation::{Correlation, Execute, Operation};
+use super::values::Values;
 use crate::buffer::Buffer;
-use crate::geometry::Pooling;
+use crate::geometry::{Pooling, Windows};
 use crate::ring::{Plane, Ring, kernels, planes, planes_mut};
 use crate::share::Share;
+use crate::tensors::{PrivateId, Table, TensorId};
+
+/// Sums over windows.
+#[derive(Clone, Debug)]
+pub struct SumPool {
+    /// The images.
+    pub input: PrivateId,
+    /// The dimensions.
+    pub pooling: Pooling,
+    /// The sums.
+    pub output: PrivateId,
+}
+
+impl Operation for SumPool {
+    fn name(&self) -> &'static str {
+        "pool"
+    }
+
+    fn reads(&self) -> Vec<TensorId> {
+        vec![self.input.into()]
+    }
+
+    fn writes(&self) -> Option<TensorId> {
+        Some(self.output.into())
+    }
+
+    fn list(&self, f: &mut fmt::Formatter<'_>, _: &Table) -> fmt::Result {
+        let p = self.pooling;
+        write!(f, " {} {}x{}x{}x{}", self.input, p.batch, p.height, p.width, p.channels)?;
+        write!(f, " window {}", p.window)?;
+        if Windows::from(p.window).stride != p.stride {
+            write!(f, " stride {}", p.stride)?;
+        }
+        write!(f, " -> {}", self.output)
+    }
+}
+
+impl<R: Ring> Execute<R> for SumPool {
+    fn compute(&self, values: &mut Values<'_, R>, _: Correlation<R>) {
+        let sums = sum_pool(values.get(self.input), self.pooling);
+        values.put(self.output, sums);
+    }
+}
 
 /// Sums each channel over windows: `[batch, height, width, channels]` to `[batch,
 /// output_height, output_width, channels]`, as [`Pooling`] says. Local.

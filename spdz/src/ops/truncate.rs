@@ -1,211 +1,57 @@
-//! Division by a power of two: without interaction, or in one round.
+//! Local truncation: division by a power of two without interaction (SecureML, Mohassel and
+//! Zhang 2017, section 4.1).
 
 use std::fmt;
 
-use crate::channel::{Channel, ChannelError, Tag};
-use crate::masked::{Masked, open};
-use crate::prg::Seed;
-use crate::ring::{Plane, QuotientMask, Ring, Side};
+use super::operation::{Correlation, Execute, Operation};
+use super::values::Values;
+use crate::ring::{Ring, Side};
 use crate::share::Share;
+use crate::tensors::{PrivateId, Table, TensorId};
+
+/// Division by `2^bits` without interaction; fails with a small probability
+/// ([`Ring::truncate`]).
+#[derive(Clone, Debug)]
+pub struct Truncate {
+    /// The dividend.
+    pub input: PrivateId,
+    /// How many bits go.
+    pub bits: u32,
+    /// The quotient.
+    pub output: PrivateId,
+}
+
+impl Operation for Truncate {
+    fn name(&self) -> &'static str {
+        "truncate"
+    }
+
+    fn reads(&self) -> Vec<TensorId> {
+        vec![self.input.into()]
+    }
+
+    fn writes(&self) -> Option<TensorId> {
+        Some(self.output.into())
+    }
+
+    fn shift(&self) -> Option<u32> {
+        Some(self.bits)
+    }
+
+    fn list(&self, f: &mut fmt::Formatter<'_>, _: &Table) -> fmt::Result {
+        write!(f, " {} bits {} -> {}", self.input, self.bits, self.output)
+    }
+}
+
+impl<R: Ring> Execute<R> for Truncate {
+    fn compute(&self, values: &mut Values<'_, R>, _: Correlation<R>) {
+        let mut share = values.take(self.input);
+        truncate(&mut share, self.bits, values.side());
+        values.put(self.output, share);
+    }
+}
 
 /// Divides a shared tensor by `2^bits` in place ([`Ring::truncate`]).
 pub fn truncate<R: Ring>(x: &mut Share<R>, bits: u32, side: Side) {
     R::truncate(&mut x.0, bits, side);
-}
-
-/// A server's part of what one interactive truncation consumes: its share of the
-/// dividends' mask, and its shares of what remains of the mask in the quotients.
-pub struct Division<R: Ring> {
-    dividend: Share<R>,
-    parts: Share<R>,
-    bits: u32,
-}
-
-impl<R: Ring> fmt::Debug for Division<R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Division by 2^{} of {:?}", self.bits, self.dividend)
-    }
-}
-
-impl<R: Ring> Division<R> {
-    /// Expands a server's part for `len` dividends. If the producer shares the parts
-    /// ([`Ring::QUOTIENT_PARTS`]), `received` is what this server has of them.
-    pub(crate) fn expand(seed: Seed, bits: u32, len: usize, received: Option<Share<R>>) -> Self {
-        let QuotientMask { dividend, quotient } = R::quotient_mask(seed.into_stream(), bits, len);
-        let parts = received.unwrap_or(Share(quotient));
-        Self { dividend: Share(dividend), parts, bits }
-    }
-
-    /// From a server's part as [`Division::shares`] gave it.
-    pub(crate) fn new(dividend: Share<R>, parts: Share<R>, bits: u32) -> Self {
-        Self { dividend, parts, bits }
-    }
-
-    /// The shares that this server's part consists of.
-    pub(crate) fn shares(&self) -> [&Share<R>; 2] {
-        [&self.dividend, &self.parts]
-    }
-
-    /// What the producer makes for two servers' parts ([`Ring::quotient_parts`]).
-    pub(crate) fn parts(seeds: [Seed; 2], bits: u32, len: usize) -> Share<R> {
-        Share(R::quotient_parts(seeds.map(Seed::into_stream), bits, len))
-    }
-
-    /// A server's share of the mask that the quotients end up under, where it is known
-    /// before the opening.
-    pub(crate) fn mask(&self) -> &Share<R> {
-        &self.parts
-    }
-
-    /// Divides in one round with the other server: both open `x` under the mask, and
-    /// hold the quotient as a masked tensor.
-    ///
-    /// # Errors
-    /// If the other server is gone, silent or sends something else.
-    pub fn divide<C: Channel + ?Sized>(
-        self,
-        x: &Share<R>,
-        side: Side,
-        other: &mut C,
-        tag: Tag,
-    ) -> Result<Masked<R>, ChannelError> {
-        let Self { dividend, parts, bits } = self;
-        let offset = if side == Side::Zero { R::dividend_offset(bits) } else { 0 };
-        let masked = |plane: R::Plane| {
-            let offset = plane.of(offset);
-            move |x, r| plane.add(plane.add(x, r), offset)
-        };
-        let mut alpha = open::<R, C, _>(&x.0, &dividend.0, masked, other, tag)?;
-        let mask = Share(R::quotient(&mut alpha, parts.0, bits));
-        Ok(Masked { alpha, mask })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-    use crate::channel::{Phase, Role, memory_pair};
-    use crate::ring::{Int64, Int100};
-    use crate::share::{reconstruct, share};
-
-    fn seed(number: u8) -> Seed {
-        Seed::from_bytes([number; 32])
-    }
-
-    fn shares<R: Ring>(value: i128, samples: usize, bits: u32) -> [Share<R>; 2] {
-        let mut words = vec![R::Word::default(); R::PLANES * samples];
-        R::from_integers(&vec![value; samples], &mut words);
-        share(&words, &mut seed(bits as u8).into_stream()).into()
-    }
-
-    /// Truncates `value` many times under fresh shares: the differences from the floor.
-    fn local<R: Ring>(value: i128, bits: u32, samples: usize) -> Vec<i128> {
-        let [mut x0, mut x1] = shares::<R>(value, samples, bits);
-        truncate(&mut x0, bits, Side::Zero);
-        truncate(&mut x1, bits, Side::One);
-        let found = R::to_integers(&reconstruct(&x0, &x1));
-        found.into_iter().map(|x| x - (value >> bits)).collect()
-    }
-
-    /// The same in one round, with fresh masks too.
-    fn interactive<R: Ring>(value: i128, bits: u32, samples: usize) -> Vec<i128> {
-        let [x0, x1] = shares::<R>(value, samples, bits);
-        let seeds = || [seed(101), seed(102)];
-        let mut parts = [None, None];
-        if R::QUOTIENT_PARTS > 0 {
-            let dealt = Division::<R>::parts(seeds(), bits, samples);
-            let (part0, part1) = share(&dealt.0, &mut seed(103).into_stream());
-            parts = [Some(part0), Some(part1)];
-        }
-        let [part0, part1] = parts;
-        let [seed0, seed1] = seeds();
-        let wait = Duration::from_secs(30);
-        let (mut to1, mut to0) = memory_pair(Role::Server0, Role::Server1, wait);
-        let tag = Tag::new(Phase::Online, 0, 0);
-        let shares = std::thread::scope(|scope| {
-            let other = scope.spawn(move || {
-                let division = Division::expand(seed1, bits, samples, part1);
-                division.divide(&x1, Side::One, &mut to0, tag).unwrap()
-            });
-            let division = Division::expand(seed0, bits, samples, part0);
-            let quotient0 = division.divide(&x0, Side::Zero, &mut to1, tag).unwrap();
-            let quotient1 = other.join().unwrap();
-            assert!(quotient0.alpha == quotient1.alpha, "both servers see the same");
-            if R::QUOTIENT_PARTS == 0 {
-                let mask = Division::<R>::parts(seeds(), bits, samples);
-                let sum = reconstruct(&quotient0.mask, &quotient1.mask);
-                assert!(mask.0[..] == sum, "the producer knows the mask before the opening");
-            }
-            [(quotient0, Side::Zero), (quotient1, Side::One)]
-                .map(|(quotient, side)| crate::ops::unmask(&quotient, side))
-        });
-        let found = R::to_integers(&reconstruct(&shares[0], &shares[1]));
-        found.into_iter().map(|x| x - (value >> bits)).collect()
-    }
-
-    /// Errors lie within `allowed`, and floor and error average to the exact quotient.
-    fn check(name: &str, value: i128, bits: u32, errors: &[i128], allowed: [i128; 2]) {
-        let [least, most] = allowed;
-        let within = errors.iter().all(|error| (least..=most).contains(error));
-        assert!(within, "{name}: {value} by 2^{bits}");
-        let mean = errors.iter().sum::<i128>() as f64 / errors.len() as f64;
-        let remainder = (value & ((1 << bits) - 1)) as f64 / f64::from(bits).exp2();
-        // Six standard deviations of the mean, of errors that deviate by half a unit or less.
-        let bound = 3.0 / (errors.len() as f64).sqrt();
-        let found = (mean - remainder).abs();
-        assert!(found < bound, "{name}: {value} by 2^{bits}: {mean} {remainder}");
-    }
-
-    const VALUES: [i128; 8] = [0, 1, -1, 4095, -4097, 123_456_789, -987_654_321, 1 << 30];
-
-    #[test]
-    fn the_local_error_is_zero_or_one_and_unbiased() {
-        for bits in [12, 14, 18] {
-            for value in VALUES {
-                check("Int64", value, bits, &local::<Int64>(value, bits, 20_000), [0, 1]);
-                check("Int100", value, bits, &local::<Int100>(value, bits, 20_000), [0, 1]);
-            }
-        }
-    }
-
-    #[test]
-    fn the_interactive_error_is_unbiased_and_never_large() {
-        for bits in [12, 14, 18, 40] {
-            let largest = [Int64::DIVIDEND_BITS, Int100::DIVIDEND_BITS].map(|bits| (1 << bits) - 1);
-            // Up to the largest dividends: there is no probability of failure.
-            for value in VALUES.into_iter().chain([largest[0], -largest[0]]) {
-                check("Int64", value, bits, &interactive::<Int64>(value, bits, 20_000), [0, 1]);
-            }
-            // Less than one and a half units from the quotient, on either side.
-            let offset = 1 << (bits - 1);
-            for value in VALUES.into_iter().chain([largest[1], offset - largest[1]]) {
-                check("Int100", value, bits, &interactive::<Int100>(value, bits, 20_000), [-1, 2]);
-            }
-        }
-    }
-
-    /// `|x|` over the ring's size is 1/16 or so; a failure is off by the size over `2^bits`.
-    fn failures<R: Ring>(value: i128, size: f64) {
-        let bits = 13;
-        let samples = 100_000;
-        let errors = local::<R>(value, bits, samples);
-        let failures: Vec<i128> =
-            errors.into_iter().filter(|error| !(0..=1).contains(error)).collect();
-        let rate = failures.len() as f64 / samples as f64;
-        let expected = value as f64 / size;
-        assert!((rate - expected).abs() < 0.004, "{}: {rate} {expected}", R::NAME);
-        let distance = size / f64::from(bits).exp2();
-        for failure in failures {
-            let found = failure.abs() as f64 / distance;
-            assert!((found - 1.0).abs() < 1e-6, "{}: {found}", R::NAME);
-        }
-    }
-
-    #[test]
-    fn the_local_form_fails_with_the_documented_probability() {
-        failures::<Int64>(1 << 60, 2f64.powi(64));
-        failures::<Int100>(1 << 98, crate::ring::residues::MODULUS as f64);
-    }
 }

@@ -53,6 +53,14 @@ macro_rules! formats {
                 }
             };
         }
+
+        /// Hands the names of all formats' rings to a macro.
+        macro_rules! for_each_ring {
+            ($d apply:ident) => {
+                $d apply! { $($name),+ }
+            };
+        }
+        pub(crate) use for_each_ring;
     };
 }
 

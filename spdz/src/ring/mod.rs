@@ -22,10 +22,11 @@ pub mod residues;
 mod threads;
 mod truncation;
 
+pub(crate) use format::for_each_ring;
 pub use format::{NumberFormat, UnknownFormat};
 pub use int64::Int64;
 pub use int100::Int100;
-pub use threads::{Threads, ThreadsError};
+pub use threads::{ThreadsError, set_threads};
 pub use truncation::Truncation;
 
 use crate::buffer::Buffer;

@@ -13,7 +13,7 @@
 //! | seeds of the masks of a player's inputs to the session | servers | player | setup 2 |
 //! | masked input to the session | player | servers | setup 3 + its step |
 //! | command | coordinator; server 0 | servers; producer and the other players | control 0 |
-//! | share of what is dealt | producer | the server whose turn it is | offline, its step |
+//! | share of what is generated | producer | the server whose turn it is | offline, its step |
 //! | seeds of the masks of a player's inputs (the server is ready) | servers | player | offline 0 |
 //! | masked input | player | servers | online, its step |
 //! | opening | each server | the other | online, its step |
@@ -27,12 +27,12 @@ use crate::graph::EvaluateError;
 use crate::plan::Plan;
 use crate::prg::{SEED_BYTES, Seed};
 
-mod observer;
 mod player;
 mod producer;
+mod round;
 mod server;
 
-pub use observer::{Observer, Outcome};
+pub use crate::observer::{Observer, Outcome};
 pub use player::{Player, Ready};
 pub use producer::Producer;
 pub use server::{Memory, Server, ServerLinks, Stock, StockError};

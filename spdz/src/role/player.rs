@@ -6,20 +6,18 @@ use std::sync::Arc;
 
 use zeroize::Zeroize;
 
-use super::{
-    Command, Commands, Error, Observer, Outcome, SESSION_SEEDS, at, recv_seeds, seeds_tag,
-    session_input,
-};
+use super::{Command, Commands, Error, SESSION_SEEDS, at, recv_seeds, seeds_tag, session_input};
 use crate::channel::{Channel, Name, Phase, Role, Tag};
 use crate::fixed::RangeError;
 use crate::graph::{Lifetime, Plaintext, Tensors};
 use crate::masked;
+use crate::observer::{Observer, Outcome};
 use crate::plan::{InputSpec, OutputSpec, Plan};
 use crate::prg::Seed;
 use crate::ring::{Plane, Ring};
 use crate::share::Share;
 
-/// A player's side of a session, watched by an [`Observer`].
+/// A player's side of a session, reported to an [`Observer`].
 #[derive(Debug)]
 pub struct Player<R, C, O = ()> {
     plan: Arc<Plan>,

@@ -2,24 +2,26 @@
 
 use std::sync::Arc;
 
-use super::{Command, Commands, Error, Observer, Outcome, PRODUCER_KEY, at, send_seed};
+use super::{Command, Commands, Error, PRODUCER_KEY, at, send_seed};
 use crate::buffer;
 use crate::channel::{Channel, Phase, Role};
-use crate::correlated::Dealer;
+use crate::correlated::Generator;
+use crate::observer::{Observer, Outcome};
+use crate::ops::ProtocolRing;
 use crate::plan::Plan;
 use crate::prg::{Purpose, Seed, SessionId};
 use crate::ring::Ring;
 
-/// The producer's side of a session, watched by an [`Observer`].
+/// The producer's side of a session, reported to an [`Observer`].
 #[derive(Debug)]
 pub struct Producer<R: Ring, C, O = ()> {
     plan: Arc<Plan>,
     servers: [C; 2],
-    dealer: Dealer<R>,
+    generator: Generator<R>,
     observer: O,
 }
 
-impl<R: Ring, C: Channel> Producer<R, C> {
+impl<R: ProtocolRing, C: Channel> Producer<R, C> {
     /// Agrees on a key with each server. `root` must be fresh from the operating
     /// system; everything that the producer sends follows from it and the plan.
     ///
@@ -37,20 +39,20 @@ impl<R: Ring, C: Channel> Producer<R, C> {
             send_seed(server, PRODUCER_KEY, key).map_err(at(&plan))?;
             *key = key.bind(session, &plan.digest().0);
         }
-        let dealer = Dealer::new(&plan, keys);
+        let generator = Generator::new(&plan, keys);
         buffer::release();
-        Ok(Self { plan, servers, dealer, observer: () })
+        Ok(Self { plan, servers, generator, observer: () })
     }
 
-    /// The same, with an observer that is told of the steps for which something is dealt.
+    /// The same, with an observer that is told of the steps for which something is generated.
     #[must_use]
     pub fn observed_by<O: Observer>(self, observer: O) -> Producer<R, C, O> {
-        let Self { plan, servers, dealer, observer: () } = self;
-        Producer { plan, servers, dealer, observer }
+        let Self { plan, servers, generator, observer: () } = self;
+        Producer { plan, servers, generator, observer }
     }
 }
 
-impl<R: Ring, C: Channel, O: Observer> Producer<R, C, O> {
+impl<R: ProtocolRing, C: Channel, O: Observer> Producer<R, C, O> {
     /// Makes randomness at server 0's command until the session is over.
     /// Returns the number of evaluations it was made for.
     ///
@@ -64,9 +66,9 @@ impl<R: Ring, C: Channel, O: Observer> Producer<R, C, O> {
             match commands.recv(Role::Server0, server0, plan)? {
                 Command::Finish => return Ok(inference),
                 Command::Prepare => {
-                    let Self { dealer, servers, observer, .. } = self;
+                    let Self { generator, servers, observer, .. } = self;
                     observer.begin(Phase::Offline, inference);
-                    dealer.produce(plan, inference, servers, observer).map_err(at(plan))?;
+                    generator.produce(plan, inference, servers, observer).map_err(at(plan))?;
                     observer.end(Outcome::Done);
                 }
                 Command::Evaluate => {

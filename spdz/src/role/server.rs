@@ -1,23 +1,26 @@
 //! The servers: compute on shares, and see masked values only.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::player::unprepared;
 use super::{
-    Command, Commands, Error, Observer, Outcome, PRODUCER_KEY, SERVER_KEY, SESSION_SEEDS, at,
-    recv_seed, seeds_tag, send_seed, send_seeds, session_input,
+    Command, Commands, Error, PRODUCER_KEY, SERVER_KEY, SESSION_SEEDS, at, recv_seed, seeds_tag,
+    send_seed, send_seeds, session_input,
 };
 use crate::buffer;
 use crate::channel::{Channel, Name, Phase, Role, Tag};
-use crate::correlated::{self, Bundle, StepRandomness};
+use crate::correlated::{self, Bundle};
 use crate::graph::Lifetime;
 use crate::masked::{Mask, Masked};
-use crate::ops::{self, LinearLayer};
-use crate::plan::{MaskedId, Operation, Plan, PrivateId, PublicId};
+use crate::observer::{Observer, Outcome};
+use crate::ops::{Correlation, Kept, ProtocolRing, Session, Tensors, Values};
+use crate::plan::{Plan, Step};
 use crate::prg::{Purpose, Seed, SessionId};
 use crate::ring::{Ring, Side};
+use crate::role::round::Round;
 use crate::share::Share;
+use crate::tensors::{MaskedId, PrivateId, PublicId, PublicTensor, Route, TensorId, TensorSpec};
 
 /// A server's connections that last for the whole session.
 #[derive(Debug)]
@@ -71,20 +74,22 @@ impl<R: Ring> Stock<R> for Memory<R> {
     }
 }
 
-/// A server's side of a session, watched by an [`Observer`].
+/// A server's side of a session, reported to an [`Observer`].
 pub struct Server<R: Ring, C, O = ()> {
     plan: Arc<Plan>,
     side: Side,
     links: ServerLinks<C>,
     producer_key: Seed,
     server_key: Seed,
-    publics: Publics<R>,
+    /// The plan's public tensors as elements of the ring.
+    publics: Vec<Vec<R::Word>>,
     session: Tensors<R>,
-    layers: Vec<LinearLayer<R>>,
+    /// What operations kept in the set-up, by step.
+    kept: Vec<Option<Kept>>,
     observer: O,
 }
 
-impl<R: Ring, C: Channel> Server<R, C> {
+impl<R: ProtocolRing, C: Channel> Server<R, C> {
     /// Agrees on keys and receives the inputs that last for the session, after which
     /// the `departing` players have nothing more to do. `fresh` must be fresh from the
     /// operating system; server 0 makes it the key shared with server 1.
@@ -129,15 +134,23 @@ impl<R: Ring, C: Channel> Server<R, C> {
             };
             sent.map_err(at(&plan))?;
         }
-        let publics = Publics::new(&plan);
-        let mut values = Values::<R>::new(&plan, None);
+        let publics: Vec<_> = plan.publics().iter().map(encoded::<R>).collect();
+        let mut kept = Vec::new();
+        kept.resize_with(plan.steps().len(), || None);
+        let mut values = Values::<R>::new(plan.table(), side, &publics, &kept, None);
         for (index, step) in plan.steps()[..plan.setup_steps()].iter().enumerate() {
-            values.step = index;
-            let Operation::Input { input, output } = &step.operation else {
-                local(&step.operation, &mut values, &publics, side);
+            values.at(index);
+            let parts = R::parts(&*step.operation);
+            let Some(message) = step.operation.message(plan.table()) else {
+                parts.compute(&mut values, Correlation::none());
                 continue;
             };
-            let spec = &plan.inputs()[*input];
+            let (Route::Input(input), Some(TensorId::Masked(output))) =
+                (message.route, step.operation.writes())
+            else {
+                unreachable!("nothing but inputs is sent in the set-up");
+            };
+            let spec = &plan.inputs()[input];
             let seed = correlated::mask_seed(&producer_key, &plan, 0, index);
             let mask = Mask::expand(seed, spec.len);
             let tag = session_input(index);
@@ -148,34 +161,37 @@ impl<R: Ring, C: Channel> Server<R, C> {
                     None => unreachable!("there is a connection to every player with a part"),
                 },
             };
-            values.put_masked(*output, masked.map_err(at(&plan))?);
+            values.put_masked(output, masked.map_err(at(&plan))?);
         }
-        let mut layers = Vec::with_capacity(plan.layers());
-        for (_, step) in plan.evaluation() {
-            if let Operation::Linear { weight, bias, linear, .. } = &step.operation {
-                let bias = bias.map(|id| values.get(id).clone());
-                let weight = values.take_weight(*weight, layers.len());
-                layers.push(LinearLayer::new(*linear, weight, bias, side));
+        let mut set_up =
+            SetUp { plan: &plan, side, step: 0, tensors: values.into_tensors(), publics: &publics };
+        let mut made = Vec::with_capacity(plan.steps().len());
+        made.resize_with(plan.setup_steps(), || None);
+        for (index, step) in plan.evaluation() {
+            set_up.step = index;
+            let kept = R::parts(&*step.operation).keep(&mut set_up);
+            if kept.is_some() {
                 // What it was made from would be kept for a tensor of its size.
                 buffer::release();
             }
+            made.push(kept);
         }
-        let session = values.into_session();
+        let session = set_up.into_session();
         buffer::release();
-        let observer = ();
-        Ok(Self { plan, side, links, producer_key, server_key, publics, session, layers, observer })
+        let (kept, observer) = (made, ());
+        Ok(Self { plan, side, links, producer_key, server_key, publics, session, kept, observer })
     }
 
     /// The same, with an observer that is told of all steps of an evaluation in both phases.
     #[must_use]
     pub fn observed_by<O: Observer>(self, observer: O) -> Server<R, C, O> {
         let Self { plan, side, links, producer_key, server_key, .. } = self;
-        let Self { publics, session, layers, .. } = self;
-        Server { plan, side, links, producer_key, server_key, publics, session, layers, observer }
+        let Self { publics, session, kept, .. } = self;
+        Server { plan, side, links, producer_key, server_key, publics, session, kept, observer }
     }
 }
 
-impl<R: Ring, C: Channel, O: Observer> Server<R, C, O> {
+impl<R: ProtocolRing, C: Channel, O: Observer> Server<R, C, O> {
     /// Prepares and runs evaluations at the coordinator's command until the session is over.
     /// Returns their number.
     ///
@@ -227,17 +243,15 @@ impl<R: Ring, C: Channel, O: Observer> Server<R, C, O> {
 
     /// The offline phase of one evaluation.
     fn prepare(&mut self, inference: u64) -> Result<Bundle<R>, Error> {
-        correlated::prepare(
-            &self.plan,
-            self.side,
-            inference,
-            &self.producer_key,
-            &self.session.masked,
-            &self.layers,
-            &mut self.links.producer,
-            &mut self.observer,
-        )
-        .map_err(at(&self.plan))
+        let context = correlated::Context {
+            plan: &self.plan,
+            side: self.side,
+            key: &self.producer_key,
+            session: &self.session.masked,
+            kept: &self.kept,
+        };
+        correlated::prepare(&context, inference, &mut self.links.producer, &mut self.observer)
+            .map_err(at(&self.plan))
     }
 
     /// Hands the players the seeds of this server's shares of their inputs' masks.
@@ -255,72 +269,70 @@ impl<R: Ring, C: Channel, O: Observer> Server<R, C, O> {
     /// The online phase, from the masked inputs to the shares of the outputs.
     fn evaluate(&mut self, bundle: Bundle<R>) -> Result<(), Error> {
         let plan = &*self.plan;
+        let table = plan.table();
         let inference = bundle.inference;
-        let mut values = Values::<R>::new(plan, Some(&self.session));
-        let steps = plan.evaluation().zip(bundle.steps.into_iter().skip(plan.setup_steps()));
-        for ((index, step), randomness) in steps {
-            let tag = Tag::new(Phase::Online, inference, index as u32);
-            values.step = index;
-            match (&step.operation, randomness) {
-                (Operation::Input { input, output }, StepRandomness::Mask(mask)) => {
-                    let spec = &plan.inputs()[*input];
-                    let Some(link) = find(&mut self.links.players, spec.player) else {
+        let tag = |step: usize| Tag::new(Phase::Online, inference, step as u32);
+        let (publics, kept, session) = (&self.publics, &self.kept, &self.session);
+        let mut values = Values::<R>::new(table, self.side, publics, kept, Some(session));
+        let mut rounds = plan.exchanges().iter();
+        let mut steps =
+            plan.evaluation().zip(bundle.steps.into_iter().skip(plan.setup_steps())).peekable();
+        while let Some(((index, step), correlation)) = steps.next() {
+            values.at(index);
+            let parts = R::parts(&*step.operation);
+            match step.operation.message(table).map(|message| message.route) {
+                None => parts.compute(&mut values, correlation),
+                Some(Route::Input(input)) => {
+                    let player = plan.inputs()[input].player;
+                    let Some(link) = find(&mut self.links.players, player) else {
                         unreachable!("who brings inputs takes part");
                     };
-                    values.put_masked(*output, mask.receive(link, tag).map_err(at(plan))?);
+                    let masked = parts.receive(correlation, link, tag(index));
+                    put_written(&mut values, step, masked.map_err(at(plan))?);
                 }
-                (Operation::Open { input, output }, StepRandomness::Mask(mask)) => {
-                    let opened = mask.open(values.get(*input), &mut self.links.other, tag);
-                    values.put_masked(*output, opened.map_err(at(plan))?);
-                }
-                (Operation::Divide { input, output, .. }, StepRandomness::Division(division)) => {
-                    let other = &mut self.links.other;
-                    let quotient = division.divide(values.get(*input), self.side, other, tag);
-                    values.put_masked(*output, quotient.map_err(at(plan))?);
-                }
-                (
-                    Operation::Linear { input, layer, output, .. },
-                    StepRandomness::Linear(triple),
-                ) => {
-                    let product = self.layers[*layer].apply(values.masked(*input), triple);
-                    values.put(*output, product);
-                }
-                (
-                    Operation::Product { left, right, linear, output },
-                    StepRandomness::Product(triple),
-                ) => {
-                    let (left, right) = (values.masked(*left), values.masked(*right));
-                    let product = triple.multiply(linear, left, right, self.side);
-                    values.put(*output, product);
-                }
-                (Operation::Square { input, output }, StepRandomness::Square(triple)) => {
-                    let product = triple.square(values.masked(*input), self.side);
-                    values.put(*output, product);
-                }
-                (Operation::Mul { left, right, output }, StepRandomness::Mul(triple)) => {
-                    let (left, right) = (values.masked(*left), values.masked(*right));
-                    let product = triple.multiply(left, right, self.side);
-                    values.put(*output, product);
-                }
-                (Operation::Output { output, input }, StepRandomness::Nothing) => {
-                    let share = values.take(*input);
+                Some(Route::Output(output)) => {
+                    let share = parts.reveal(&mut values);
                     let share = rerandomised(&self.server_key, self.side, share, inference, index);
-                    let player = plan.outputs()[*output].player;
+                    let player = plan.outputs()[output].player;
                     let Some(link) = find(&mut self.links.players, player) else {
                         unreachable!("who learns outputs takes part");
                     };
-                    link.send(tag, R::to_bytes(share.0)).map_err(at(plan))?;
+                    link.send(tag(index), R::to_bytes(share.0)).map_err(at(plan))?;
                 }
-                (operation, StepRandomness::Nothing) => {
-                    local(operation, &mut values, &self.publics, self.side);
+                Some(Route::Exchange) => {
+                    // All exchanges of the round go in one message each way.
+                    let last = rounds.next().map_or(index, |round| round.end - 1);
+                    let mut round = Round::begun_with(parts.open(&values, correlation));
+                    while let Some(((_, step), correlation)) =
+                        steps.next_if(|((index, _), _)| *index <= last)
+                    {
+                        round.join(R::parts(&*step.operation).open(&values, correlation));
+                    }
+                    let other = &mut self.links.other;
+                    other.exchange(tag(index), round.bytes(), &mut round).map_err(at(plan))?;
+                    for (index, masked) in (index..).zip(round.finish()) {
+                        values.at(index);
+                        let step = &plan.steps()[index];
+                        put_written(&mut values, step, masked);
+                        values.drop_unneeded(&step.operation.reads());
+                        self.observer.step(index);
+                    }
+                    continue;
                 }
-                _ => unreachable!("a bundle is made step by step from the same plan"),
             }
-            values.drop_unneeded();
+            values.drop_unneeded(&step.operation.reads());
             self.observer.step(index);
         }
         Ok(())
     }
+}
+
+/// Writes the masked tensor that a step's message made.
+fn put_written<R: Ring>(values: &mut Values<'_, R>, step: &Step, masked: Masked<R>) {
+    let Some(TensorId::Masked(output)) = step.operation.writes() else {
+        unreachable!("an input or an exchange writes a masked tensor");
+    };
+    values.put_masked(output, masked);
 }
 
 /// The share plus this server's part of a fresh sharing of zero, so that a player
@@ -344,226 +356,62 @@ fn find<C>(links: &mut [(Name, C)], player: Name) -> Option<&mut C> {
     links.iter_mut().find(|(name, _)| *name == player).map(|(_, link)| link)
 }
 
-/// Takes a step that needs nobody else.
-fn local<R: Ring>(
-    operation: &Operation,
-    values: &mut Values<'_, R>,
-    publics: &Publics<R>,
-    side: Side,
-) {
-    match operation {
-        Operation::Unmask { input, output } => {
-            let share = ops::unmask(values.masked(*input), side);
-            values.put(*output, share);
-        }
-        Operation::Truncate { input, bits, output } => {
-            let mut share = values.take(*input);
-            ops::truncate(&mut share, *bits, side);
-            values.put(*output, share);
-        }
-        Operation::PublicRight { left, right, linear, output } => {
-            let product =
-                ops::multiply_public(linear, &values.get(*left).0, publics.packed(*right));
-            values.put(*output, product);
-        }
-        Operation::PublicLeft { left, right, linear, output } => {
-            let right = R::pack(&values.get(*right).0, linear);
-            values.put(*output, ops::multiply_public(linear, publics.words(*left), &right));
-        }
-        Operation::Combine { terms, constant, output } => {
-            let len = values.plan.private_len(*output);
-            let terms: Vec<_> =
-                terms.iter().map(|(id, factor)| (values.get(*id), *factor)).collect();
-            let sum = ops::combine(&terms, *constant, len, side);
-            values.put(*output, sum);
-        }
-        Operation::AddPublic { input, public, output } => {
-            let mut share = values.take(*input);
-            ops::add_public(&mut share, publics.words(*public), side);
-            values.put(*output, share);
-        }
-        Operation::MulPublic { input, public, output } => {
-            let mut share = values.take(*input);
-            ops::mul_public(&mut share, publics.words(*public));
-            values.put(*output, share);
-        }
-        Operation::View { input, view, output } => {
-            let share = Share(ops::view::<R>(&values.get(*input).0, view));
-            values.put(*output, share);
-        }
-        Operation::ViewMasked { input, view, output } => {
-            let Masked { alpha, mask } = values.masked(*input);
-            let alpha = ops::view::<R>(alpha, view);
-            let mask = Share(ops::view::<R>(&mask.0, view));
-            values.put_masked(*output, Masked { alpha, mask });
-        }
-        Operation::Concat { inputs, outer, output } => {
-            let words: Vec<&[R::Word]> = inputs.iter().map(|id| &values.get(*id).0[..]).collect();
-            let share = Share(ops::concat::<R>(&words, *outer));
-            values.put(*output, share);
-        }
-        Operation::ConcatMasked { inputs, outer, output } => {
-            let masked: Vec<&Masked<R>> = inputs.iter().map(|id| values.masked(*id)).collect();
-            let alphas: Vec<&[R::Word]> = masked.iter().map(|m| &m.alpha[..]).collect();
-            let masks: Vec<&[R::Word]> = masked.iter().map(|m| &m.mask.0[..]).collect();
-            let alpha = ops::concat::<R>(&alphas, *outer);
-            let mask = Share(ops::concat::<R>(&masks, *outer));
-            values.put_masked(*output, Masked { alpha, mask });
-        }
-        Operation::Sum { input, axes, output } => {
-            let sums = ops::sum(values.get(*input), *axes);
-            values.put(*output, sums);
-        }
-        Operation::SumPool { input, pooling, output } => {
-            let sums = ops::sum_pool(values.get(*input), *pooling);
-            values.put(*output, sums);
-        }
-        Operation::Input { .. }
-        | Operation::Open { .. }
-        | Operation::Divide { .. }
-        | Operation::Linear { .. }
-        | Operation::Product { .. }
-        | Operation::Square { .. }
-        | Operation::Mul { .. }
-        | Operation::Output { .. } => unreachable!("a step with randomness or a message"),
-    }
+/// A public tensor as elements of the ring.
+fn encoded<R: Ring>(public: &PublicTensor) -> Vec<R::Word> {
+    let mut words = vec![R::Word::default(); R::PLANES * public.integers.len()];
+    R::from_integers(&public.integers, &mut words);
+    words
 }
 
-/// The plan's public tensors as elements, packed where they are right operands.
-struct Publics<R: Ring> {
-    words: Vec<Vec<R::Word>>,
-    packed: BTreeMap<usize, R::Packed>,
-}
-
-impl<R: Ring> Publics<R> {
-    fn new(plan: &Plan) -> Self {
-        let encode = |integers: &Vec<i128>| {
-            let mut words = vec![R::Word::default(); R::PLANES * integers.len()];
-            R::from_integers(integers, &mut words);
-            words
-        };
-        let words: Vec<_> = plan.publics().iter().map(|public| encode(&public.integers)).collect();
-        let mut packed = BTreeMap::new();
-        for step in plan.steps() {
-            if let Operation::PublicRight { right, linear, .. } = &step.operation {
-                packed.insert(right.0, R::pack(&words[right.0], linear));
-            }
-        }
-        Self { words, packed }
-    }
-
-    fn words(&self, id: PublicId) -> &[R::Word] {
-        &self.words[id.0]
-    }
-
-    fn packed(&self, id: PublicId) -> &R::Packed {
-        let Some(packed) = self.packed.get(&id.0) else {
-            unreachable!("right operands are packed in the set-up");
-        };
-        packed
-    }
-}
-
-/// Tensors by their number in the plan.
-struct Tensors<R: Ring> {
-    private: Vec<Option<Share<R>>>,
-    masked: Vec<Option<Masked<R>>>,
-}
-
-/// The tensors of one evaluation, each kept until the last step that reads it, and
-/// behind them those of the session.
-struct Values<'a, R: Ring> {
+/// The end of the set-up, when operations keep what every evaluation uses.
+struct SetUp<'a, R: Ring> {
     plan: &'a Plan,
+    side: Side,
+    /// The step under way.
     step: usize,
-    own: Tensors<R>,
-    session: Option<&'a Tensors<R>>,
+    tensors: Tensors<R>,
+    publics: &'a [Vec<R::Word>],
 }
 
-impl<'a, R: Ring> Values<'a, R> {
-    fn new(plan: &'a Plan, session: Option<&'a Tensors<R>>) -> Self {
-        let mut own = Tensors { private: Vec::new(), masked: Vec::new() };
-        own.private.resize_with(plan.private_count(), || None);
-        own.masked.resize_with(plan.masked_count(), || None);
-        Self { plan, step: 0, own, session }
+impl<R: Ring> SetUp<'_, R> {
+    /// The tensors that evaluations read.
+    fn into_session(mut self) -> Tensors<R> {
+        let (table, setup) = (self.plan.table(), self.plan.setup_steps());
+        let needed = |spec: &TensorSpec| spec.last_read >= setup;
+        for (share, spec) in self.tensors.private.iter_mut().zip(&table.private) {
+            share.take_if(|_| !needed(spec));
+        }
+        for (masked, spec) in self.tensors.masked.iter_mut().zip(&table.masked) {
+            masked.take_if(|_| !needed(spec));
+        }
+        self.tensors
+    }
+}
+
+impl<R: Ring> Session<R> for SetUp<'_, R> {
+    fn side(&self) -> Side {
+        self.side
     }
 
-    fn put(&mut self, id: PrivateId, share: Share<R>) {
-        self.own.private[id.0] = Some(share);
+    fn public(&self, id: PublicId) -> &[R::Word] {
+        &self.publics[id.0]
     }
 
-    fn put_masked(&mut self, id: MaskedId, masked: Masked<R>) {
-        self.own.masked[id.0] = Some(masked);
-    }
-
-    fn get(&self, id: PrivateId) -> &Share<R> {
-        let session = || self.session.and_then(|session| session.private[id.0].as_ref());
-        let Some(share) = self.own.private[id.0].as_ref().or_else(session) else {
-            unreachable!("a plan makes each tensor before it reads it");
+    fn private(&self, id: PrivateId) -> &Share<R> {
+        let Some(share) = &self.tensors.private[id.0] else {
+            unreachable!("an operation keeps tensors of the session");
         };
         share
     }
 
-    fn masked(&self, id: MaskedId) -> &Masked<R> {
-        let session = || self.session.and_then(|session| session.masked[id.0].as_ref());
-        let Some(masked) = self.own.masked[id.0].as_ref().or_else(session) else {
-            unreachable!("a plan makes each masked tensor before it reads it");
+    fn take_masked(&mut self, id: MaskedId) -> Masked<R> {
+        let spec = self.plan.table().spec(id.into());
+        let last = spec.last_read < self.plan.setup_steps() && spec.last_kept == Some(self.step);
+        let slot = &mut self.tensors.masked[id.0];
+        let taken = if last { slot.take() } else { slot.clone() };
+        let Some(masked) = taken else {
+            unreachable!("an operation keeps tensors of the session");
         };
         masked
-    }
-
-    /// The tensor itself if this step is the last to read it, else a copy.
-    fn take(&mut self, id: PrivateId) -> Share<R> {
-        if self.plan.last_read(id) == self.step
-            && let Some(share) = self.own.private[id.0].take()
-        {
-            return share;
-        }
-        self.get(id).clone()
-    }
-
-    /// The weight of a layer: itself if nothing but this layer needs it, else a copy.
-    fn take_weight(&mut self, id: MaskedId, layer: usize) -> Masked<R> {
-        let needed = |operation: &Operation| match operation {
-            Operation::Linear { weight, layer: other, .. } => *weight == id && *other > layer,
-            _ => false,
-        };
-        let mut later = self.plan.evaluation();
-        let last = self.plan.last_masked_read(id) < self.plan.setup_steps()
-            && !later.any(|(_, step)| needed(&step.operation));
-        if last && let Some(weight) = self.own.masked[id.0].take() {
-            return weight;
-        }
-        self.masked(id).clone()
-    }
-
-    /// Frees what the current step was the last to read.
-    fn drop_unneeded(&mut self) {
-        let operation = &self.plan.steps()[self.step].operation;
-        for id in operation.reads() {
-            if self.plan.last_read(id) == self.step {
-                self.own.private[id.0] = None;
-            }
-        }
-        for id in operation.reads_masked() {
-            if self.plan.last_masked_read(id) == self.step {
-                self.own.masked[id.0] = None;
-            }
-        }
-    }
-
-    /// What the evaluations will read.
-    fn into_session(mut self) -> Tensors<R> {
-        let setup = self.plan.setup_steps();
-        for (index, share) in self.own.private.iter_mut().enumerate() {
-            if self.plan.last_read(PrivateId(index)) < setup {
-                *share = None;
-            }
-        }
-        for (index, masked) in self.own.masked.iter_mut().enumerate() {
-            if self.plan.last_masked_read(MaskedId(index)) < setup {
-                *masked = None;
-            }
-        }
-        self.own
     }
 }

@@ -11,9 +11,10 @@ use bytes::Bytes;
 use spdz::channel::{
     Channel, ChannelError, MemoryChannel, Name, PART_UNIT, Phase, Role, Tag, memory_pair,
 };
-use spdz::correlated::{Bundle, bundle_bytes};
+use spdz::correlated::Bundle;
 use spdz::graph::{Graph, Plaintext, Tensors};
 use spdz::network::{IMAGES, LOGITS, Network};
+use spdz::ops::ProtocolRing;
 use spdz::plan::{NumberFormat, Plan, Truncation};
 use spdz::prg::{Seed, SessionId};
 use spdz::ring::{Int64, Ring, Side};
@@ -170,7 +171,7 @@ struct Sealed<R: Ring> {
 impl<R: Ring> Stock<R> for Sealed<R> {
     fn put(&mut self, bundle: Bundle<R>) -> Result<(), StockError> {
         let (inference, bytes) = (bundle.inference(), bundle.bytes());
-        assert_eq!(bytes, bundle_bytes(&self.plan));
+        assert_eq!(bytes, self.plan.bundle_bytes());
         let sealed = bundle.seal(&self.key);
         assert_eq!(sealed.len(), bytes + 32);
         for place in [0, sealed.len() / 2, sealed.len() - 1] {
@@ -194,10 +195,15 @@ impl<R: Ring> Stock<R> for Sealed<R> {
 /// Runs an evaluation of `graph` for each of `evaluations`.
 pub fn run(graph: &Graph, settings: Settings, evaluations: &[Brought]) -> Outcome {
     let plan = Plan::compile(graph, settings.format, settings.truncation).unwrap();
+    run_compiled(plan, settings, evaluations)
+}
+
+/// The same for a plan that was compiled with the settings' format and truncation.
+pub fn run_compiled(plan: Plan, settings: Settings, evaluations: &[Brought]) -> Outcome {
     spdz::with_ring!(settings.format, R => run_plan::<R>(plan, settings, evaluations))
 }
 
-fn run_plan<R: Ring>(plan: Plan, settings: Settings, evaluations: &[Brought]) -> Outcome {
+fn run_plan<R: ProtocolRing>(plan: Plan, settings: Settings, evaluations: &[Brought]) -> Outcome {
     let plan = Arc::new(plan);
     let session = SessionId([1; 16]);
     let log = Arc::new(Mutex::new(Vec::new()));

@@ -165,7 +165,8 @@ fn check_inference(spans: &[Told], rounds: usize) -> anyhow::Result<()> {
     ensure!(services.iter().eq(&EVALUATE), "expected {EVALUATE:?}, found {services:?}");
     for server in ["server0", "server1"] {
         let of = spans.iter().filter(|(service, span)| {
-            service.ends_with(server) && ["open", "divide"].contains(&span.name.as_str())
+            service.ends_with(server)
+                && ["open", "truncate_interactive"].contains(&span.name.as_str())
         });
         let found = of.count();
         ensure!(found == rounds, "expected {rounds} openings of {server}, found {found}");

@@ -1,0 +1,237 @@
+//! The producer's part: masks from the seeds it shares with the servers, and what it
+//! generates of them.
+
+use super::seeds::{generated_seed, mask_seed};
+use crate::buffer::Buffer;
+use crate::channel::{Channel, ChannelError, Phase, Tag};
+use crate::observer::Observer;
+use crate::ops::{Kept, Producer, ProtocolRing, Randomness};
+use crate::plan::Plan;
+use crate::prg::Seed;
+use crate::ring::{Plane, Ring, Sampler, Side, update_part};
+use crate::share::Share;
+use crate::tensors::MaskedId;
+
+/// The producer's side of a session: the keys, and what lasts of the set-up.
+#[derive(Debug)]
+pub(crate) struct Generator<R: Ring> {
+    keys: [Seed; 2],
+    /// The masks of the session's tensors, by number.
+    session: Vec<Option<Share<R>>>,
+    /// What operations kept in the set-up, by step.
+    kept: Vec<Option<Kept>>,
+}
+
+impl<R: ProtocolRing> Generator<R> {
+    /// Expands the masks of the session's inputs and of what is made of them without
+    /// interaction.
+    pub(crate) fn new(plan: &Plan, keys: [Seed; 2]) -> Self {
+        let mut generator = Self { keys, session: Vec::new(), kept: Vec::new() };
+        generator.session.resize_with(plan.table().masked.len(), || None);
+        generator.kept.resize_with(plan.steps().len(), || None);
+        let mut step = GeneratedStep::new(Masks::new(plan, 0, &generator), 0, None);
+        for (index, spec) in plan.table().masked.iter().enumerate() {
+            if spec.written < plan.setup_steps() {
+                step.make(MaskedId(index));
+            }
+        }
+        generator.session = step.masks.made;
+        let mut kept = Vec::with_capacity(plan.steps().len());
+        kept.resize_with(plan.setup_steps(), || None);
+        let mut set_up = GeneratedStep::new(Masks::new(plan, 0, &generator), 0, None);
+        for (index, step) in plan.evaluation() {
+            set_up.index = index;
+            kept.push(R::parts(&*step.operation).keep_mask(&mut set_up));
+        }
+        generator.kept = kept;
+        for (mask, spec) in generator.session.iter_mut().zip(&plan.table().masked) {
+            if spec.last_read < plan.setup_steps() {
+                *mask = None;
+            }
+        }
+        generator
+    }
+
+    /// Makes the randomness of one evaluation and sends each server the shares that it does
+    /// not expand itself.
+    ///
+    /// # Errors
+    /// If a server is gone.
+    pub(crate) fn produce<C: Channel>(
+        &self,
+        plan: &Plan,
+        inference: u64,
+        servers: &mut [C; 2],
+        observer: &mut impl Observer,
+    ) -> Result<(), ChannelError> {
+        let mut masks = Masks::new(plan, inference, self);
+        for (index, _, receiver) in plan.generated() {
+            let (expander, link) = match receiver {
+                Side::Zero => (1, 0),
+                Side::One => (0, 1),
+            };
+            let seed = generated_seed(&self.keys[expander], inference, index);
+            let link = Some((&mut servers[link] as &mut dyn Channel, seed));
+            let mut step = GeneratedStep::new(masks, index, link);
+            R::parts(&*plan.steps()[index].operation).generate(&mut step)?;
+            masks = step.masks;
+            masks.drop_unneeded(index);
+            observer.step(index);
+        }
+        Ok(())
+    }
+}
+
+/// The masks of one evaluation, as far as they are needed.
+struct Masks<'a, R: Ring> {
+    plan: &'a Plan,
+    inference: u64,
+    made: Vec<Option<Share<R>>>,
+    generator: &'a Generator<R>,
+}
+
+impl<'a, R: Ring> Masks<'a, R> {
+    fn new(plan: &'a Plan, inference: u64, generator: &'a Generator<R>) -> Self {
+        let mut made = Vec::new();
+        made.resize_with(plan.table().masked.len(), || None);
+        Self { plan, inference, made, generator }
+    }
+
+    /// Frees what no step after `index` reads.
+    fn drop_unneeded(&mut self, index: usize) {
+        for (mask, spec) in self.made.iter_mut().zip(&self.plan.table().masked) {
+            if spec.last_read <= index {
+                *mask = None;
+            }
+        }
+    }
+}
+
+/// One step of an evaluation for which something is generated.
+struct GeneratedStep<'a, 'link, R: Ring> {
+    masks: Masks<'a, R>,
+    index: usize,
+    /// To the server that receives its share, with the seed of the other's; none in the set-up.
+    link: Option<(&'link mut dyn Channel, Seed)>,
+}
+
+impl<'a, 'link, R: Ring> GeneratedStep<'a, 'link, R> {
+    fn new(
+        masks: Masks<'a, R>,
+        index: usize,
+        link: Option<(&'link mut dyn Channel, Seed)>,
+    ) -> Self {
+        Self { masks, index, link }
+    }
+
+    fn randomness(&self) -> Randomness {
+        let plan = self.masks.plan;
+        plan.steps()[self.index].operation.randomness(plan.table())
+    }
+
+    fn seeds_at(&self, step: usize) -> [Seed; 2] {
+        let Masks { plan, inference, generator, .. } = &self.masks;
+        generator.keys.each_ref().map(|key| mask_seed(key, plan, *inference, step))
+    }
+}
+
+impl<R: ProtocolRing> Producer<R> for GeneratedStep<'_, '_, R> {
+    fn get(&self, id: MaskedId) -> &Share<R> {
+        let session = &self.masks.generator.session[id.0];
+        let Some(mask) = self.masks.made[id.0].as_ref().or(session.as_ref()) else {
+            unreachable!("an operation makes a mask before it gets it");
+        };
+        mask
+    }
+
+    fn make(&mut self, id: MaskedId) {
+        if self.masks.made[id.0].is_some() || self.masks.generator.session[id.0].is_some() {
+            return;
+        }
+        let plan = self.masks.plan;
+        let written = plan.table().spec(id.into()).written;
+        // The operation that wrote the tensor makes its mask.
+        let index = std::mem::replace(&mut self.index, written);
+        let mask = R::parts(&*plan.steps()[written].operation).mask(self);
+        self.index = index;
+        self.masks.made[id.0] = Some(mask);
+    }
+
+    fn seeds(&self) -> [Seed; 2] {
+        self.seeds_at(self.index)
+    }
+
+    fn drawn(&mut self) -> Share<R> {
+        let [mut first, mut other] = self.seeds().map(Seed::into_stream);
+        let mut mask = Share::<R>::sample(&mut first, self.mask_len());
+        mask.add_sampled(&mut other);
+        mask
+    }
+
+    fn seeds_of(&self, id: MaskedId) -> Option<[Seed; 2]> {
+        let plan = self.masks.plan;
+        let spec = plan.table().spec(id.into());
+        let written = plan.steps()[spec.written].operation.randomness(plan.table());
+        // A mask that something else is derived from is not what the seeds expand to.
+        let drawn = written.mask.is_some() && written.derived == 0 && written.generated == 0;
+        let alone = spec.written >= plan.setup_steps()
+            && self.masks.made[id.0].is_none()
+            && spec.last_read == self.index;
+        (drawn && alone).then(|| self.seeds_at(spec.written))
+    }
+
+    fn kept(&self) -> Option<&Kept> {
+        self.masks.generator.kept[self.index].as_ref()
+    }
+
+    fn mask_len(&self) -> usize {
+        self.randomness().mask.map_or(0, |(_, len)| len)
+    }
+
+    fn words(&self) -> usize {
+        R::PLANES * self.randomness().generated
+    }
+
+    fn share(&mut self, tensor: &Share<R>) -> Result<(), ChannelError> {
+        self.share_parts(&mut |first, part| {
+            part.copy_from_slice(&tensor.0[first..first + part.len()]);
+        })
+    }
+
+    fn share_parts(
+        &mut self,
+        make: &mut dyn FnMut(usize, &mut [R::Word]),
+    ) -> Result<(), ChannelError> {
+        let words = self.words();
+        let tag = Tag::new(Phase::Offline, self.masks.inference, self.index as u32);
+        let Some((link, seed)) = self.link.take() else {
+            unreachable!("an operation shares once an evaluation");
+        };
+        let mut stream = seed.into_stream();
+        let mut sampler = R::sampler(&mut stream, words);
+        let mut share = Buffer::zeros(R::PART.min(words));
+        let mut other = Buffer::zeros(R::PART.min(words));
+        let (mut made, mut sent) = (0, 0);
+        let size = size_of::<R::Word>();
+        link.send_parts(tag, size * words, &mut |mut bytes| {
+            while !bytes.is_empty() {
+                if made == sent {
+                    let from = made;
+                    made = words.min(made + R::PART);
+                    let (share, other) = (&mut share[..made - from], &mut other[..made - from]);
+                    make(from, share);
+                    sampler.next(other);
+                    update_part::<R>(share, other, from, words, |plane, x, y| {
+                        plane.sent(plane.sub(x, y))
+                    });
+                }
+                let count = (made - sent).min(bytes.len() / size);
+                let (now, later) = std::mem::take(&mut bytes).split_at_mut(size * count);
+                let at = sent % R::PART;
+                now.copy_from_slice(bytemuck::cast_slice(&share[at..at + count]));
+                sent += count;
+                bytes = later;
+            }
+        })
+    }
+}

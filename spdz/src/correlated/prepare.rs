@@ -1,0 +1,143 @@
+//! The server's part of the offline phase.
+
+use std::borrow::Cow;
+
+use super::bundle::Bundle;
+use super::seeds::{generated_seed, mask_seed};
+use crate::channel::{Channel, ChannelError, Phase, Tag};
+use crate::masked::Masked;
+use crate::observer::Observer;
+use crate::ops::{Correlation, Kept, Preparation, ProtocolRing, Randomness};
+use crate::plan::Plan;
+use crate::prg::Seed;
+use crate::ring::{Plane, Ring, Side};
+use crate::share::Share;
+use crate::tensors::MaskedId;
+
+/// What a server has of a session while it prepares an evaluation.
+pub(crate) struct Context<'a, R: Ring> {
+    /// The plan.
+    pub plan: &'a Plan,
+    /// Which server this is.
+    pub side: Side,
+    /// What it has in common with the producer.
+    pub key: &'a Seed,
+    /// The masked tensors of the session.
+    pub session: &'a [Option<Masked<R>>],
+    /// What operations kept in the set-up, by step.
+    pub kept: &'a [Option<Kept>],
+}
+
+/// Expands masks and shares of what is generated, receives the others from the producer, and
+/// computes everything that does not need the input.
+///
+/// # Errors
+/// If the producer is gone, silent or sends something else.
+pub(crate) fn prepare<R: ProtocolRing, C: Channel>(
+    context: &Context<'_, R>,
+    inference: u64,
+    producer: &mut C,
+    observer: &mut impl Observer,
+) -> Result<Bundle<R>, ChannelError> {
+    let plan = context.plan;
+    let mut steps: Vec<Correlation<R>> = Vec::with_capacity(plan.steps().len());
+    steps.resize_with(plan.setup_steps(), Correlation::none);
+    let mut generated = plan.generated().peekable();
+    for (index, step) in plan.evaluation() {
+        let randomness = step.operation.randomness(plan.table());
+        if randomness.is_none() {
+            steps.push(Correlation::none());
+            continue;
+        }
+        let received = generated.next_if(|(step, ..)| *step == index);
+        let mut server = PreparedStep {
+            context,
+            inference,
+            index,
+            randomness,
+            receives: received.is_some_and(|(_, _, receiver)| receiver == context.side),
+            steps: &steps,
+            producer,
+        };
+        let correlation = R::parts(&*step.operation).prepare(&mut server)?;
+        observer.step(index);
+        steps.push(correlation);
+    }
+    Ok(Bundle { inference, steps })
+}
+
+/// One step of an evaluation that is prepared.
+struct PreparedStep<'a, R: Ring, C> {
+    context: &'a Context<'a, R>,
+    inference: u64,
+    index: usize,
+    randomness: Randomness,
+    /// Whether the producer sends this server its share, instead of having it expanded.
+    receives: bool,
+    /// The correlations of the steps before.
+    steps: &'a [Correlation<R>],
+    producer: &'a mut C,
+}
+
+impl<R: Ring, C> PreparedStep<'_, R, C> {
+    fn tag(&self) -> Tag {
+        Tag::new(Phase::Offline, self.inference, self.index as u32)
+    }
+}
+
+impl<R: ProtocolRing, C: Channel> Preparation<R> for PreparedStep<'_, R, C> {
+    fn randomness(&self) -> Randomness {
+        self.randomness
+    }
+
+    fn seed(&self) -> Seed {
+        mask_seed(self.context.key, self.context.plan, self.inference, self.index)
+    }
+
+    fn generated(&mut self) -> Result<Share<R>, ChannelError> {
+        if self.receives {
+            let tag = self.tag();
+            return Share::received(self.producer, tag, self.randomness.generated);
+        }
+        Ok(self.expanded())
+    }
+
+    fn expanded(&mut self) -> Share<R> {
+        let len = self.randomness.generated;
+        if self.receives {
+            return Share::zeros(len);
+        }
+        let seed = generated_seed(self.context.key, self.inference, self.index);
+        Share::sample(&mut seed.into_stream(), len)
+    }
+
+    fn join(&mut self, share: &mut Share<R>) -> Result<(), ChannelError> {
+        if self.receives {
+            let tag = self.tag();
+            share.receive(self.producer, tag, R::Plane::add)?;
+        }
+        Ok(())
+    }
+
+    fn mask_share(&self, id: MaskedId) -> Cow<'_, Share<R>> {
+        mask_share(self.context, self.steps, id)
+    }
+
+    fn kept(&self) -> Option<&Kept> {
+        self.context.kept[self.index].as_ref()
+    }
+}
+
+/// A server's share of the mask of `id`, made by an earlier step or in the set-up.
+fn mask_share<'a, R: ProtocolRing>(
+    context: &'a Context<'a, R>,
+    steps: &'a [Correlation<R>],
+    id: MaskedId,
+) -> Cow<'a, Share<R>> {
+    if let Some(masked) = &context.session[id.0] {
+        return Cow::Borrowed(&masked.mask);
+    }
+    let written = context.plan.table().spec(id.into()).written;
+    let operation = R::parts(&*context.plan.steps()[written].operation);
+    operation.mask_share(&steps[written], &|id| mask_share(context, steps, id))
+}

@@ -1,0 +1,142 @@
+//! What a server holds while it evaluates: the tensors of one evaluation, and behind them
+//! what lasts for the session.
+
+use crate::masked::Masked;
+use crate::ring::{Ring, Side};
+use crate::share::Share;
+use crate::tensors::{MaskedId, PrivateId, PublicId, Table, TensorId};
+
+use super::kept::Kept;
+
+/// Tensors by their number in the plan.
+pub(crate) struct Tensors<R: Ring> {
+    pub(crate) private: Vec<Option<Share<R>>>,
+    pub(crate) masked: Vec<Option<Masked<R>>>,
+}
+
+impl<R: Ring> Tensors<R> {
+    /// Room for those of a plan.
+    pub(crate) fn of(table: &Table) -> Self {
+        let mut tensors = Self { private: Vec::new(), masked: Vec::new() };
+        tensors.private.resize_with(table.private.len(), || None);
+        tensors.masked.resize_with(table.masked.len(), || None);
+        tensors
+    }
+
+    /// Frees a tensor.
+    pub(crate) fn remove(&mut self, id: TensorId) {
+        match id {
+            TensorId::Private(id) => self.private[id.0] = None,
+            TensorId::Masked(id) => self.masked[id.0] = None,
+        }
+    }
+}
+
+/// The tensors of one evaluation, each kept until the last step that reads it.
+pub struct Values<'a, R: Ring> {
+    table: &'a Table,
+    side: Side,
+    /// The step under way.
+    step: usize,
+    own: Tensors<R>,
+    session: Option<&'a Tensors<R>>,
+    publics: &'a [Vec<R::Word>],
+    kept: &'a [Option<Kept>],
+}
+
+impl<'a, R: Ring> Values<'a, R> {
+    /// Those of the set-up, where there is no `session` yet, or of an evaluation.
+    pub(crate) fn new(
+        table: &'a Table,
+        side: Side,
+        publics: &'a [Vec<R::Word>],
+        kept: &'a [Option<Kept>],
+        session: Option<&'a Tensors<R>>,
+    ) -> Self {
+        Self { table, side, step: 0, own: Tensors::of(table), session, publics, kept }
+    }
+
+    /// Begins with a step.
+    pub(crate) fn at(&mut self, step: usize) {
+        self.step = step;
+    }
+
+    /// Which server this is.
+    #[must_use]
+    pub fn side(&self) -> Side {
+        self.side
+    }
+
+    /// Elements of a tensor.
+    #[must_use]
+    pub fn len(&self, id: impl Into<TensorId>) -> usize {
+        self.table.len(id)
+    }
+
+    /// A public tensor's elements.
+    #[must_use]
+    pub fn public(&self, id: PublicId) -> &'a [R::Word] {
+        &self.publics[id.0]
+    }
+
+    /// What the operation of this step kept in the set-up.
+    #[must_use]
+    pub fn kept(&self) -> Option<&'a Kept> {
+        self.kept[self.step].as_ref()
+    }
+
+    /// Writes a private tensor.
+    pub fn put(&mut self, id: PrivateId, share: Share<R>) {
+        self.own.private[id.0] = Some(share);
+    }
+
+    /// Writes a masked tensor.
+    pub fn put_masked(&mut self, id: MaskedId, masked: Masked<R>) {
+        self.own.masked[id.0] = Some(masked);
+    }
+
+    /// A private tensor.
+    #[must_use]
+    pub fn get(&self, id: PrivateId) -> &Share<R> {
+        let session = || self.session.and_then(|session| session.private[id.0].as_ref());
+        let Some(share) = self.own.private[id.0].as_ref().or_else(session) else {
+            unreachable!("a plan writes each tensor before it reads it");
+        };
+        share
+    }
+
+    /// A masked tensor.
+    #[must_use]
+    pub fn masked(&self, id: MaskedId) -> &Masked<R> {
+        let session = || self.session.and_then(|session| session.masked[id.0].as_ref());
+        let Some(masked) = self.own.masked[id.0].as_ref().or_else(session) else {
+            unreachable!("a plan writes each masked tensor before it reads it");
+        };
+        masked
+    }
+
+    /// A private tensor itself if this step is the last to read it, else a copy.
+    #[must_use]
+    pub fn take(&mut self, id: PrivateId) -> Share<R> {
+        if self.table.spec(id.into()).last_read == self.step
+            && let Some(share) = self.own.private[id.0].take()
+        {
+            return share;
+        }
+        self.get(id).clone()
+    }
+
+    /// Frees those of the tensors that this step was the last to read.
+    pub(crate) fn drop_unneeded(&mut self, reads: &[TensorId]) {
+        for id in reads {
+            if self.table.spec(*id).last_read == self.step {
+                self.own.remove(*id);
+            }
+        }
+    }
+
+    /// The tensors that the step itself wrote and those of before.
+    pub(crate) fn into_tensors(self) -> Tensors<R> {
+        self.own
+    }
+}

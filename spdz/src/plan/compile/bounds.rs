@@ -1,0 +1,60 @@
+//! Whether values fit: bits that can be truncated again, and how often that may fail.
+
+use super::compiler::Compiler;
+use crate::plan::error::PlanError;
+use crate::ring::Truncation;
+
+/// The largest probability that truncating one number locally fails, whatever its value
+/// within the range.
+const LARGEST_FAILURE: f64 = 1.0 / 65536.0;
+
+impl Compiler<'_> {
+    /// Makes sure that values with so many bits can be truncated again.
+    pub(super) fn check_bits(&self, fraction: i32, integral: i32) -> Result<(), PlanError> {
+        // Values far below one have fewer bits than their fraction; truncating takes all of them.
+        if fraction.max(fraction + integral) <= self.precision.dividend as i32 {
+            return Ok(());
+        }
+        Err(PlanError::Precision {
+            layer: self.place(),
+            fraction,
+            integral: integral.max(0) as u32,
+            available: self.precision.dividend,
+            format: self.format,
+        })
+    }
+
+    /// Whether values with so many bits can be truncated again, and locally without failing
+    /// too often once they are within the format's range.
+    pub(super) fn truncates_well(&self, fraction: i32, integral: i32) -> bool {
+        let local = self.truncation == Truncation::Local;
+        let failure = self.failure(fraction, integral.min(self.integral()));
+        self.check_bits(fraction, integral).is_ok() && !(local && failure > LARGEST_FAILURE)
+    }
+
+    /// The probability that the local truncation of a number of so many bits fails: its share of
+    /// the ring.
+    pub(super) fn failure(&self, fraction: i32, integral: i32) -> f64 {
+        f64::from(fraction + integral - self.precision.ring as i32).exp2()
+    }
+
+    /// Counts that `len` numbers below `2^integral` are truncated locally.
+    pub(super) fn may_fail(&mut self, fraction: i32, integral: i32, len: usize) {
+        let probability = self.failure(fraction, integral);
+        self.local_failures += probability * len as f64;
+        if probability > LARGEST_FAILURE && self.unreliable.is_none() {
+            self.unreliable = Some(PlanError::Truncation {
+                layer: self.place(),
+                fraction,
+                integral,
+                one_in: probability.recip().round() as u64,
+                format: self.format,
+            });
+        }
+    }
+}
+
+/// How many bits a sum of so many terms has more than one of them.
+pub(super) fn bits(terms: usize) -> i32 {
+    terms.next_power_of_two().ilog2() as i32
+}

@@ -1,0 +1,120 @@
+//! Matrix products and convolutions.
+
+use std::sync::Arc;
+
+use super::bounds::bits;
+use super::compiler::Compiler;
+use crate::geometry::{Convolution, Linear, MatMul};
+use crate::graph::{NodeId, Op};
+use crate::ops;
+use crate::plan::error::PlanError;
+
+impl Compiler<'_> {
+    /// The operands of a matrix product or convolution, and its dimensions.
+    pub(super) fn product(&self, id: NodeId) -> (NodeId, NodeId, Linear) {
+        let (input, filter, stride, padding) = match self.graph.operation(id) {
+            Op::MatMul { left, right } => {
+                let (&[m, k], &[_, n]) = (self.shape(*left), self.shape(*right)) else {
+                    unreachable!("a graph's shapes agree");
+                };
+                return (*left, *right, Linear::MatMul(MatMul { m, k, n }));
+            }
+            Op::Conv2d { input, filter, stride, padding } => (input, filter, stride, padding),
+            _ => unreachable!("asked for products only"),
+        };
+        let (&[batch, height, width, inputs], &[filter_height, filter_width, _, outputs]) =
+            (self.shape(*input), self.shape(*filter))
+        else {
+            unreachable!("a graph's shapes agree");
+        };
+        let linear = Linear::Conv2d(Convolution {
+            batch,
+            height,
+            width,
+            inputs,
+            filter_height,
+            filter_width,
+            outputs,
+            stride: *stride,
+            padding: *padding,
+        });
+        (*input, *filter, linear)
+    }
+
+    pub(super) fn biased_product(
+        &mut self,
+        index: usize,
+        product: usize,
+        bias: usize,
+    ) -> Result<(), PlanError> {
+        // Listings tell the product's own layer.
+        self.layer.clone_from(&self.graph.nodes()[product].label);
+        self.linear(index, NodeId(product), Some(bias))
+    }
+
+    pub(super) fn linear(
+        &mut self,
+        slot: usize,
+        product: NodeId,
+        bias: Option<usize>,
+    ) -> Result<(), PlanError> {
+        let (left, right, linear) = self.product(product);
+        let MatMul { k, .. } = linear.as_matmul();
+        let largest = self.precision.largest_inner_dimension();
+        if k > largest {
+            return Err(PlanError::InnerDimension {
+                layer: self.place(),
+                found: k,
+                largest,
+                format: self.format,
+            });
+        }
+        let mut integral = 2 * self.integral() + bits(k);
+        match (self.is_private(left), self.is_private(right)) {
+            (true, true) => {
+                let (x, y) = (self.masked(left.0), self.masked(right.0));
+                let fraction = x.fraction + y.fraction;
+                if !self.masked_lasts[y.id.0] || self.masked_lasts[x.id.0] {
+                    return self.set(slot, fraction, integral, |output| {
+                        Arc::new(ops::Product { left: x.id, right: y.id, linear, output })
+                    });
+                }
+                let bias = bias.map(|bias| {
+                    let bias = self.private(bias);
+                    let bias = self.lifted(bias, fraction);
+                    self.truncated(bias, fraction, self.integral()).0
+                });
+                if bias.is_some() {
+                    integral = integral.max(self.integral()) + 1;
+                    integral = integral.min(self.precision.dividend as i32 - fraction);
+                }
+                self.set(slot, fraction, integral, |output| {
+                    Arc::new(ops::Linear {
+                        input: x.id,
+                        weight: y.id,
+                        bias: bias.map(|bias| bias.id),
+                        linear,
+                        output,
+                    })
+                })
+            }
+            (left_is_private, _) => {
+                let (private, public) = if left_is_private { (left, right) } else { (right, left) };
+                let numbers = self.public_values(public, self.shape(public))?;
+                let fraction = self.exact_fraction(&numbers);
+                let integers = self.encode(&numbers, fraction)?;
+                let more = self.integral() + bits(k);
+                let value = self.with_room(private.0, fraction, more);
+                let public = self.public(integers, fraction);
+                let integral = value.integral + more;
+                self.set(slot, value.fraction + fraction, integral, |output| {
+                    if left_is_private {
+                        Arc::new(ops::PublicRight { left: value.id, right: public, linear, output })
+                    } else {
+                        Arc::new(ops::PublicLeft { left: public, right: value.id, linear, output })
+                    }
+                })
+            }
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! What a plan costs: messages, rounds and randomness, folded over what its operations
+//! declare.
+
+use super::compiled::Plan;
+use super::step::Step;
+use crate::channel::Role;
+use crate::ring::Side;
+use crate::tensors::{Domain, Encoding, Message, Route};
+
+impl Plan {
+    /// The message of a step, if it has one.
+    #[must_use]
+    pub fn message(&self, step: usize) -> Option<Message> {
+        self.steps().get(step)?.operation.message(self.table())
+    }
+
+    /// Whether a role has a part in a step of an evaluation, online or, for the producer,
+    /// offline.
+    #[must_use]
+    pub fn has_part(&self, role: Role, step: usize) -> bool {
+        if step < self.setup_steps() || step >= self.steps().len() {
+            return false;
+        }
+        match role {
+            Role::Server0 | Role::Server1 => true,
+            Role::Producer => self.generates(step),
+            Role::Player(name) => match self.message(step).map(|message| message.route) {
+                Some(Route::Input(input)) => self.inputs()[input].player == name,
+                Some(Route::Output(output)) => self.outputs()[output].player == name,
+                Some(Route::Exchange) | None => false,
+            },
+        }
+    }
+
+    /// What `role` sends at a step of an evaluation, and the producer for it; bytes without
+    /// those of the transport.
+    #[must_use]
+    pub fn sent_bytes(&self, role: Role, step: usize) -> usize {
+        if !self.has_part(role, step) {
+            return 0;
+        }
+        let message = self.message(step);
+        match (role, message.map(|message| message.route)) {
+            (Role::Producer, _) => self.generated_encoding().bytes(self.generated_len(step)),
+            (Role::Server0 | Role::Server1, Some(Route::Exchange | Route::Output(_))) => {
+                message.map_or(0, |message| message.bytes())
+            }
+            // To both servers.
+            (Role::Player(_), Some(Route::Input(_))) => {
+                2 * message.map_or(0, |message| message.bytes())
+            }
+            _ => 0,
+        }
+    }
+
+    /// What all parties together send in the online phase of one evaluation, bytes without
+    /// those of the transport: inputs to both servers, openings, shares of outputs.
+    #[must_use]
+    pub fn online_bytes(&self) -> usize {
+        // Each message goes two ways: to or from both servers, or between them.
+        self.evaluation().filter_map(|(step, _)| self.message(step)).map(|m| 2 * m.bytes()).sum()
+    }
+
+    /// What the producer sends for one evaluation, bytes without those of the transport.
+    #[must_use]
+    pub fn offline_bytes(&self) -> usize {
+        self.generated_bytes().iter().sum()
+    }
+
+    /// The bytes that the producer sends to each server for one evaluation.
+    #[must_use]
+    pub fn generated_bytes(&self) -> [usize; 2] {
+        let mut bytes = [0; 2];
+        for (_, len, receiver) in self.generated() {
+            let server = if receiver == Side::Zero { 0 } else { 1 };
+            bytes[server] += self.generated_encoding().bytes(len);
+        }
+        bytes
+    }
+
+    /// What a server's randomness for one evaluation takes in memory, bytes.
+    #[must_use]
+    pub fn bundle_bytes(&self) -> usize {
+        let parts = |(_, step): (usize, &Step)| step.operation.randomness(self.table()).parts();
+        let elements: usize = self.evaluation().flat_map(parts).sum();
+        // In memory a word is what it is on the wire.
+        self.generated_encoding().bytes(elements)
+    }
+
+    /// Whether the producer generates something for a step, by its number.
+    #[must_use]
+    pub fn generates(&self, step: usize) -> bool {
+        self.generated_len(step) > 0
+    }
+
+    /// Elements that the producer shares for a step of an evaluation.
+    fn generated_len(&self, step: usize) -> usize {
+        if step < self.setup_steps() {
+            return 0;
+        }
+        let step = self.steps().get(step);
+        step.map_or(0, |step| step.operation.randomness(self.table()).generated)
+    }
+
+    fn generated_encoding(&self) -> Encoding {
+        Domain::Ring.encoding(self.format())
+    }
+
+    /// The steps for which the producer shares something, with how many elements, and the
+    /// server that receives its share instead of expanding it. The two take turns, so that
+    /// neither link carries everything.
+    pub(crate) fn generated(&self) -> impl Iterator<Item = (usize, usize, Side)> + '_ {
+        self.evaluation()
+            .map(|(step, _)| (step, self.generated_len(step)))
+            .filter(|(_, len)| *len > 0)
+            .zip([Side::Zero, Side::One].into_iter().cycle())
+            .map(|((step, len), receiver)| (step, len, receiver))
+    }
+
+    /// Exchanges between the two servers in one evaluation.
+    #[must_use]
+    pub fn rounds(&self) -> usize {
+        self.exchanges().len()
+    }
+
+    /// Bytes of the message that each server sends in a round, by its number.
+    #[must_use]
+    pub fn round_bytes(&self, round: usize) -> usize {
+        let steps = self.exchanges().get(round).cloned().unwrap_or_default();
+        steps.filter_map(|step| self.message(step)).map(|message| message.bytes()).sum()
+    }
+
+    /// The longest message of tensors of a session, bytes.
+    #[must_use]
+    pub fn largest_message(&self) -> usize {
+        let messages = (0..self.steps().len()).filter_map(|step| self.message(step));
+        let rounds = (0..self.rounds()).map(|round| self.round_bytes(round));
+        let generated = self.generated().map(|(_, len, _)| self.generated_encoding().bytes(len));
+        messages.map(|message| message.bytes()).chain(rounds).chain(generated).max().unwrap_or(0)
+    }
+}

@@ -1,0 +1,133 @@
+//! Why a graph cannot be planned.
+
+use super::step::MAX_STEPS;
+use crate::fixed::RangeError;
+use crate::graph::GraphError;
+use crate::ring::{NumberFormat, Truncation};
+
+/// Why a graph cannot be planned.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum PlanError {
+    /// The graph itself.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    /// Sums of so many products could wrap around.
+    #[error(
+        "{layer}: sums of {found} products can leave the range of {format}, which holds {largest}"
+    )]
+    InnerDimension {
+        /// The layer, and the node within the graph.
+        layer: String,
+        /// Products in a sum.
+        found: usize,
+        /// The most that the format can hold.
+        largest: usize,
+        /// The format.
+        format: NumberFormat,
+    },
+    /// A public number is too large for the format.
+    #[error("{layer}: {source}")]
+    Public {
+        /// The layer, and the node within the graph.
+        layer: String,
+        /// What is wrong.
+        source: RangeError,
+    },
+    /// Public tensors are too large once they are repeated to the shapes that they are used in.
+    #[error(
+        "{layer}: public tensors have {found} elements in the shapes that they are used in, at most {} are accepted; let a player bring them, or use a smaller batch",
+        crate::graph::MAX_PUBLIC
+    )]
+    PublicSize {
+        /// The layer, and the node within the graph.
+        layer: String,
+        /// Elements of this and all tensors before.
+        found: usize,
+    },
+    /// There is too much to do.
+    #[error("{layer}: more than {MAX_STEPS} steps; make it several graphs")]
+    Steps {
+        /// The layer, and the node within the graph.
+        layer: String,
+    },
+    /// A polynomial is too large for the format.
+    #[error(
+        "{layer}: for arguments up to {range} the polynomial of degree {degree} can reach {found:.6e}, beyond the {limit} of {format}; lower its range or degree"
+    )]
+    Polynomial {
+        /// The layer, and the node within the graph.
+        layer: String,
+        /// The largest argument.
+        range: f64,
+        /// The degree.
+        degree: usize,
+        /// The sum of the terms' magnitudes, or the argument, whichever is too large.
+        found: f64,
+        /// What the format holds.
+        limit: f64,
+        /// The format.
+        format: NumberFormat,
+    },
+    /// The format has too few bits for a polynomial.
+    #[error(
+        "{layer}: {format} with {truncation} truncation has too few bits for the polynomial of degree {degree} and arguments up to {range}: {}; lower its range or degree, or choose another format or truncation",
+        coarseness(*.error, *.share)
+    )]
+    Coarse {
+        /// The layer, and the node within the graph.
+        layer: String,
+        /// The largest argument.
+        range: f64,
+        /// The degree.
+        degree: usize,
+        /// A bound of the error, units in the last place.
+        error: f64,
+        /// The same as a share of the polynomial's largest value.
+        share: f64,
+        /// The format.
+        format: NumberFormat,
+        /// How it divides.
+        truncation: Truncation,
+    },
+    /// A local truncation would fail too often.
+    #[error(
+        "{layer}: {format} does not go together with local truncation here: of numbers with {fraction} fractional bits and up to {integral} integral ones, one in {one_in} can fail; choose interactive truncation or Int100, or divide before summing up so much"
+    )]
+    Truncation {
+        /// The layer, and the node within the graph.
+        layer: String,
+        /// Fractional bits of the dividend.
+        fraction: i32,
+        /// Bits of the values' integral part.
+        integral: i32,
+        /// Of how many numbers at the end of their range one fails.
+        one_in: u64,
+        /// The format.
+        format: NumberFormat,
+    },
+    /// An intermediate result has too many bits.
+    #[error(
+        "{layer}: {fraction} fractional and {integral} integral bits are more than the {available} that {format} can hold"
+    )]
+    Precision {
+        /// The layer, and the node within the graph.
+        layer: String,
+        /// Fractional bits.
+        fraction: i32,
+        /// Integral bits.
+        integral: u32,
+        /// Bits available.
+        available: u32,
+        /// The format.
+        format: NumberFormat,
+    },
+}
+
+/// How wrong a polynomial would be, for people.
+fn coarseness(error: f64, share: f64) -> String {
+    if error.is_infinite() {
+        return "its powers do not fit".into();
+    }
+    let percent = 100.0 * share;
+    format!("up to {error:.1} units in the last place off, {percent:.2} % of its largest value")
+}
