@@ -176,3 +176,26 @@ fn links_lead_to_files_and_headings_that_are_there() {
     }
     assert!(followed > 100, "{followed} links");
 }
+
+#[test]
+fn files_that_pages_name_are_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let folders = ["bench/", "charts/", "dashboards/", "docs/", "fuzz/", "hack/"];
+    let folders = [&folders[..], &["manifests/", "operator/", "party/", "spdz/"]].concat();
+    let mut named = 0;
+    for page in PAGES.map(|folder| root.join(folder)) {
+        let pages = std::fs::read_dir(&page).unwrap().map(|entry| entry.unwrap().path());
+        for path in pages.filter(|path| path.extension().is_some_and(|end| end == "md")) {
+            let text = prose(&std::fs::read_to_string(&path).unwrap());
+            for name in text.split('`').skip(1).step_by(2) {
+                // Patterns and commands are no files.
+                let plain = !name.contains(['*', '{', ' ', '<']);
+                if plain && folders.iter().any(|folder| name.starts_with(folder)) {
+                    assert!(root.join(name).exists(), "{}: there is no {name}", path.display());
+                    named += 1;
+                }
+            }
+        }
+    }
+    assert!(named > 30, "{named} files");
+}
