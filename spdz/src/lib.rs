@@ -20,6 +20,7 @@ pub mod ops;
 pub mod plan;
 pub mod polynomial;
 pub mod prg;
+pub mod protocol;
 pub mod ring;
 pub mod role;
 pub mod share;

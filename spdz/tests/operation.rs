@@ -4,7 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-#[allow(unreachable_pub, dead_code)]
+#[allow(unreachable_pub)]
 mod common;
 
 use std::fmt;

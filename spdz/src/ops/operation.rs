@@ -228,7 +228,7 @@ pub trait Execute<R: Ring> {
         undeclared("no message")
     }
 
-    /// Server, online: an operation with a message of [`Route::Input`], which comes from
+    /// Server, online: an operation with a message of [`Route::Input`](crate::tensors::Route::Input), which comes from
     /// `player`.
     ///
     /// # Errors
@@ -243,7 +243,7 @@ pub trait Execute<R: Ring> {
         undeclared("an input")
     }
 
-    /// Server, online: an operation with a message of [`Route::Exchange`]. It is sent and
+    /// Server, online: an operation with a message of [`Route::Exchange`](crate::tensors::Route::Exchange). It is sent and
     /// received with others of its round.
     fn open<'a>(
         &self,
@@ -254,7 +254,7 @@ pub trait Execute<R: Ring> {
         undeclared("an exchange")
     }
 
-    /// Server, online: the share that an operation with a message of [`Route::Output`]
+    /// Server, online: the share that an operation with a message of [`Route::Output`](crate::tensors::Route::Output)
     /// reveals.
     fn reveal(&self, values: &mut Values<'_, R>) -> Share<R> {
         let _ = values;
