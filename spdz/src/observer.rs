@@ -1,23 +1,24 @@
-//! What a role tells of its work as it does it.
+//! Callbacks for those who measure what a role does.
 //!
-//! The protocol knows no clock and no place to report to. Whoever wants to know how long
-//! things take looks at its own clock when it is told.
+//! The protocol knows no clock and reports to no place. An observer that wants to know how
+//! long things take reads its own clock in each callback.
 
 use crate::channel::Phase;
 
-/// Is told what a role does, in the order in which it does it. It must not dawdle: the
-/// role, and with it all others, waits.
+/// Callbacks from a role, in the order of its work. They must not block: the role, and with
+/// it all others, waits.
 ///
 /// A role is in at most one phase of one evaluation at a time, [`Phase::Offline`] or
-/// [`Phase::Online`]; what happens before it begins and after it ends is not told. A role
-/// that fails ends no phase.
+/// [`Phase::Online`]; there are no callbacks before its first phase begins and after its last
+/// one ends. A role that fails ends no phase.
 pub trait Observer {
     /// The role begins with the phase of an evaluation, counted from 0.
     fn begin(&mut self, phase: Phase, inference: u64);
 
-    /// It has done its part of a step of the plan, by its number in
-    /// [`Plan::steps`](crate::plan::Plan::steps). All that it did since it was last told of
-    /// something belongs to that step. It is not told of steps without a part for it.
+    /// The role has done its part of a step of the plan, by its number in
+    /// [`Plan::steps`](crate::plan::Plan::steps). All of its work since the last callback
+    /// belongs to that step; the exchanges of a round are reported one after the other when the
+    /// round is over. There is no callback for a step in which the role has no part.
     fn step(&mut self, step: usize);
 
     /// It is done with the phase.
@@ -34,7 +35,7 @@ pub enum Outcome {
     OutOfRange,
 }
 
-/// Nobody looks.
+/// Nobody measures.
 impl Observer for () {
     fn begin(&mut self, _: Phase, _: u64) {}
 

@@ -124,8 +124,8 @@ impl Seed {
 
     /// An independent seed for one use.
     ///
-    /// `inference` counts the inferences of a session, `index` tells places of
-    /// the same purpose apart (a step of the plan, a parameter of the model).
+    /// `inference` counts the inferences of a session, `index` distinguishes places of
+    /// the same purpose (a step of the plan, a parameter of the model).
     #[must_use]
     pub fn derive(&self, purpose: Purpose, inference: u64, index: u32) -> Self {
         let mut hasher = blake3::Hasher::new_keyed(&self.0);

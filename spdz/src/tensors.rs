@@ -162,7 +162,7 @@ impl TensorSpec {
 /// A tensor that a player shares.
 #[derive(Clone, Debug, PartialEq)]
 pub struct InputSpec {
-    /// Who brings it.
+    /// Whose input it is.
     pub player: Name,
     /// The graph's node that shares it.
     pub node: NodeId,

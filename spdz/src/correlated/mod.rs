@@ -5,7 +5,7 @@
 //! some truncations, shares of what remains of the dividends' mask. Both servers expand
 //! their shares of the masks from the seed they have in common with the producer. So does
 //! one of them with its share of what is generated; only the other's share, the difference,
-//! is sent. The two take turns, so that neither link carries everything.
+//! is sent. They alternate, so that neither link carries everything.
 
 mod bundle;
 mod generate;

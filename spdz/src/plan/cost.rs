@@ -107,7 +107,7 @@ impl Plan {
     }
 
     /// The steps for which the producer shares something, with how many elements, and the
-    /// server that receives its share instead of expanding it. The two take turns, so that
+    /// server that receives its share instead of expanding it. They alternate, so that
     /// neither link carries everything.
     pub(crate) fn generated(&self) -> impl Iterator<Item = (usize, usize, Side)> + '_ {
         self.evaluation()

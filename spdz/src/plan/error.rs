@@ -86,12 +86,12 @@ pub enum PlanError {
         share: f64,
         /// The format.
         format: NumberFormat,
-        /// How it divides.
+        /// How it truncates.
         truncation: Truncation,
     },
     /// A local truncation would fail too often.
     #[error(
-        "{layer}: {format} does not go together with local truncation here: of numbers with {fraction} fractional bits and up to {integral} integral ones, one in {one_in} can fail; choose interactive truncation or Int100, or divide before summing up so much"
+        "{layer}: {format} does not go together with local truncation here: of numbers with {fraction} fractional bits and up to {integral} integral ones, one in {one_in} can fail; choose interactive truncation or Int100, or truncate before summing up so much"
     )]
     Truncation {
         /// The layer, and the node within the graph.

@@ -13,7 +13,7 @@
 //! | seeds of the masks of a player's inputs to the session | servers | player | setup 2 |
 //! | masked input to the session | player | servers | setup 3 + its step |
 //! | command | coordinator; server 0 | servers; producer and the other players | control 0 |
-//! | share of what is generated | producer | the server whose turn it is | offline, its step |
+//! | share of what is generated | producer | one of the servers | offline, its step |
 //! | seeds of the masks of a player's inputs (the server is ready) | servers | player | offline 0 |
 //! | masked input | player | servers | online, its step |
 //! | opening | each server | the other | online, its step |
@@ -121,7 +121,7 @@ fn session_input(step: usize) -> Tag {
     setup(3 + step as u32)
 }
 
-/// The message that tells a player the seeds of its inputs' masks.
+/// The message with the seeds of the masks of a player's inputs.
 fn seeds_tag(inference: u64) -> Tag {
     Tag::new(Phase::Offline, inference, 0)
 }

@@ -38,7 +38,7 @@ pub struct Ready {
 }
 
 impl<R: Ring, C: Channel> Player<R, C> {
-    /// Shares what the player brings once for the whole session, taken from `inputs` by
+    /// Shares the player's inputs that last for the session, taken from `inputs` by
     /// name. A player that has no part in evaluations is done then.
     ///
     /// # Errors
@@ -80,8 +80,7 @@ impl<R: Ring, C: Channel> Player<R, C> {
         })
     }
 
-    /// The same, with an observer that is told of the steps in which the player brings and
-    /// learns something.
+    /// The same, with an observer of the steps in which the player has inputs or outputs.
     #[must_use]
     pub fn observed_by<O: Observer>(self, observer: O) -> Player<R, C, O> {
         let Self { plan, name, servers, commands, prepared, ring, observer: () } = self;
@@ -217,10 +216,10 @@ impl<R: Ring, C: Channel, O: Observer> Player<R, C, O> {
                         return Err(unprepared(Role::Server0).into());
                     };
                     self.observer.begin(Phase::Online, ready.inference);
-                    let brought = inputs(done)?;
+                    let own = inputs(done)?;
                     let plan = self.plan.clone();
-                    let encoded = encode::<R>(&plan, self.name, Lifetime::Evaluation, &brought)?;
-                    outputs(done, self.exchange(&plan, ready, encoded, &brought))?;
+                    let encoded = encode::<R>(&plan, self.name, Lifetime::Evaluation, &own)?;
+                    outputs(done, self.exchange(&plan, ready, encoded, &own))?;
                     done += 1;
                 }
             }

@@ -44,7 +44,7 @@ impl<R: ProtocolRing, C: Channel> Producer<R, C> {
         Ok(Self { plan, servers, generator, observer: () })
     }
 
-    /// The same, with an observer that is told of the steps for which something is generated.
+    /// The same, with an observer of the steps for which something is generated.
     #[must_use]
     pub fn observed_by<O: Observer>(self, observer: O) -> Producer<R, C, O> {
         let Self { plan, servers, generator, observer: () } = self;

@@ -38,7 +38,7 @@ pub trait Stock<R: Ring> {
     /// Keeps the randomness of one more evaluation.
     ///
     /// # Errors
-    /// If there is no room.
+    /// If it is full.
     fn put(&mut self, bundle: Bundle<R>) -> Result<(), StockError>;
 
     /// The randomness that was put first, to be used now; nothing if there is none.
@@ -182,7 +182,7 @@ impl<R: ProtocolRing, C: Channel> Server<R, C> {
         Ok(Self { plan, side, links, producer_key, server_key, publics, session, kept, observer })
     }
 
-    /// The same, with an observer that is told of all steps of an evaluation in both phases.
+    /// The same, with an observer of all steps of an evaluation in both phases.
     #[must_use]
     pub fn observed_by<O: Observer>(self, observer: O) -> Server<R, C, O> {
         let Self { plan, side, links, producer_key, server_key, .. } = self;
@@ -285,7 +285,7 @@ impl<R: ProtocolRing, C: Channel, O: Observer> Server<R, C, O> {
                 Some(Route::Input(input)) => {
                     let player = plan.inputs()[input].player;
                     let Some(link) = find(&mut self.links.players, player) else {
-                        unreachable!("who brings inputs takes part");
+                        unreachable!("a player with inputs takes part");
                     };
                     let masked = parts.receive(correlation, link, tag(index));
                     put_written(&mut values, step, masked.map_err(at(plan))?);

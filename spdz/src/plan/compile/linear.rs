@@ -47,7 +47,7 @@ impl Compiler<'_> {
         product: usize,
         bias: usize,
     ) -> Result<(), PlanError> {
-        // Listings tell the product's own layer.
+        // Listings show the product's own layer.
         self.layer.clone_from(&self.graph.nodes()[product].label);
         self.linear(index, NodeId(product), Some(bias))
     }

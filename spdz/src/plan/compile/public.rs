@@ -21,7 +21,7 @@ impl Compiler<'_> {
         Ok(out)
     }
 
-    /// The one number that a public tensor consists of, if all its elements are alike.
+    /// The one number that a public tensor consists of, if all its elements are equal.
     pub(super) fn uniform(&mut self, id: NodeId) -> Option<f64> {
         let values = self.values.get(&id)?.as_slice();
         let look = || values.iter().all(|value| *value == values[0]).then_some(values[0]);
