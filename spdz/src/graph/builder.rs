@@ -5,11 +5,13 @@ use std::fmt::Display;
 use std::panic::Location;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::{
-    Facts, Function, Graph, GraphError, Lifetime, MAX_TENSOR, Node, NodeId, Op, Padding, Place,
-    Shape, Stride, Windows,
-};
+use super::function::Function;
+use super::infer::{Facts, Place, Shape};
+use super::limits::MAX_TENSOR;
+use super::op::{Lifetime, Node, NodeId, Op};
+use super::{Graph, GraphError};
 use crate::channel::Name;
+use crate::geometry::{Padding, Stride, Windows};
 use crate::polynomial::{Fit, Polynomial};
 
 /// A tensor of the graph that a [`GraphBuilder`] writes.

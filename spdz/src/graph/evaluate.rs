@@ -4,116 +4,15 @@
 //! Nothing here knows of shares, masks or number formats.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
-use ndarray::linalg::general_mat_mul;
-use ndarray::{
-    ArrayD, ArrayView2, ArrayViewD, ArrayViewMut2, Axis, ErrorKind, Ix2, IxDyn, ShapeError, Slice,
-    Zip, concatenate,
-};
-use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+use ndarray::{ArrayViewD, ErrorKind, ShapeError};
 
-use super::{Function, Graph, Lifetime, NodeId, Op, Padding, Place, Stride, Windows};
+use super::Graph;
+use super::infer::Place;
+use super::kernels::compute;
+use super::op::{Lifetime, NodeId, Op};
+use super::tensor::{Plaintext, Tensors};
 use crate::channel::Name;
-
-/// Elements of images that a convolution gathers before it multiplies them.
-const PATCHES: usize = 1 << 20;
-
-/// A tensor in the clear at a player.
-///
-/// It is kept row-major, printed by its shape alone, and overwritten when dropped.
-#[derive(Clone, PartialEq)]
-pub struct Plaintext(ArrayD<f64>);
-
-/// Tensors in the clear at a player, by name.
-pub type Tensors = BTreeMap<String, Plaintext>;
-
-/// Values that are not as many as a shape has elements.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{found} values do not fill the shape {shape:?}")]
-pub struct FillError {
-    /// The shape.
-    pub shape: Vec<usize>,
-    /// How many values there are.
-    pub found: usize,
-}
-
-impl Plaintext {
-    /// A tensor of `shape` from its elements in row-major order.
-    ///
-    /// # Errors
-    /// If there are more or fewer values than the shape has elements.
-    pub fn new(shape: impl Into<Vec<usize>>, mut values: Vec<f64>) -> Result<Self, FillError> {
-        let (shape, found) = (shape.into(), values.len());
-        let len = shape.iter().try_fold(1usize, |len, side| len.checked_mul(*side));
-        if len != Some(found) {
-            values.zeroize();
-            return Err(FillError { shape, found });
-        }
-        ArrayD::from_shape_vec(IxDyn(&shape), values)
-            .map(Self)
-            .map_err(|_| FillError { shape, found })
-    }
-
-    /// Its shape.
-    #[must_use]
-    pub fn shape(&self) -> &[usize] {
-        self.0.shape()
-    }
-
-    /// The tensor as an array.
-    #[must_use]
-    pub fn as_array(&self) -> &ArrayD<f64> {
-        &self.0
-    }
-
-    /// Its elements in row-major order.
-    #[must_use]
-    pub fn as_slice(&self) -> &[f64] {
-        // Every constructor makes it row-major.
-        self.0.as_slice().unwrap_or_default()
-    }
-
-    /// The array, which nothing overwrites from here on.
-    #[must_use]
-    pub fn into_array(mut self) -> ArrayD<f64> {
-        std::mem::take(&mut self.0)
-    }
-}
-
-impl From<ArrayD<f64>> for Plaintext {
-    /// Keeps the elements of the array and overwrites those that slicing hid.
-    fn from(array: ArrayD<f64>) -> Self {
-        let (shape, len) = (array.shape().to_vec(), array.len());
-        let reordered = (!array.is_standard_layout()).then(|| array.iter().copied().collect());
-        let (mut stored, start) = array.into_raw_vec_and_offset();
-        let values: Vec<f64> = match reordered {
-            None if stored.len() == len => stored,
-            reordered => {
-                let start = start.unwrap_or(0);
-                let values = reordered.unwrap_or_else(|| stored[start..start + len].to_vec());
-                stored.zeroize();
-                values
-            }
-        };
-        // As many as before, in the same shape.
-        Self(ArrayD::from_shape_vec(shape, values).unwrap_or_default())
-    }
-}
-
-impl Drop for Plaintext {
-    fn drop(&mut self) {
-        std::mem::take(&mut self.0).into_raw_vec_and_offset().0.zeroize();
-    }
-}
-
-impl ZeroizeOnDrop for Plaintext {}
-
-impl fmt::Debug for Plaintext {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Plaintext({:?})", self.shape())
-    }
-}
 
 /// What a player has to bring under a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -199,7 +98,7 @@ impl Value<'_> {
     fn view(&self) -> ArrayViewD<'_, f64> {
         match self {
             Self::Given(view) => view.view(),
-            Self::Own(clear) => clear.0.view(),
+            Self::Own(clear) => clear.as_array().view(),
         }
     }
 }
@@ -370,7 +269,7 @@ impl Graph {
             let value = match &node.operation {
                 Op::Input { player, name, .. } => {
                     let given = inputs(*player);
-                    Value::Given(input(*player, name, &facts.shape, given)?.0.view())
+                    Value::Given(input(*player, name, &facts.shape, given)?.as_array().view())
                 }
                 Op::Constant { shape, values } => {
                     Value::Given(ArrayViewD::from_shape(shape.as_slice(), values).map_err(failed)?)
@@ -430,200 +329,13 @@ fn input<'a>(
     Ok(tensor)
 }
 
-/// The result of an operation, of `shape`, from operands that are row-major.
-fn compute(
-    op: &Op,
-    shape: &[usize],
-    operands: &[ArrayViewD<'_, f64>],
-) -> Result<Plaintext, ShapeError> {
-    let array = match (op, operands) {
-        (Op::Share { .. } | Op::Reveal { .. } | Op::Output { .. }, [x]) => x.to_owned(),
-        (Op::Add { .. }, [x, y]) => element_wise(shape, x, y, |x, y| x + y)?,
-        (Op::Sub { .. }, [x, y]) => element_wise(shape, x, y, |x, y| x - y)?,
-        (Op::Mul { .. }, [x, y]) => element_wise(shape, x, y, |x, y| x * y)?,
-        (Op::Neg { .. }, [x]) => x.mapv(|x| -x),
-        (Op::Square { .. }, [x]) => x.mapv(|x| x * x),
-        (Op::Polynomial { polynomial, .. }, [x]) => x.mapv(|x| polynomial.evaluate(x)),
-        (Op::MatMul { .. }, [x, y]) => {
-            let (x, y) = (x.view(), y.view());
-            x.into_dimensionality::<Ix2>()?.dot(&y.into_dimensionality::<Ix2>()?).into_dyn()
-        }
-        (Op::Conv2d { stride, padding, .. }, [x, filter]) => {
-            conv2d(x, filter, *stride, *padding, shape)?
-        }
-        (Op::SumPool { window, stride, .. }, [x]) => {
-            let Windows { window, stride } = Windows::of(*window, *stride);
-            let mut sums = ArrayD::zeros(shape);
-            // The same place of every window of an axis.
-            let every = |start: usize, stride: usize, axis: usize| {
-                // Where there is one window only, the stride can be anything.
-                let stride = stride.min(x.shape()[axis]);
-                let end = start + (shape[axis] - 1) * stride + 1;
-                Slice::new(start as isize, Some(end as isize), stride as isize)
-            };
-            for row in 0..window.height {
-                for column in 0..window.width {
-                    let mut part = x.view();
-                    part.slice_axis_inplace(Axis(1), every(row, stride.vertical, 1));
-                    part.slice_axis_inplace(Axis(2), every(column, stride.horizontal, 2));
-                    sums += &part;
-                }
-            }
-            sums
-        }
-        (Op::Reshape { .. }, [x]) => x.to_shape(shape)?.into_owned(),
-        (Op::Transpose { axes, .. }, [x]) => x.view().permuted_axes(axes.as_slice()).to_owned(),
-        (Op::Concat { axis, .. }, operands) => concatenate(Axis(*axis), operands)?,
-        (Op::Slice { ranges, .. }, [x]) => {
-            let mut part = x.view();
-            for (axis, &(start, end, step)) in ranges.iter().enumerate() {
-                // A step beyond the axis takes one element, however far it is.
-                let step = step.min(x.shape()[axis]);
-                let range = Slice::new(start as isize, Some(end as isize), step as isize);
-                part.slice_axis_inplace(Axis(axis), range);
-            }
-            part.to_owned()
-        }
-        (Op::Expand { .. }, [x]) => broadcast(x, shape)?.to_owned(),
-        (Op::ReduceSum { axes, .. }, [x]) => {
-            // The last axis first: those before it keep their numbers.
-            let mut sums = Plaintext::from(x.to_owned());
-            for axis in axes.iter().rev() {
-                sums = Plaintext::from(sums.0.sum_axis(Axis(*axis)));
-            }
-            return Ok(sums);
-        }
-        (Op::Function { function, .. }, [x]) => match function.of_elements() {
-            Some(function) => x.mapv(function),
-            None => {
-                let side = x.shape().last().copied().unwrap_or(1);
-                let values = x.as_slice().unwrap_or_default().chunks_exact(side);
-                let results = match function {
-                    Function::ArgMax => values.map(argmax).collect(),
-                    _ => softmax(values, x.len()),
-                };
-                ArrayD::from_shape_vec(shape, results)?
-            }
-        },
-        _ => return Err(ShapeError::from_kind(ErrorKind::Unsupported)),
-    };
-    Ok(Plaintext::from(array))
-}
-
-impl Function {
-    /// The function of a single number; none for those that work along an axis.
-    pub(crate) fn of_elements(self) -> Option<fn(f64) -> f64> {
-        match self {
-            // Not `max`, which would take a value that is no number for zero.
-            Self::Relu => Some(|x| if x <= 0.0 { 0.0 } else { x }),
-            Self::Sigmoid => Some(|x| 1.0 / (1.0 + (-x).exp())),
-            Self::Tanh => Some(f64::tanh),
-            Self::Exp => Some(f64::exp),
-            Self::Log => Some(f64::ln),
-            Self::Sqrt => Some(f64::sqrt),
-            Self::Reciprocal => Some(f64::recip),
-            Self::Softmax | Self::ArgMax => None,
-        }
-    }
-}
-
-fn broadcast<'a>(
-    x: &'a ArrayViewD<'_, f64>,
-    shape: &[usize],
-) -> Result<ArrayViewD<'a, f64>, ShapeError> {
-    x.broadcast(shape).ok_or(ShapeError::from_kind(ErrorKind::IncompatibleShape))
-}
-
-fn element_wise(
-    shape: &[usize],
-    x: &ArrayViewD<'_, f64>,
-    y: &ArrayViewD<'_, f64>,
-    function: impl Fn(f64, f64) -> f64,
-) -> Result<ArrayD<f64>, ShapeError> {
-    let (x, y) = (broadcast(x, shape)?, broadcast(y, shape)?);
-    Ok(Zip::from(&x).and(&y).map_collect(|x, y| function(*x, *y)))
-}
-
-/// The place of the largest value, the earliest of equals.
-fn argmax(values: &[f64]) -> f64 {
-    let mut place = 0;
-    for (index, value) in values.iter().enumerate() {
-        if *value > values[place] {
-            place = index;
-        }
-    }
-    place as f64
-}
-
-/// The probabilities that rows of logits stand for, `len` in all; the largest logit is
-/// subtracted first, so that no exponential overflows.
-fn softmax<'a>(rows: impl Iterator<Item = &'a [f64]>, len: usize) -> Vec<f64> {
-    let mut results = Vec::with_capacity(len);
-    for row in rows {
-        let largest = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let start = results.len();
-        results.extend(row.iter().map(|x| (x - largest).exp()));
-        let sum: f64 = results[start..].iter().sum();
-        results[start..].iter_mut().for_each(|x| *x /= sum);
-    }
-    results
-}
-
-/// Images `[batch, height, width, in]` with filters `[height, width, in, out]`, both
-/// row-major: the patches that filters are applied to become the rows of a matrix.
-fn conv2d(
-    images: &ArrayViewD<'_, f64>,
-    filter: &ArrayViewD<'_, f64>,
-    stride: Stride,
-    padding: Padding,
-    shape: &[usize],
-) -> Result<ArrayD<f64>, ShapeError> {
-    let (
-        &[_, height, width, channels],
-        &[rows, columns, _, outputs],
-        &[batch, high, wide, _],
-        Some(pixels),
-    ) = (images.shape(), filter.shape(), shape, images.as_slice())
-    else {
-        return Err(ShapeError::from_kind(ErrorKind::IncompatibleShape));
-    };
-    let row = columns * channels;
-    let patch = rows * row;
-    let filter = filter.to_shape((patch, outputs))?;
-    let Padding { top: above, left: before, .. } = padding;
-    let places = batch * high * wide;
-    let at_once = (PATCHES / patch).clamp(1, places);
-    let mut patches = Zeroizing::new(vec![0.0; at_once * patch]);
-    let mut results = vec![0.0; places * outputs];
-    for (block, results) in results.chunks_mut(at_once * outputs).enumerate() {
-        let count = results.len() / outputs;
-        let patches = &mut patches[..count * patch];
-        for (place, patch) in (block * at_once..).zip(patches.chunks_exact_mut(patch)) {
-            let (image, y, x) = (place / (high * wide), place / wide % high, place % wide);
-            // Coordinates in the padded image, and the columns that are not padding.
-            let (top, left) = (y * stride.vertical, x * stride.horizontal);
-            let first = before.saturating_sub(left).min(columns);
-            let last = (before + width).saturating_sub(left).clamp(first, columns);
-            patch.fill(0.0);
-            for (y, target) in (top..).zip(patch.chunks_exact_mut(row)) {
-                if first < last && (above..above + height).contains(&y) {
-                    let source = (image * height + y - above) * width + left + first - before;
-                    let source = &pixels[source * channels..][..(last - first) * channels];
-                    target[first * channels..last * channels].copy_from_slice(source);
-                }
-            }
-        }
-        let patches = ArrayView2::from_shape((count, patch), patches)?;
-        let mut results = ArrayViewMut2::from_shape((count, outputs), results)?;
-        general_mat_mul(1.0, &patches, &filter, 0.0, &mut results);
-    }
-    ArrayD::from_shape_vec(shape, results)
-}
-
 #[cfg(test)]
 mod tests {
+    use ndarray::{ArrayD, Axis, Slice};
+
     use super::*;
-    use crate::graph::{GraphBuilder, Tensor, Window};
+    use crate::geometry::{Padding, Stride, Window};
+    use crate::graph::{Function, GraphBuilder, Tensor};
     use crate::polynomial::Polynomial;
 
     fn name(text: &str) -> Name {
@@ -877,8 +589,8 @@ mod tests {
                     let (y, x_) = (y.filter(|y| *y < height), x_.filter(|x| *x < width));
                     if let (Some(y), Some(x_)) = (y, x_) {
                         for input in 0..inputs {
-                            sum += x.0[[at[0], y, x_, input].as_slice()]
-                                * filter.0[[row, column, input, at[3]].as_slice()];
+                            sum += x.as_array()[[at[0], y, x_, input].as_slice()]
+                                * filter.as_array()[[row, column, input, at[3]].as_slice()];
                         }
                     }
                 }

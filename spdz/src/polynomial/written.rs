@@ -1,18 +1,16 @@
-//! How parts of a graph are written by hand, and what they are in the graph: a fit becomes
-//! its coefficients, which alone are written out again and covered by a plan's digest.
+//! How polynomials are written by hand, and what they are once read: a fit becomes its
+//! coefficients, which alone are written out again and covered by a plan's digest.
 
-use std::fmt;
-
-use serde::de::{self, Deserializer, SeqAccess, Visitor};
+use serde::de::{self, Deserializer};
 use serde::{Deserialize, Serialize};
 
-use super::{Function, MAX_NODES, MAX_POLYNOMIALS, Node, Op};
-use crate::polynomial::{Fit, FitError, Polynomial};
+use super::{Fit, FitError, Polynomial};
+use crate::graph::Function;
 
 /// A polynomial as a graph's file has it: by its coefficients or by what it is fitted to.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(crate) struct WrittenPolynomial {
+struct WrittenPolynomial {
     coefficients: Option<Vec<f64>>,
     fit: Option<WrittenFit>,
     range: Option<f64>,
@@ -29,7 +27,7 @@ struct WrittenFit {
 
 /// Why there is no polynomial.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum WrittenError {
+enum WrittenError {
     /// There is nothing to make it of, or too much.
     #[error("a polynomial has either `coefficients` or a `fit`, found {0}")]
     Either(&'static str),
@@ -39,6 +37,12 @@ pub(crate) enum WrittenError {
     /// There is no such fit.
     #[error(transparent)]
     Fit(#[from] FitError),
+}
+
+impl<'de> Deserialize<'de> for Polynomial {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        WrittenPolynomial::deserialize(deserializer)?.try_into().map_err(de::Error::custom)
+    }
 }
 
 impl TryFrom<WrittenPolynomial> for Polynomial {
@@ -84,46 +88,9 @@ fn rounded(polynomial: Polynomial, bound: f64) -> Polynomial {
     Polynomial { coefficients, range }
 }
 
-/// Reads the nodes of a graph, and stops where there are more than a graph may have: each
-/// fit among them is computed at once.
-pub(super) fn nodes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Node>, D::Error> {
-    struct Nodes;
-
-    impl<'de> Visitor<'de> for Nodes {
-        type Value = Vec<Node>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a list of nodes")
-        }
-
-        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<Node>, A::Error> {
-            let (mut nodes, mut polynomials) = (Vec::new(), 0);
-            while let Some(node) = list.next_element::<Node>()? {
-                polynomials += usize::from(matches!(node.operation, Op::Polynomial { .. }));
-                nodes.push(node);
-                if nodes.len() > MAX_NODES {
-                    return Err(de::Error::custom(too_many("nodes", MAX_NODES)));
-                }
-                if polynomials > MAX_POLYNOMIALS {
-                    return Err(de::Error::custom(too_many("polynomials", MAX_POLYNOMIALS)));
-                }
-            }
-            Ok(nodes)
-        }
-    }
-
-    deserializer.deserialize_seq(Nodes)
-}
-
-/// A graph has more of them than it may.
-pub(super) fn too_many(what: &str, most: usize) -> String {
-    format!("a graph has at most {most} {what}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::graph::{Graph, GraphBuilder};
 
     fn read(text: &str) -> Result<Polynomial, String> {
         serde_json::from_str(text).map_err(|error| error.to_string())
@@ -193,23 +160,5 @@ mod tests {
                 }
             }
         }
-    }
-
-    #[test]
-    fn a_graph_has_so_many_polynomials_and_no_more() {
-        let g = GraphBuilder::new(["alice"]);
-        let x = g.private_input("alice", [1]);
-        let linear = |g: &GraphBuilder, x| {
-            g.polynomial(x, Polynomial { coefficients: vec![0.0, 1.0], range: 1.0 })
-        };
-        let y = (0..MAX_POLYNOMIALS).fold(x, |x, _| linear(&g, x));
-        g.private_output("alice", y);
-        let text = serde_json::to_string(&g.build().unwrap()).unwrap();
-        assert!(serde_json::from_str::<Graph>(&text).is_ok());
-
-        let one = r#"{"label":"main","operation":{"op":"polynomial","input":0,"polynomial":{"coefficients":[1.0],"range":1.0}}}"#;
-        let more = text.replacen(r#""nodes":["#, &format!(r#""nodes":[{one},"#), 1);
-        let refused = serde_json::from_str::<Graph>(&more).unwrap_err().to_string();
-        assert!(refused.contains("at most 2048 polynomials"), "{refused}");
     }
 }
