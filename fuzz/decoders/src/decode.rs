@@ -16,7 +16,8 @@ use spdz::graph::Graph;
 use spdz::network::weights::{FoldedLinear, Weights};
 use spdz::plan::{NumberFormat, Plan, Truncation};
 
-use crate::{Decoder, seeds};
+use crate::decoder::Decoder;
+use crate::seeds;
 
 const MEGABYTE: usize = 1 << 20;
 
