@@ -9,7 +9,7 @@ use spdz::channel::{Channel, ChannelError, ChannelFault, Name, Phase, Role};
 use spdz::ops::ProtocolRing;
 use spdz::plan::Plan;
 use spdz::prg::{NoRandomness, Seed, SessionId};
-use spdz::ring::{self, Side, ThreadsError};
+use spdz::ring::{Side, Threads, ThreadsError};
 use spdz::role::{self, Outcome, Producer, Server, ServerLinks, report_tag};
 
 use crate::background::Background;
@@ -234,17 +234,20 @@ fn meet_and_play(
     }
     memory::page(Some(plan.bundle_bytes()));
     // Players multiply nothing that is large.
-    if part.is_none() {
-        ring::set_threads(config.threads())?;
-    }
+    let threads = match part {
+        None => Threads::start(config.threads())?,
+        Some(_) => Threads::default(),
+    };
     telemetry.readiness(Readiness::Connecting);
     let mut links = net::connect(config, plan, background.stop())?;
     telemetry.connected(&links);
     tracing::info!(role = %config.role, "connected to all peers");
-    let outcome = spdz::with_ring!(
-        plan.format(),
-        R => play::<R>(config, plan, part, disk, telemetry, &mut links)
-    );
+    let outcome = threads.scope(|| {
+        spdz::with_ring!(
+            plan.format(),
+            R => play::<R>(config, plan, part, disk, telemetry, &mut links)
+        )
+    });
     match outcome {
         Ok(played) => {
             // Before any peer sees the end of this party: see `close`.

@@ -3,6 +3,12 @@
 //! An evaluation allocates the same large tensors as the one before. Memory that goes
 //! back to the operating system in between costs a page fault for every 4 KiB and is
 //! zeroed once more; this is why the process keeps what it used.
+//!
+//! What is kept belongs to the process, as an allocator's free memory does, and not to a
+//! session. A buffer is often dropped on another thread than the one that made it, that of
+//! the connection which sent it as a message, and then has to find its way back without a
+//! session at hand. One limit holds for the process, however many sessions it has. Nothing
+//! passes from session to session but zeros: memory is wiped before it is kept.
 
 use std::collections::BTreeMap;
 use std::fmt;

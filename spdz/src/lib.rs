@@ -5,7 +5,7 @@
 //! in TensorFlow using Secure Computation" (Dahl et al. 2018). This crate is the
 //! protocol and nothing else: synchronous, deterministic given its randomness,
 //! with no sockets, clocks or files of its own, and no threads but those that
-//! [`ring::set_threads`] allows products.
+//! [`ring::Threads`] lends a session's products.
 
 pub mod buffer;
 pub mod channel;

@@ -1,7 +1,5 @@
 //! `Int100`: ten residues of an integer modulo a number of 103 bits.
 
-use rayon::prelude::*;
-
 use super::kernels::residues::{PackedResidues, multiply_add};
 use super::kernels::{self, Rows};
 use super::residues::{self, Bounded, Modulus};
@@ -210,12 +208,7 @@ impl Ring for Int100 {
         };
         let operands = planes::<Self>(left).zip(right).zip(planes_mut::<Self>(out));
         let MatMul { m, k, n } = linear.as_matmul();
-        if threads::parts(Self::PLANES * m * k * n) == 1 {
-            operands.for_each(multiply);
-        } else {
-            let operands: Vec<_> = operands.collect();
-            operands.into_par_iter().for_each(multiply);
-        }
+        threads::each(operands, Self::PLANES * m * k * n, multiply);
     }
 }
 

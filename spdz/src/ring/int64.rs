@@ -184,9 +184,7 @@ impl Ring for Int64 {
         let Some(rows) = rows else {
             unreachable!("a plan's shapes agree");
         };
-        let MatMul { m, k, n } = linear.as_matmul();
-        threads::by_rows(&rows, n, out, threads::parts(m * k * n), |rows, out| {
-            kernels::multiply_add(rows, right, out);
-        });
+        let MatMul { n, .. } = linear.as_matmul();
+        threads::by_rows(&rows, n, out, |rows, out| kernels::multiply_add(rows, right, out));
     }
 }

@@ -26,7 +26,7 @@ pub(crate) use format::for_each_ring;
 pub use format::{NumberFormat, UnknownFormat};
 pub use int64::Int64;
 pub use int100::Int100;
-pub use threads::{ThreadsError, set_threads};
+pub use threads::{Threads, ThreadsError};
 pub use truncation::Truncation;
 
 use crate::buffer::Buffer;
