@@ -442,6 +442,22 @@ fn a_weight_of_the_session_serves_any_number_of_products() {
 }
 
 #[test]
+fn what_a_product_keeps_of_the_session_serves_others_too() {
+    // A bias that is computed, added to two products, and used in the set-up itself.
+    let g = GraphBuilder::named("shared-bias", ["alice", "bob"]);
+    let x = g.private_input("alice", [3, 4]);
+    let w = g.private_variable("bob", "w", [4, 4]);
+    let b = g.private_variable("bob", "b", [4]);
+    let numbers = g.constant([4], vec![0.5, 0.3, -1.1, 2.0]);
+    let bias = g.mul(b, numbers);
+    let more = g.add(g.mul(bias, numbers), numbers);
+    let once = g.add(g.matmul(x, w), bias);
+    let twice = g.add(g.matmul(once, w), bias);
+    g.private_output("alice", g.add(twice, g.add(more, b)));
+    check(&g.build().unwrap(), 0.05);
+}
+
+#[test]
 fn independent_openings_share_a_round() {
     // Neither sum is masked yet: both are opened in the same exchange.
     let product = graph("product", |g, x, y, _| g.mul(g.add(x, y), g.sub(x, y)));

@@ -115,10 +115,12 @@ impl<'a, R: Ring> Values<'a, R> {
         masked
     }
 
-    /// A private tensor itself if this step is the last to read it, else a copy.
+    /// A private tensor itself if this step is the last that needs it, else a copy.
     #[must_use]
     pub fn take(&mut self, id: PrivateId) -> Share<R> {
-        if self.table.spec(id.into()).last_read == self.step
+        let spec = self.table.spec(id.into());
+        if spec.last_read == self.step
+            && spec.last_kept.is_none()
             && let Some(share) = self.own.private[id.0].take()
         {
             return share;
