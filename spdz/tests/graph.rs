@@ -495,7 +495,7 @@ fn int100_opens_and_divides_in_one_round() {
     let rounds = |format, truncation| rounds(&network, format, truncation);
     // Two openings an activation; each linear layer's input is opened, but for the first.
     assert_eq!(rounds(NumberFormat::Int64, Truncation::Local), 9);
-    if NumberFormat::Int100.quotient_parts() == 0 {
+    if NumberFormat::Int100.truncation_parts() == 0 {
         // The output is divided too.
         assert_eq!(rounds(NumberFormat::Int100, Truncation::Interactive), 10);
     }

@@ -431,7 +431,7 @@ fn parts(plan: &Plan, role: Role) -> [Option<Vec<usize>>; 2] {
     let masks = |name: &str| ["input", "open", "truncate_interactive"].contains(&name);
     let generated = |name: &str, step: usize| {
         let quotient = name == "truncate_interactive";
-        product(name, step) || quotient && plan.format().quotient_parts() > 0
+        product(name, step) || quotient && plan.format().truncation_parts() > 0
     };
     match role {
         Role::Producer => [Some(steps(&generated)), None],

@@ -11,7 +11,7 @@ use crate::buffer::Buffer;
 use crate::channel::ChannelError;
 use crate::masked::{Masked, Opening, SumOpening};
 use crate::prg::{Purpose, Seed};
-use crate::ring::{Plane, QuotientMask, Ring, Side};
+use crate::ring::{Plane, Ring, Side, TruncationMask};
 use crate::share::Share;
 use crate::tensors::{MaskedId, Message, PrivateId, Route, Table, TensorId};
 
@@ -45,7 +45,7 @@ impl Operation for TruncateInteractive {
 
     fn randomness(&self, table: &Table) -> Randomness {
         let len = table.len(self.output);
-        let generated = table.format().quotient_parts() * len;
+        let generated = table.format().truncation_parts() * len;
         // The mask of the quotients, where it follows from that of the dividends.
         let derived = if generated == 0 { len } else { 0 };
         Randomness { mask: Some((Purpose::DividendMask, len)), generated, derived }
@@ -114,16 +114,17 @@ impl<R: Ring> fmt::Debug for TruncationCorrelation<R> {
 
 impl<R: Ring> TruncationCorrelation<R> {
     /// Expands a server's part for `len` dividends. If the producer shares the parts
-    /// ([`Ring::QUOTIENT_PARTS`]), `received` is what this server has of them.
+    /// ([`Ring::TRUNCATION_PARTS`]), `received` is what this server has of them.
     pub(crate) fn expand(seed: Seed, bits: u32, len: usize, received: Option<Share<R>>) -> Self {
-        let QuotientMask { dividend, quotient } = R::quotient_mask(seed.into_stream(), bits, len);
+        let TruncationMask { dividend, quotient } =
+            R::truncation_mask(seed.into_stream(), bits, len);
         let parts = received.unwrap_or(Share(quotient));
         Self { dividend: Share(dividend), parts, bits }
     }
 
-    /// What the producer makes for two servers' parts ([`Ring::quotient_parts`]).
+    /// What the producer makes for two servers' parts ([`Ring::truncation_correlation`]).
     pub(crate) fn parts(seeds: [Seed; 2], bits: u32, len: usize) -> Share<R> {
-        Share(R::quotient_parts(seeds.map(Seed::into_stream), bits, len))
+        Share(R::truncation_correlation(seeds.map(Seed::into_stream), bits, len))
     }
 
     /// The exchange with the other server in which both open `x` under the mask, and which
@@ -137,7 +138,7 @@ impl<R: Ring> TruncationCorrelation<R> {
             move |x, r| plane.add(plane.add(x, r), offset)
         };
         let finish = move |mut alpha: Buffer<R::Word>, _| {
-            let mask = Share(R::quotient(&mut alpha, parts.0, bits));
+            let mask = Share(R::truncate_opened(&mut alpha, parts.0, bits));
             Masked { alpha, mask }
         };
         Box::new(SumOpening::new(&x.0, dividend, masked, finish))
@@ -179,7 +180,7 @@ mod tests {
         let [x0, x1] = shares::<R>(value, samples, bits);
         let seeds = || [seed(101), seed(102)];
         let mut parts = [None, None];
-        if R::QUOTIENT_PARTS > 0 {
+        if R::TRUNCATION_PARTS > 0 {
             let dealt = TruncationCorrelation::<R>::parts(seeds(), bits, samples);
             let (part0, part1) = share(&dealt.0, &mut seed(103).into_stream());
             parts = [Some(part0), Some(part1)];
@@ -198,7 +199,7 @@ mod tests {
             let quotient0 = exchange(correlation.opening(&x0, Side::Zero), &mut to1, tag).unwrap();
             let quotient1 = other.join().unwrap();
             assert!(quotient0.alpha == quotient1.alpha, "both servers see the same");
-            if R::QUOTIENT_PARTS == 0 {
+            if R::TRUNCATION_PARTS == 0 {
                 let mask = TruncationCorrelation::<R>::parts(seeds(), bits, samples);
                 let sum = reconstruct(&quotient0.mask, &quotient1.mask);
                 assert!(mask.0[..] == sum, "the producer knows the mask before the opening");

@@ -123,17 +123,17 @@ impl NumberFormat {
     /// the quotients' mask is known before the opening, and they can be multiplied as
     /// they come.
     #[must_use]
-    pub fn quotient_parts(self) -> usize {
-        with_ring!(self, R => R::QUOTIENT_PARTS)
+    pub fn truncation_parts(self) -> usize {
+        with_ring!(self, R => R::TRUNCATION_PARTS)
     }
 
     /// By how many units in the last place a quotient may be off (`docs/protocol.md`), unless
     /// a local truncation fails.
     #[must_use]
-    pub fn quotient_error(self, truncation: Truncation) -> f64 {
+    pub fn truncation_error(self, truncation: Truncation) -> f64 {
         match truncation {
             Truncation::Local => 1.0,
-            Truncation::Interactive => with_ring!(self, R => R::QUOTIENT_ERROR),
+            Truncation::Interactive => with_ring!(self, R => R::TRUNCATION_ERROR),
         }
     }
 }

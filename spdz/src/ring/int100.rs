@@ -4,7 +4,7 @@ use super::kernels::residues::{PackedResidues, multiply_add};
 use super::kernels::{self, Rows};
 use super::residues::{self, Bounded, Modulus};
 use super::truncation::Truncation;
-use super::{Plane, QuotientMask, Ring, Side, planes, planes_mut, threads};
+use super::{Plane, Ring, Side, TruncationMask, planes, planes_mut, threads};
 use crate::buffer::Buffer;
 use crate::fixed::Precision;
 use crate::geometry::{Linear, MatMul};
@@ -102,8 +102,8 @@ impl Ring for Int100 {
     const PLANES: usize = residues::PLANES;
     const WIRE_BYTES: usize = residues::WIRE_BYTES;
     const PART: usize = residues::DRAWN;
-    const QUOTIENT_PARTS: usize = 0;
-    const QUOTIENT_ERROR: f64 = 1.5;
+    const TRUNCATION_PARTS: usize = 0;
+    const TRUNCATION_ERROR: f64 = 1.5;
     /// The residues have to be brought together and taken apart again.
     const LOCAL_TRUNCATION_IS_FREE: bool = false;
     const USUAL_TRUNCATION: Truncation = Truncation::Interactive;
@@ -135,7 +135,7 @@ impl Ring for Int100 {
     /// for the other server is uniform over 101 bits, against 61 of the dividend. The
     /// quotients end up under `-floor(r_0 / 2^bits) - floor(r_1 / 2^bits)`, which each
     /// server shares as it is: the producer has nothing to send.
-    fn quotient_mask(mut stream: KeyStream, bits: u32, len: usize) -> QuotientMask<Self> {
+    fn truncation_mask(mut stream: KeyStream, bits: u32, len: usize) -> TruncationMask<Self> {
         let mut mask = Bounded::sample(&mut stream, MASK_BITS, len);
         let mut dividend = Buffer::zeros(Self::PLANES * len);
         mask.to_residues(&mut dividend);
@@ -143,10 +143,10 @@ impl Ring for Int100 {
         let mut quotient = Buffer::zeros(Self::PLANES * len);
         mask.to_residues(&mut quotient);
         negate(&mut quotient);
-        QuotientMask { dividend, quotient }
+        TruncationMask { dividend, quotient }
     }
 
-    fn quotient_parts(streams: [KeyStream; 2], bits: u32, len: usize) -> Buffer<i16> {
+    fn truncation_correlation(streams: [KeyStream; 2], bits: u32, len: usize) -> Buffer<i16> {
         let [mut mask, other] = streams.map(|mut stream| {
             let mut mask = Bounded::sample(&mut stream, MASK_BITS, len);
             mask.shift_right(bits);
@@ -166,7 +166,7 @@ impl Ring for Int100 {
         (1 << Self::DIVIDEND_BITS) - (1 << (bits - 1))
     }
 
-    fn quotient(opened: &mut [i16], parts: Buffer<i16>, bits: u32) -> Buffer<i16> {
+    fn truncate_opened(opened: &mut [i16], parts: Buffer<i16>, bits: u32) -> Buffer<i16> {
         residues::shift_right(opened, bits);
         add_integer(opened, -(1 << (Self::DIVIDEND_BITS - bits)));
         parts

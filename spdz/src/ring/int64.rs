@@ -2,7 +2,7 @@
 
 use super::kernels::{self, PackedRight, Rows};
 use super::truncation::Truncation;
-use super::{Plane, QuotientMask, Ring, Sampler, Side, threads};
+use super::{Plane, Ring, Sampler, Side, TruncationMask, threads};
 use crate::buffer::Buffer;
 use crate::fixed::Precision;
 use crate::geometry::{Linear, MatMul};
@@ -70,8 +70,8 @@ impl Ring for Int64 {
     const PLANES: usize = 1;
     const WIRE_BYTES: usize = 8;
     const PART: usize = 4 << 10;
-    const QUOTIENT_PARTS: usize = 2;
-    const QUOTIENT_ERROR: f64 = 1.0;
+    const TRUNCATION_PARTS: usize = 2;
+    const TRUNCATION_ERROR: f64 = 1.0;
     /// A shift of each word.
     const LOCAL_TRUNCATION_IS_FREE: bool = true;
     const USUAL_TRUNCATION: Truncation = Truncation::Local;
@@ -109,16 +109,17 @@ impl Ring for Int64 {
         );
     }
 
-    fn quotient_mask(mut stream: KeyStream, _: u32, len: usize) -> QuotientMask<Self> {
+    fn truncation_mask(mut stream: KeyStream, _: u32, len: usize) -> TruncationMask<Self> {
         let mut dividend = Buffer::zeros(len);
         Self::sample(&mut stream, &mut dividend);
-        QuotientMask { dividend, quotient: Buffer::zeros(0) }
+        TruncationMask { dividend, quotient: Buffer::zeros(0) }
     }
 
     /// Of `r`, the sum of both servers' parts, `-(r >> bits)`, and what a wrap of the opening
     /// adds: `r`'s top bit times `2^(64 - bits)`.
-    fn quotient_parts(streams: [KeyStream; 2], bits: u32, len: usize) -> Buffer<u64> {
-        let [part0, part1] = streams.map(|stream| Self::quotient_mask(stream, bits, len).dividend);
+    fn truncation_correlation(streams: [KeyStream; 2], bits: u32, len: usize) -> Buffer<u64> {
+        let [part0, part1] =
+            streams.map(|stream| Self::truncation_mask(stream, bits, len).dividend);
         let mut parts = Buffer::zeros(2 * len);
         let (quotients, wraps) = parts.split_at_mut(len);
         kernels::vectorized(
@@ -143,7 +144,7 @@ impl Ring for Int64 {
     /// wrapped if and only if `r` has the top bit and `c` has not. So
     /// `(c >> bits) - (r >> bits)`, plus `2^(64 - bits)` if it wrapped, is
     /// `floor(y / 2^bits)` plus the carry of the low bits: 0 or 1.
-    fn quotient(opened: &mut [u64], parts: Buffer<u64>, bits: u32) -> Buffer<u64> {
+    fn truncate_opened(opened: &mut [u64], parts: Buffer<u64>, bits: u32) -> Buffer<u64> {
         let offset = 1u64 << (Self::DIVIDEND_BITS - bits);
         let mut mask = Buffer::zeros(opened.len());
         let (quotients, wraps) = parts.split_at(opened.len());

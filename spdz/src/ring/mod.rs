@@ -64,7 +64,7 @@ pub trait Plane: Copy + Send + Sync + 'static {
 }
 
 /// What hides a dividend while it is opened for truncation: one server's part.
-pub struct QuotientMask<R: Ring> {
+pub struct TruncationMask<R: Ring> {
     /// Share `r_i` of the mask `r` that the dividend is opened under.
     pub dividend: Buffer<R::Word>,
     /// Share of what remains of `r` in the quotient; empty if the producer has to
@@ -107,11 +107,11 @@ pub trait Ring: Copy + Debug + Send + Sync + 'static {
     /// Interactive truncation divides integers of magnitude below `2^DIVIDEND_BITS`.
     const DIVIDEND_BITS: u32 = Self::PRECISION.dividend;
     /// How many tensors the producer shares for an interactive truncation.
-    const QUOTIENT_PARTS: usize;
+    const TRUNCATION_PARTS: usize;
     /// By how many units in the last place the quotient of an interactive truncation may be
     /// off (`docs/protocol.md`). That of a local one is off by less than one, if it does not
     /// fail.
-    const QUOTIENT_ERROR: f64;
+    const TRUNCATION_ERROR: f64;
     /// Whether a local truncation costs next to nothing, so that a plan truncates often and
     /// keeps values small; if not, it is worth bits of the ring to truncate seldom.
     const LOCAL_TRUNCATION_IS_FREE: bool;
@@ -136,12 +136,13 @@ pub trait Ring: Copy + Debug + Send + Sync + 'static {
     fn truncate(share: &mut [Self::Word], bits: u32, side: Side);
 
     /// One server's part of the mask of `len` dividends that will be divided by `2^bits`.
-    fn quotient_mask(stream: KeyStream, bits: u32, len: usize) -> QuotientMask<Self>;
+    fn truncation_mask(stream: KeyStream, bits: u32, len: usize) -> TruncationMask<Self>;
 
     /// What the producer makes of both servers' streams: the tensors that it shares, one
-    /// after the other, or if there are none ([`Ring::QUOTIENT_PARTS`]) the mask that the
+    /// after the other, or if there are none ([`Ring::TRUNCATION_PARTS`]) the mask that the
     /// quotients will be under.
-    fn quotient_parts(streams: [KeyStream; 2], bits: u32, len: usize) -> Buffer<Self::Word>;
+    fn truncation_correlation(streams: [KeyStream; 2], bits: u32, len: usize)
+    -> Buffer<Self::Word>;
 
     /// What server 0 adds to dividends before they are opened: makes them
     /// non-negative, and the quotient's error zero on average.
@@ -149,7 +150,7 @@ pub trait Ring: Copy + Debug + Send + Sync + 'static {
 
     /// Turns opened dividends (offset and mask included) into the public part of the
     /// quotients, and a server's shares of the parts into its share of their mask.
-    fn quotient(
+    fn truncate_opened(
         opened: &mut [Self::Word],
         parts: Buffer<Self::Word>,
         bits: u32,

@@ -97,15 +97,15 @@ impl Compiler<'_> {
         self.push(Arc::new(ops::TruncateInteractive { input: value.id, bits, output }));
         let masked = ScaledMask { id: output, fraction };
         let quotient = Scaled { integral, ..self.unmask(masked, len) };
-        (quotient, (self.format.quotient_parts() == 0).then_some(masked))
+        (quotient, (self.format.truncation_parts() == 0).then_some(masked))
     }
 
     /// The values masked, with at most `fraction` fractional bits. They are below
     /// `2^integral`.
     pub(super) fn opened(&mut self, value: Scaled, fraction: i32, integral: i32) -> ScaledMask {
-        let quotient_mask_is_known =
-            self.truncation == Truncation::Interactive && self.format.quotient_parts() == 0;
-        if value.fraction > fraction && quotient_mask_is_known {
+        let mask_is_known =
+            self.truncation == Truncation::Interactive && self.format.truncation_parts() == 0;
+        if value.fraction > fraction && mask_is_known {
             let output = self.masked_of(self.table.len(value.id));
             let bits = (value.fraction - fraction) as u32;
             self.push(Arc::new(ops::TruncateInteractive { input: value.id, bits, output }));

@@ -47,7 +47,7 @@ impl Compiler<'_> {
             fraction: f,
             dividend: self.precision.dividend as i32,
             free: !self.truncates_seldom(),
-            quotient_error: self.format.quotient_error(self.truncation),
+            truncation_error: self.format.truncation_error(self.truncation),
         };
         let scheme = Scheme::best(polynomial, budget);
         let share = scheme.share(f);

@@ -45,7 +45,7 @@ pub(super) struct BitBudget {
     /// powers that others are made of are.
     pub free: bool,
     /// By how many units in the last place a quotient may be off.
-    pub quotient_error: f64,
+    pub truncation_error: f64,
 }
 
 /// A way to compute a polynomial.
@@ -130,7 +130,7 @@ impl Scheme {
             };
             if kept < fraction {
                 fraction = kept;
-                error += budget.quotient_error * f64::from(-fraction).exp2();
+                error += budget.truncation_error * f64::from(-fraction).exp2();
             }
             self.kept.insert(power, kept);
             fractions.insert(power, fraction);
@@ -144,7 +144,8 @@ impl Scheme {
         let unit = f64::from(-f).exp2();
         let left_out = (1..coefficients.len()).filter(|power| !self.used.contains(power));
         let left_out: f64 = left_out.map(|j| coefficients[j].abs() * raised(*range, j)).sum();
-        let mut error = budget.quotient_error * unit + f64::from(-self.total - 1).exp2() + left_out;
+        let mut error =
+            budget.truncation_error * unit + f64::from(-self.total - 1).exp2() + left_out;
         for j in &self.used {
             let more = self.total - fractions[j];
             let factor = coefficients[*j] * f64::from(more).exp2();
@@ -221,7 +222,7 @@ mod tests {
     use super::*;
 
     const LOCAL: BitBudget =
-        BitBudget { fraction: 12, dividend: 62, free: true, quotient_error: 1.0 };
+        BitBudget { fraction: 12, dividend: 62, free: true, truncation_error: 1.0 };
     const INTERACTIVE: BitBudget = BitBudget { free: false, ..LOCAL };
 
     fn polynomial(coefficients: &[f64], range: f64) -> Polynomial {
