@@ -1,5 +1,6 @@
 //! What it costs a run to be watched: metrics that a Prometheus would read every second, and
-//! a trace of every inference. Alternates with runs that nobody watches, prints the ratios.
+//! a trace of every inference. Alternates with runs that nobody watches, prints the ratios of
+//! latency and of the processor time of all parties together, which a busy machine disturbs less.
 //!
 //! `cargo bench -p bench --bench telemetry_cost -- C 15`: network, rounds.
 
@@ -56,31 +57,45 @@ fn main() -> anyhow::Result<()> {
         machine.cores, machine.cpu, machine.load_average
     );
     let mut medians: [Vec<f64>; 3] = Default::default();
+    let mut processor: [Vec<f64>; 3] = Default::default();
     for round in 0..rounds {
         for turn in 0..ALL.len() {
             let which = (round + turn) % ALL.len();
+            let before = children_seconds()?;
             let result = run(&network, ALL[which], &collector)?;
             medians[which].push(result.combined.p50_ms);
+            processor[which].push((children_seconds()? - before) * 1e3 / REPETITIONS as f64);
         }
     }
     let traced = collector.spans().iter().filter(|(_, span)| span.name == "inference").count();
     let expected = rounds * REPETITIONS as usize;
     ensure!(traced >= expected, "expected {expected} traced inferences, found {traced}");
-    for (watched, own) in ALL.iter().zip(&medians) {
-        let ratios = own.iter().zip(&medians[0]).map(|(own, without)| own / without);
-        let mut ratios: Vec<f64> = ratios.collect();
-        ratios.sort_by(f64::total_cmp);
-        let quarter = |part: usize| ratios[(ratios.len() - 1) * part / 4];
-        println!(
-            "{:<18} combined {:.3} ms, {:.3} times that of the same round unwatched (quartiles {:.3}, {:.3})",
-            format!("{watched:?}"),
-            median(own.clone()),
-            quarter(2),
-            quarter(1),
-            quarter(3)
-        );
+    for (what, found) in [("combined", &medians), ("processor", &processor)] {
+        for (watched, own) in ALL.iter().zip(found) {
+            let ratios = own.iter().zip(&found[0]).map(|(own, without)| own / without);
+            let mut ratios: Vec<f64> = ratios.collect();
+            ratios.sort_by(f64::total_cmp);
+            let quarter = |part: usize| ratios[(ratios.len() - 1) * part / 4];
+            println!(
+                "{:<18} {what} {:.3} ms, {:.3} times that of the same round unwatched (quartiles {:.3}, {:.3})",
+                format!("{watched:?}"),
+                median(own.clone()),
+                quarter(2),
+                quarter(1),
+                quarter(3)
+            );
+        }
     }
     Ok(())
+}
+
+/// Processor time of all children that have ended, seconds.
+fn children_seconds() -> anyhow::Result<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    // The program's name, which ends with the last bracket, is the second of the fields.
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let ticks: u64 = fields.skip(13).take(2).flat_map(str::parse::<u64>).sum();
+    Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
 }
 
 fn run(network: &str, watched: Watched, collector: &Collector) -> anyhow::Result<RunResult> {
