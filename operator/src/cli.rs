@@ -20,9 +20,10 @@ use tracing_subscriber::EnvFilter;
 
 use crate::api::v1alpha1::SecureInference;
 use crate::controller::{self, MANAGER, Settings};
+use crate::health::Status;
 use crate::leader::Election;
 use crate::metrics::Metrics;
-use crate::{manifests, requests, server};
+use crate::{manifests, requests};
 
 /// The longest that a request to the API server may take to connect.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -164,13 +165,15 @@ impl RunArguments {
     async fn operate(self) -> anyhow::Result<()> {
         let metrics = Metrics::new()?;
         let ready = Arc::new(AtomicBool::new(false));
-        let serving = tokio::spawn(server::serve(self.listen, metrics.clone(), ready.clone()));
+        let listener = party::http::listen(self.listen)
+            .with_context(|| format!("cannot listen on {} (--listen)", self.listen))?;
+        let health = Arc::new(Status { metrics: metrics.clone(), ready: ready.clone() });
+        let serving = tokio::spawn(party::http::serve(listener, health));
         let stop = stop_signal()?;
         let work = self.work(metrics, ready, stop);
         tokio::select! {
             served = serving => match served {
-                Ok(Err(error)) => Err(error).with_context(|| format!("cannot listen on {} (--listen)", self.listen)),
-                Ok(Ok(())) => bail!("the health server ended"),
+                Ok(()) => bail!("the health server ended"),
                 Err(error) => Err(error).context("the health server failed"),
             },
             outcome = work => outcome,
@@ -320,7 +323,7 @@ async fn client(metrics: &Metrics) -> anyhow::Result<Client> {
         .context("cannot find a cluster: neither a service account nor a KUBECONFIG can be used")?;
     config.connect_timeout = Some(CONNECT);
     let metrics = metrics.clone();
-    let count = tower::util::MapRequestLayer::new(move |request: axum::http::Request<Body>| {
+    let count = tower::util::MapRequestLayer::new(move |request: http::Request<Body>| {
         if let Some((verb, resource)) = requests::classify(&request) {
             metrics.requested(verb, &resource);
         }

@@ -5,7 +5,7 @@ use kube::client::Body;
 /// The verb and the resource of a request, such as `("patch", "pods")`, or
 /// `("patch", "secureinferences/status")`; `None` if it is for no resource.
 #[must_use]
-pub fn classify(request: &axum::http::Request<Body>) -> Option<(&'static str, String)> {
+pub fn classify(request: &http::Request<Body>) -> Option<(&'static str, String)> {
     verb_and_resource(
         request.method().as_str(),
         request.uri().path(),

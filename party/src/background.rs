@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::signal::unix::{self, SignalKind};
 
+use crate::logs;
 use crate::stop::{Signal, Stop};
-use crate::telemetry::logs;
 use crate::termination::{Ending, Termination};
 
 /// How long the run has to end by itself once it was told to stop: it tells its peers, but

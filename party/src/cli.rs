@@ -13,9 +13,9 @@ use crate::background::Background;
 use crate::config::{ConfigError, PartyConfig, Session};
 use crate::describe::Description;
 use crate::issue::{self, Request};
+use crate::logs;
 use crate::memory;
 use crate::run::{self, RunError};
-use crate::telemetry::logs;
 use crate::termination::{Ending, Failure, Reason, TERMINATION_VARIABLE, Termination};
 
 /// One party of a private computation.

@@ -233,7 +233,7 @@ impl Operator {
     pub(crate) async fn scrape(&self, replica: &Replica) -> anyhow::Result<Scrape> {
         let path =
             format!("/api/v1/namespaces/{NAMESPACE}/pods/{}:8080/proxy/metrics", replica.pod);
-        let request = axum::http::Request::get(path).body(Vec::new())?;
+        let request = http::Request::get(path).body(Vec::new())?;
         let answer = self.cluster.client.request_text(request);
         let answer = tokio::time::timeout(ANSWER, answer).await;
         Ok(Scrape::parse(&answer.context("the operator's metrics do not come")??))

@@ -258,7 +258,7 @@ impl Metrics {
             )?,
             error: gauges(
                 "layer_largest_error",
-                "The largest difference between what a layer put out and the same in the clear.",
+                "The largest difference between a layer's output and the same of plaintext inference.",
                 &["layer"],
             )?,
             near_limit: gauges(
@@ -283,12 +283,15 @@ impl Metrics {
         }
     }
 
-    /// Adds what becomes of spans.
+    /// Adds the spans by their outcome.
     ///
     /// # Errors
     /// If two of all metrics have the same name.
     pub(crate) fn with_traces(mut self, counts: Arc<Counts>) -> Result<Self, prometheus::Error> {
-        let options = Opts::new("trace_spans_total", "Spans by what became of them.");
+        let options = Opts::new(
+            "trace_spans_total",
+            "Spans by outcome: exported to the collector, or dropped.",
+        );
         let family = IntCounterVec::new(options, &["role", "outcome"])?;
         self.spans = Some((counts, register(&self.registry, family)?));
         Ok(self)

@@ -1,5 +1,4 @@
-//! What a party tells whoever watches it, besides its result: logs, answers to probes, and
-//! numbers.
+//! What a party reports besides its result: answers to probes, metrics and traces.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -9,27 +8,27 @@ use spdz::plan::Plan;
 
 use crate::background::Background;
 use crate::config::PartyConfig;
+use crate::http;
 use crate::net::Link;
 use crate::result::Inspection;
 use crate::run::RunError;
 use crate::termination::Reason;
 
-mod http;
-pub(crate) mod logs;
 mod metrics;
+mod status;
 mod traces;
 mod watch;
 
-pub(crate) use http::Readiness;
-use http::Status;
 use metrics::{Metrics, Recorder};
+pub(crate) use status::Readiness;
+use status::Status;
 use traces::{Tracer, Traces};
 pub(crate) use watch::{Watcher, Witness};
 
-/// Those that a role's work is told to.
+/// What records a role's work.
 pub(crate) type Told = (Option<Recorder>, Option<Tracer>);
 
-/// What is told of one run.
+/// The telemetry of one run.
 #[derive(Debug, Default)]
 pub(crate) struct Telemetry {
     /// Only if somebody may ask.
@@ -57,8 +56,10 @@ impl Telemetry {
                 metrics = metrics.with_traces(traces.counts().clone())?;
             }
             let status = Arc::new(Status::new(metrics));
-            http::start(address, status.clone(), background)
-                .map_err(|source| RunError::Telemetry { address, source })?;
+            let _context = background.runtime().enter();
+            let listener =
+                http::listen(address).map_err(|source| RunError::Telemetry { address, source })?;
+            background.runtime().spawn(http::serve(listener, status.clone()));
             telemetry.status = Some(status);
         }
         Ok(telemetry)
@@ -97,7 +98,7 @@ impl Telemetry {
         &self.available
     }
 
-    /// The set-up is done. What the role tells of its work from now on.
+    /// The set-up is done. What records the role's work from now on.
     pub(crate) fn witness(&self) -> Told {
         self.set_up();
         let status = self.status.as_ref();
@@ -117,14 +118,14 @@ impl Telemetry {
         }
     }
 
-    /// What is not told yet is, for a bounded time.
+    /// Sends the spans that are left, for a bounded time.
     pub(crate) fn flush(&self, background: &Background) {
         if let Some(traces) = &self.traces {
             traces.flush(background);
         }
     }
 
-    /// The run is over. What it did is told already, unless it failed.
+    /// The run is over. What it did is reported already, unless it failed.
     pub(crate) fn end(&self, failure: Option<Reason>, background: &Background) {
         self.readiness(Readiness::Ended);
         if failure.is_some() {

@@ -15,10 +15,10 @@ use spdz::plan::{Plan, Route};
 use spdz::prg::SessionId;
 use spdz::role::Outcome;
 
-use super::logs;
 use super::watch::Witness;
 use crate::background::Background;
 use crate::config::PartyConfig;
+use crate::logs;
 use crate::termination::Reason;
 use crate::trace::span::{Clock, Fixed, Place, error, link, write};
 use crate::trace::{
@@ -27,8 +27,8 @@ use crate::trace::{
 };
 
 /// At its end a party waits this long for the collector to take what is left, and this long
-/// if it was told to stop.
-const PATIENCE: [Duration; 2] = [Duration::from_secs(2), Duration::from_millis(200)];
+/// if a signal stopped it.
+const FLUSH_TIMEOUT: [Duration; 2] = [Duration::from_secs(2), Duration::from_millis(200)];
 
 /// Spans of a party's start, by their number.
 const START: u64 = 0;
@@ -55,7 +55,7 @@ struct Shape {
     clock: Clock,
     /// The span of the start, if it is traced.
     start: Option<(TraceId, SpanId)>,
-    /// The phase whose steps are told.
+    /// The phase whose steps have spans.
     timed: Phase,
     part: Fixed,
     offline: Fixed,
@@ -188,25 +188,25 @@ const OUT_OF_RANGE: &str = "out_of_range";
 const FAILED: &str = "failed";
 
 impl Record {
-    /// Tells all its spans: number, parent's number, what is known before, when.
+    /// Calls `emit` for each span: number, parent's number, what is known before, when.
     fn walk<'record>(
         &'record self,
-        mut tell: impl FnMut(u64, Option<u64>, &'record Fixed, [Instant; 2]),
+        mut emit: impl FnMut(u64, Option<u64>, &'record Fixed, [Instant; 2]),
     ) {
         let shape = &*self.shape;
         let timed = if shape.timed == Phase::Offline { self.offline } else { self.online };
         let last = self.steps.last().map(|(_, at)| *at);
         let ends = [self.offline, self.online].map(|phase| phase.map(|[_, end]| end));
         let end = ends.into_iter().chain([last]).flatten().max().unwrap_or(self.began);
-        tell(PART, None, &shape.part, [self.began, end]);
+        emit(PART, None, &shape.part, [self.began, end]);
         if shape.timed == Phase::Online
             && let Some(times) = self.offline
         {
-            tell(OFFLINE, Some(PART), &shape.offline, times);
+            emit(OFFLINE, Some(PART), &shape.offline, times);
         }
         let Some([begin, _]) = timed else { return };
         if matches!(shape.role, Role::Player(_)) {
-            return tell(ONLINE, Some(PART), &shape.online, [begin, end]);
+            return emit(ONLINE, Some(PART), &shape.online, [begin, end]);
         }
         let mut layers: Vec<Option<[Instant; 2]>> = vec![None; shape.layers.len()];
         let mut before = begin;
@@ -215,13 +215,13 @@ impl Record {
             layers[*layer].get_or_insert([before, *at])[1] = *at;
             if let Some(fixed) = exchange {
                 let number = LAYERS + (shape.layers.len() + step) as u64;
-                tell(number, Some(LAYERS + *layer as u64), fixed, [before, *at]);
+                emit(number, Some(LAYERS + *layer as u64), fixed, [before, *at]);
             }
             before = *at;
         }
         for (index, (times, fixed)) in layers.into_iter().zip(&shape.layers).enumerate() {
             if let Some(times) = times {
-                tell(LAYERS + index as u64, Some(PART), fixed, times);
+                emit(LAYERS + index as u64, Some(PART), fixed, times);
             }
         }
     }
@@ -364,7 +364,7 @@ struct Start {
     began: Instant,
     connecting: Option<Instant>,
     connected: Option<Instant>,
-    told: bool,
+    reported: bool,
 }
 
 /// The traces of one party.
@@ -432,12 +432,12 @@ impl Traces {
                 began: Instant::now(),
                 connecting: None,
                 connected: None,
-                told: false,
+                reported: false,
             }),
         }))
     }
 
-    /// What becomes of the spans.
+    /// How many spans were exported and dropped.
     pub(crate) fn counts(&self) -> &Arc<Counts> {
         &self.counts
     }
@@ -452,11 +452,11 @@ impl Traces {
         self.start.set(Start { connected: Some(Instant::now()), ..self.start.get() });
     }
 
-    /// The party has started, or could not: then `failure` says why. Only the first is told.
+    /// The party has started, or could not: then `failure` says why. Only the first call has an effect.
     pub(crate) fn started(&self, failure: Option<Reason>) {
-        let Start { began, connecting, connected, told } = self.start.get();
-        let Some((trace, own)) = self.shape.start.filter(|_| !told) else { return };
-        self.start.set(Start { told: true, ..self.start.get() });
+        let Start { began, connecting, connected, reported } = self.start.get();
+        let Some((trace, own)) = self.shape.start.filter(|_| !reported) else { return };
+        self.start.set(Start { reported: true, ..self.start.get() });
         let now = Instant::now();
         let ids = ids(trace, self.shape.session, self.shape.role);
         let span = |number, parent, name: &str, start, end, last: bool| Span {
@@ -481,7 +481,7 @@ impl Traces {
         spans.into_iter().for_each(|span| self.exporter.send(Box::new(span)));
     }
 
-    /// What tells the spans of evaluations.
+    /// What makes the spans of evaluations.
     pub(crate) fn tracer(&self) -> Tracer {
         Tracer {
             shape: self.shape.clone(),
@@ -496,7 +496,7 @@ impl Traces {
     /// Sends what is left, for a bounded time.
     pub(crate) fn flush(&self, background: &Background) {
         let stopped = background.stop().signal().is_some();
-        let patience = PATIENCE[usize::from(stopped)];
-        background.runtime().block_on(self.exporter.flush(patience));
+        let timeout = FLUSH_TIMEOUT[usize::from(stopped)];
+        background.runtime().block_on(self.exporter.flush(timeout));
     }
 }
