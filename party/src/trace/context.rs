@@ -1,4 +1,4 @@
-//! Ids of traces and spans, and how they are told to others.
+//! Ids of traces and spans, and the header in which they travel.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -51,7 +51,7 @@ pub fn attempt(resource: &str, number: u32) -> TraceId {
     TraceId::from_bytes(derive(ATTEMPT, &[resource.as_bytes(), &number.to_le_bytes()]))
 }
 
-/// The span ids of one maker in one trace; others can tell them too.
+/// The span ids of one maker in one trace; other parties derive the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpanIds {
     trace: TraceId,
@@ -80,7 +80,7 @@ impl SpanIds {
     }
 }
 
-/// A span as others are told of it: a `traceparent` of the W3C's trace context.
+/// The context of a span, written as a `traceparent` of the W3C's trace context.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Context {
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_context_is_told_as_the_w3c_says() {
+    fn a_context_is_written_as_the_w3c_says() {
         let text = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         let context: Context = text.parse().unwrap();
         assert!(context.sampled);

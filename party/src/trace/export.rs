@@ -25,7 +25,8 @@ use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
 use tracing::Instrument;
 
-use super::Settings;
+use super::settings::Settings;
+use super::span::Encode;
 
 /// The method that takes spans.
 const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
@@ -33,16 +34,7 @@ const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Expor
 /// After a collector did not take spans, before it is asked again: at first and at most.
 const BACKOFF: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(5)];
 
-/// Spans that can be sent.
-pub trait Encode: Send {
-    /// How many there are.
-    fn spans(&self) -> usize;
-
-    /// Writes them as the field `spans` of OTLP's `ScopeSpans`.
-    fn encode(&self, out: &mut Vec<u8>);
-}
-
-/// What became of spans.
+/// How many spans were exported and dropped.
 #[derive(Debug, Default)]
 pub struct Counts {
     exported: AtomicU64,
@@ -425,7 +417,9 @@ fn cause(status: &Status) -> String {
 mod tests {
     use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 
-    use super::super::{Span, SpanId, SpanKind, Times, TraceId};
+    use opentelemetry::trace::{SpanId, SpanKind, TraceId};
+
+    use super::super::span::{Span, Times};
     use super::*;
 
     fn settings(endpoint: &str, variables: &[(&str, &str)]) -> Settings {

@@ -215,7 +215,7 @@ fn number(
 mod tests {
     use spdz::prg::SessionId;
 
-    use super::super::inference;
+    use super::super::context::inference;
     use super::*;
 
     fn read(

@@ -11,13 +11,20 @@ use opentelemetry_proto::transform::common::tonic::Attributes;
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint};
 
-use super::Encode;
-
 /// The field of a list of spans in the message around it.
 const SPANS_FIELD: u32 = 2;
 
 /// The flags of a sampled span in a trace of version 00.
 const SAMPLED: u32 = 1;
+
+/// Spans that can be sent.
+pub trait Encode: Send {
+    /// How many there are.
+    fn spans(&self) -> usize;
+
+    /// Writes them as the field `spans` of OTLP's `ScopeSpans`.
+    fn encode(&self, out: &mut Vec<u8>);
+}
 
 /// When something began and ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +35,7 @@ pub struct Times {
     pub end: u64,
 }
 
-/// A clock that does not jump, and tells the time of day.
+/// A clock that does not jump, in time since 1970.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     instant: Instant,
@@ -190,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_tells_what_was_before_it_too() {
+    fn a_clock_knows_what_was_before_it_too() {
         let before = Instant::now();
         let clock = Clock::start();
         assert!(clock.at(before) <= clock.nanos);
