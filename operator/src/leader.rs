@@ -3,6 +3,9 @@
 //! The leader holds a Lease and renews it. Every change is an update of the version that was
 //! read, so of two that try at once one fails. A replica that could not renew in time stops
 //! being the leader before another may become it.
+//!
+//! This is client-go's way. The crates that are there patch the Lease whatever its version, or
+//! compare the times in it with their own clock, and are made for older versions of kube.
 
 use std::time::Duration;
 
@@ -11,6 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::PostParams;
 use kube::{Api, Client};
+use tokio::time::Instant;
 
 /// The name of the Lease.
 pub const LEASE: &str = "secure-inference-operator";
@@ -18,9 +22,10 @@ pub const LEASE: &str = "secure-inference-operator";
 /// How long a Lease is valid without renewal.
 const VALID: Duration = Duration::from_secs(15);
 
-/// How long a leader that cannot renew goes on; less than [`VALID`], so that it has stopped
-/// before another begins, whatever the clocks say within the difference.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a leader goes on after it began its last renewal that succeeded; less than
+/// [`VALID`], which others count from when they see that renewal, so that it has stopped before
+/// another begins.
+const RENEW_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Between two looks at the Lease.
 const PERIOD: Duration = Duration::from_secs(2);
@@ -57,7 +62,7 @@ pub fn step(
     }
     let now = MicroTime(now);
     let since = spec.acquire_time.filter(|_| mine).unwrap_or_else(|| now.clone());
-    let changes = spec.lease_transitions.unwrap_or(0) + i32::from(!mine);
+    let changes = spec.lease_transitions.unwrap_or(0).saturating_add(i32::from(!mine));
     Step::Write(Box::new(Lease {
         metadata: match found {
             Some(lease) => lease.metadata.clone(),
@@ -79,14 +84,17 @@ pub struct Election {
     leases: Api<Lease>,
     identity: String,
     /// The Lease as it was last seen, and since when.
-    seen: Option<(Lease, tokio::time::Instant)>,
+    seen: Option<(Lease, Instant)>,
+    /// When this replica began the last renewal that succeeded.
+    renewed: Instant,
 }
 
 impl Election {
     /// Takes part under `identity`, which no other replica has, in the Lease of `namespace`.
     #[must_use]
     pub fn new(client: Client, namespace: &str, identity: String) -> Self {
-        Self { leases: Api::namespaced(client, namespace), identity, seen: None }
+        let leases = Api::namespaced(client, namespace);
+        Self { leases, identity, seen: None, renewed: Instant::now() }
     }
 
     /// Waits until this replica leads.
@@ -103,20 +111,24 @@ impl Election {
 
     /// Renews until that fails for too long; then another may lead.
     pub async fn keep(&mut self) {
-        let mut renewed = tokio::time::Instant::now();
         loop {
-            tokio::time::sleep(PERIOD).await;
-            match self.attempt().await {
-                Ok(true) => renewed = tokio::time::Instant::now(),
-                Ok(false) => {
+            let deadline = self.renewed + RENEW_DEADLINE;
+            let renewal = async {
+                tokio::time::sleep(PERIOD).await;
+                self.attempt().await
+            };
+            // Also a request that hangs must not make this replica lead for longer.
+            match tokio::time::timeout_at(deadline, renewal).await {
+                Ok(Ok(true)) => {}
+                Ok(Ok(false)) => {
                     tracing::error!("another replica has taken the Lease {LEASE}");
                     return;
                 }
-                Err(error) => tracing::warn!("cannot renew the Lease {LEASE}: {error}"),
-            }
-            if renewed.elapsed() >= PATIENCE {
-                tracing::error!("could not renew the Lease {LEASE} for {PATIENCE:?}");
-                return;
+                Ok(Err(error)) => tracing::warn!("cannot renew the Lease {LEASE}: {error}"),
+                Err(_) => {
+                    tracing::error!("could not renew the Lease {LEASE} for {RENEW_DEADLINE:?}");
+                    return;
+                }
             }
         }
     }
@@ -141,7 +153,7 @@ impl Election {
     async fn attempt(&mut self) -> Result<bool, kube::Error> {
         let read = tokio::time::timeout(REQUEST, self.leases.get_opt(LEASE));
         let found = read.await.map_err(|_| timed_out())??;
-        let now = tokio::time::Instant::now();
+        let now = Instant::now();
         let since = match (&self.seen, &found) {
             (Some((seen, since)), Some(found)) if seen.spec == found.spec => *since,
             _ => now,
@@ -157,6 +169,7 @@ impl Election {
                     written => written?,
                 };
                 self.seen = Some((written, now));
+                self.renewed = now;
                 Ok(true)
             }
         }
@@ -222,6 +235,22 @@ mod tests {
         let freed =
             Lease { spec: Some(LeaseSpec { holder_identity: None, ..spec(&taken) }), ..taken };
         assert_eq!(holder(&written(step(Some(&freed), "a", at(32), Duration::ZERO))), Some("a"));
+    }
+
+    #[tokio::test]
+    async fn a_leader_whose_requests_hang_stops_in_time() {
+        // It takes connections and says nothing.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", silent.local_addr().unwrap());
+        let client = Client::try_from(kube::Config::new(url.parse().unwrap())).unwrap();
+        let mut election = Election::new(client, "system", "a".into());
+        // The last renewal was so long ago that a whole request more would be too much.
+        let began = Instant::now();
+        let left = Duration::from_secs(3);
+        election.renewed = began - (RENEW_DEADLINE - left);
+        election.keep().await;
+        let took = began.elapsed();
+        assert!(took >= left && took < PERIOD + REQUEST, "{took:?}");
     }
 
     #[test]
