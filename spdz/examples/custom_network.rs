@@ -1,5 +1,5 @@
 //! A convolutional network of one's own: what a plan costs in each number format, and an
-//! inference in each, compared with the same in the clear.
+//! inference in each, compared with the same on plaintext.
 //!
 //! The model owner knows the weights and the statistics of the batch normalisation, the
 //! client knows the images and learns the class.
@@ -55,7 +55,7 @@ fn graph(batch: usize) -> Result<Graph, GraphError> {
 
 /// What each player brings: numbers that look random in the shapes that the graph asks for.
 fn inputs(graph: &Graph) -> Result<Players, Failure> {
-    let mut brought = Players::new();
+    let mut players = Players::new();
     for &player in graph.players() {
         let mut tensors = Tensors::new();
         for (number, input) in graph.inputs_of(player).into_iter().enumerate() {
@@ -67,15 +67,15 @@ fn inputs(graph: &Graph) -> Result<Players, Failure> {
             let clear = Plaintext::new(input.shape.clone(), (0..len).map(value).collect())?;
             tensors.insert(input.name, clear);
         }
-        brought.insert(player, tensors);
+        players.insert(player, tensors);
     }
-    Ok(brought)
+    Ok(players)
 }
 
 fn main() -> Result<(), Failure> {
     let graph = graph(2)?;
-    let brought = inputs(&graph)?;
-    let expected = graph.in_the_clear(&brought)?;
+    let inputs = inputs(&graph)?;
+    let expected = graph.evaluate_plaintext(&inputs)?;
     for (format, truncation) in
         [(NumberFormat::Int64, Truncation::Local), (NumberFormat::Int100, Truncation::Interactive)]
     {
@@ -84,10 +84,10 @@ fn main() -> Result<(), Failure> {
         println!("  {} bytes online, {} offline", plan.online_bytes(), plan.offline_bytes());
         plan.to_string().lines().take(20).for_each(|line| println!("  | {line}"));
 
-        let learnt = session::run(&plan, &brought)?;
-        println!("  classes {:?}", learnt[&CLIENT.parse()?]["class"].as_slice());
-        session::check(&learnt, &expected, 0.01)?;
-        println!("  within 0.01 of the same in the clear");
+        let outputs = session::run(&plan, &inputs)?;
+        println!("  classes {:?}", outputs[&CLIENT.parse()?]["class"].as_slice());
+        session::check(&outputs, &expected, 0.01)?;
+        println!("  within 0.01 of the same on plaintext");
     }
     Ok(())
 }

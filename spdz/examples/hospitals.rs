@@ -57,22 +57,22 @@ fn main() -> Result<(), Failure> {
     let graph = graph()?;
     let plan = Arc::new(Plan::compile(&graph, NumberFormat::Int64, Truncation::Local)?);
 
-    let mut brought = Players::new();
+    let mut inputs = Players::new();
     for (number, (hospital, patients)) in PATIENTS.into_iter().enumerate() {
         let pressure = |patient| USUAL + 5.0 + 30.0 * noise(1000 * number + patient);
         let pressures = Plaintext::new([patients], (0..patients).map(pressure).collect())?;
-        brought.insert(hospital.parse()?, Tensors::from([("pressure".into(), pressures)]));
+        inputs.insert(hospital.parse()?, Tensors::from([("pressure".into(), pressures)]));
     }
 
-    let learnt = session::run(&plan, &brought)?;
-    for (player, outputs) in &learnt {
-        println!("{player} learns {} numbers", outputs.len());
-        for (name, value) in outputs {
+    let outputs = session::run(&plan, &inputs)?;
+    for (player, tensors) in &outputs {
+        println!("{player} learns {} numbers", tensors.len());
+        for (name, value) in tensors {
             println!("  {name}: {:.2} mmHg", value.as_slice()[0]);
         }
     }
-    let expected = graph.in_the_clear(&brought)?;
-    session::check(&learnt, &expected, 0.1)?;
-    println!("within 0.1 mmHg of the same in the clear");
+    let expected = graph.evaluate_plaintext(&inputs)?;
+    session::check(&outputs, &expected, 0.1)?;
+    println!("within 0.1 mmHg of the same on plaintext");
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Logistic regression trained on one player's features and another's labels, and used for
 //! a third player's records. Nobody learns the weights.
 //!
-//! Training is written as in the clear: steps of gradient descent, unrolled into the graph.
+//! Training is written as for plaintext: steps of gradient descent, unrolled into the graph.
 //! The logistic function is its least-squares polynomial, since shares know sums and
 //! products only.
 //!
@@ -73,20 +73,20 @@ fn main() -> Result<(), Failure> {
     let tensor = |name: &str, shape: [usize; 2], values: Vec<f64>| {
         Ok::<_, Failure>(Tensors::from([(name.to_owned(), Plaintext::new(shape, values)?)]))
     };
-    let brought = Players::from([
+    let inputs = Players::from([
         ("clinic".parse()?, tensor("features", [RECORDS, FEATURES], training.concat())?),
         ("registry".parse()?, tensor("labels", [RECORDS, 1], labels)?),
         ("patients".parse()?, tensor("features", [PATIENTS, FEATURES], asking.concat())?),
     ]);
 
-    let learnt = session::run(&Arc::new(plan), &brought)?;
+    let outputs = session::run(&Arc::new(plan), &inputs)?;
     let mut right = 0;
-    for (record, risk) in asking.iter().zip(learnt[&"patients".parse()?]["risk"].as_slice()) {
+    for (record, risk) in asking.iter().zip(outputs[&"patients".parse()?]["risk"].as_slice()) {
         println!("risk {risk:.3}, truly {}", u8::from(margin(record) > 0.0));
         right += usize::from((*risk > 0.5) == (margin(record) > 0.0));
     }
-    session::check(&learnt, &graph.in_the_clear(&brought)?, 0.01)?;
-    println!("{right} of {PATIENTS} right, all within 0.01 of the same in the clear");
+    session::check(&outputs, &graph.evaluate_plaintext(&inputs)?, 0.01)?;
+    println!("{right} of {PATIENTS} right, all within 0.01 of the same on plaintext");
     if right < PATIENTS - 1 {
         return Err(format!("only {right} of {PATIENTS} are right").into());
     }

@@ -1,5 +1,5 @@
 //! Every operation of a graph, private with private and private with public, against the
-//! same graph in the clear; what costs interaction and what does not; what is refused.
+//! same graph on plaintext; what costs interaction and what does not; what is refused.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
 
@@ -62,7 +62,7 @@ fn check(graph: &Graph, tolerance: f64) {
             let settings = Settings { ahead, ..Settings::new(format, truncation, 3) };
             let outcome = run(graph, settings, &evaluations);
             for (index, (learnt, brought)) in outcome.learnt.iter().zip(&evaluations).enumerate() {
-                let expected = graph.in_the_clear(brought).unwrap();
+                let expected = graph.evaluate_plaintext(brought).unwrap();
                 for (player, expected) in &expected {
                     for (name, expected) in expected {
                         let found = &learnt[player].as_ref().unwrap_or_else(|e| {
@@ -766,7 +766,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(24) })]
 
     /// Whatever the compiler makes of a graph, the servers compute what the players would
-    /// in the clear.
+    /// on plaintext.
     #[test]
     fn random_graphs(choices in prop::collection::vec((0usize..16, any::<u8>(), any::<u8>()), 1..14)) {
         check(&random_graph(&choices), 0.03);

@@ -62,7 +62,7 @@ fn settings(randomness: u8) -> Settings {
 /// The logits of each batch, or why there are none.
 type Learnt = Vec<Result<Vec<f64>, String>>;
 
-/// The logits of each batch in a session, and in the clear.
+/// The logits of each batch in a session, and on plaintext.
 fn infer(
     network: &Network,
     weights: &Tensors,
@@ -74,7 +74,7 @@ fn infer(
     let evaluations = batches(network, weights, batch, images);
     let outcome = run(&graph, settings, &evaluations);
     let clear = evaluations.iter().map(|brought| {
-        let learnt = graph.in_the_clear(brought).unwrap();
+        let learnt = graph.evaluate_plaintext(brought).unwrap();
         learnt[&Name::CLIENT][LOGITS].as_slice().to_vec()
     });
     (logits(&outcome), clear.collect(), outcome)
@@ -180,7 +180,7 @@ fn polynomial_errors(
     let argument = |step: i32| polynomial.range * f64::from(step) / f64::from(POINTS);
     let grid = (-POINTS..=POINTS).map(|step| (argument(step) * 4096.0).trunc() / 4096.0).collect();
     let evaluations = vec![brought([("client", IMAGES, vec![len], grid)]); 10];
-    let expected = graph.in_the_clear(&evaluations[0]).unwrap();
+    let expected = graph.evaluate_plaintext(&evaluations[0]).unwrap();
     let expected = expected[&Name::CLIENT][LOGITS].as_slice();
     let unit = f64::from(format.precision().fraction).exp2().recip();
     let found = logits(&run(&graph, Settings::new(format, truncation, 6), &evaluations));

@@ -15,18 +15,18 @@ use spdz::prg::{Seed, SessionId};
 use spdz::ring::{Ring, Side};
 use spdz::role::{Error, Memory, Player, Producer, Server, ServerLinks};
 
-/// What each player brings, or what each learns.
+/// The inputs of each player, or the outputs.
 pub(crate) type Players = BTreeMap<Name, Tensors>;
 
 /// Whatever can go wrong.
 pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Evaluates the plan once on what the players bring. Returns what each learns.
-pub(crate) fn run(plan: &Arc<Plan>, brought: &Players) -> Result<Players, Failure> {
-    spdz::with_ring!(plan.format(), R => run_in::<R>(plan, brought))
+/// Evaluates the plan once. Returns the outputs of each player.
+pub(crate) fn run(plan: &Arc<Plan>, inputs: &Players) -> Result<Players, Failure> {
+    spdz::with_ring!(plan.format(), R => run_in::<R>(plan, inputs))
 }
 
-fn run_in<R: ProtocolRing>(plan: &Arc<Plan>, brought: &Players) -> Result<Players, Failure> {
+fn run_in<R: ProtocolRing>(plan: &Arc<Plan>, inputs: &Players) -> Result<Players, Failure> {
     let (session, nothing) = (SessionId::fresh()?, Tensors::new());
     let connect = |x, y| memory_pair(x, y, Duration::from_secs(60));
     let (other1, other0) = connect(Role::Server0, Role::Server1);
@@ -67,21 +67,21 @@ fn run_in<R: ProtocolRing>(plan: &Arc<Plan>, brought: &Players) -> Result<Player
         }));
         let mut threads = Vec::new();
         for (name, links) in players {
-            let inputs = brought.get(&name).unwrap_or(&nothing);
+            let inputs = inputs.get(&name).unwrap_or(&nothing);
             threads.push((name, scope.spawn(move || play::<R, _>(plan, name, inputs, links))));
         }
 
-        let (mut learnt, mut errors) = (Players::new(), Vec::new());
+        let (mut outputs, mut errors) = (Players::new(), Vec::new());
         for (name, thread) in threads {
             match outcome(thread) {
-                Ok(outputs) => drop(learnt.insert(name, outputs)),
+                Ok(tensors) => drop(outputs.insert(name, tensors)),
                 Err(error) => errors.push(error),
             }
         }
         errors.extend(others.into_iter().filter_map(|thread| outcome(thread).err()));
         // When one role fails, the others lose a connection: what they say is no cause.
         let cause = errors.into_iter().min_by_key(|error| matches!(error, Error::Channel { .. }));
-        cause.map_or(Ok(learnt), |error| Err(error.into()))
+        cause.map_or(Ok(outputs), |error| Err(error.into()))
     })
 }
 
@@ -94,23 +94,23 @@ fn play<R: Ring, C: Channel>(
     servers: [C; 2],
 ) -> Result<Tensors, Error> {
     let mut player = Player::<R, _>::set_up(plan.clone(), name, inputs, servers)?;
-    let mut learnt = Tensors::new();
+    let mut outputs = Tensors::new();
     if plan.coordinator() == name {
         let ready = player.prepare()?;
-        learnt = player.evaluate(ready, inputs)?;
+        outputs = player.evaluate(ready, inputs)?;
         player.finish()?;
     } else if plan.takes_part(name) {
         let bring = |_| Ok(inputs.clone());
-        player.follow(bring, |_, outputs| outputs.map(|outputs| learnt = outputs))?;
+        player.follow(bring, |_, result| result.map(|tensors| outputs = tensors))?;
     }
-    Ok(learnt)
+    Ok(outputs)
 }
 
 fn outcome<T>(thread: ScopedJoinHandle<'_, Result<T, Error>>) -> Result<T, Error> {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Whether all that the players learnt is within `tolerance` of what was expected.
+/// Whether all outputs are within `tolerance` of what was expected.
 pub(crate) fn check(found: &Players, expected: &Players, tolerance: f64) -> Result<(), Failure> {
     for (player, outputs) in expected {
         for (name, expected) in outputs {

@@ -127,14 +127,14 @@ impl GraphBuilder {
         format!("{prefix}{number}")
     }
 
-    /// Numbers that `player` brings for each evaluation, in the clear at the player.
+    /// Numbers that `player` brings for each evaluation: plaintext at the player.
     #[track_caller]
     pub fn local_input(&self, player: &str, name: &str, shape: impl Into<Vec<usize>>) -> Tensor {
         self.input(player, name, shape.into(), Lifetime::Evaluation)
     }
 
-    /// Numbers that `player` brings once, for all evaluations of a session, in the
-    /// clear at the player.
+    /// Numbers that `player` brings once, for all evaluations of a session: plaintext at
+    /// the player.
     #[track_caller]
     pub fn local_variable(&self, player: &str, name: &str, shape: impl Into<Vec<usize>>) -> Tensor {
         self.input(player, name, shape.into(), Lifetime::Session)

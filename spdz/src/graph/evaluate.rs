@@ -1,5 +1,5 @@
-//! Computation in the clear, in 64-bit floating point: what a player does alone
-//! before sharing and after receiving, and the whole graph as a reference.
+//! Computation on plaintext, in 64-bit floating point: what a player does alone before
+//! sharing and after receiving, and the whole graph as a reference.
 //!
 //! Nothing here knows of shares, masks or number formats.
 
@@ -198,13 +198,13 @@ impl Graph {
         Ok(outputs.into_iter().filter_map(named).collect())
     }
 
-    /// The outputs of every player, computed as if nothing were private: what an
+    /// The outputs of every player, computed on plaintext in 64-bit floating point: what an
     /// evaluation of the protocol comes close to.
     ///
     /// # Errors
     /// If `inputs` names a player that the graph does not have, or an input is missing
     /// or has another shape.
-    pub fn in_the_clear(
+    pub fn evaluate_plaintext(
         &self,
         inputs: &BTreeMap<Name, Tensors>,
     ) -> Result<BTreeMap<Name, Tensors>, EvaluateError> {
@@ -383,7 +383,7 @@ mod tests {
         let graph = g.build().unwrap();
 
         let alice = name("alice");
-        let results = graph.in_the_clear(&BTreeMap::from([(alice, given)])).unwrap();
+        let results = graph.evaluate_plaintext(&BTreeMap::from([(alice, given)])).unwrap();
         let results = &results[&alice];
         for (name, shape) in graph.outputs_of(alice) {
             assert_eq!(results[&name].shape(), shape);
@@ -745,7 +745,7 @@ mod tests {
         let found = graph.after_receiving(owner, &Tensors::new(), revealed).unwrap();
         assert_eq!(found, tensors([("own", clear([2], [7.0, 8.0]))]));
 
-        let whole = graph.in_the_clear(&two_players_inputs().into()).unwrap();
+        let whole = graph.evaluate_plaintext(&two_players_inputs().into()).unwrap();
         // -[3, -1] * [[2, 4], [6, 8]] + [8.5, 11.5]
         let expected = [
             ("class", clear([1], [0.0])),
@@ -774,7 +774,8 @@ mod tests {
         let sum = x.values().next().unwrap().as_array() + y.values().next().unwrap().as_array();
         let reveal = ids(&graph, |op| matches!(op, Op::Reveal { .. }))[0];
         let parts = graph.after_receiving(alice, &alices, [(reveal, sum.into())].into()).unwrap();
-        let whole = graph.in_the_clear(&BTreeMap::from([(alice, alices), (bob, bobs)])).unwrap();
+        let whole =
+            graph.evaluate_plaintext(&BTreeMap::from([(alice, alices), (bob, bobs)])).unwrap();
         assert_eq!(parts, whole[&alice]);
         assert_eq!(whole[&bob], Tensors::new());
     }
@@ -790,7 +791,7 @@ mod tests {
         let (alice, given) = (name("alice"), tensors([("x", clear([1], [3.0]))]));
         let shared = graph.before_sharing(alice, Lifetime::Evaluation, &given).unwrap();
         assert_eq!(shared.into_values().collect::<Vec<_>>(), vec![clear([1], [3.0]); 2]);
-        let whole = graph.in_the_clear(&BTreeMap::from([(alice, given.clone())])).unwrap();
+        let whole = graph.evaluate_plaintext(&BTreeMap::from([(alice, given.clone())])).unwrap();
         let expected = [("product", clear([1], [9.0])), ("again", clear([1], [9.0]))];
         assert_eq!(whole[&alice], tensors(expected));
     }
@@ -884,11 +885,14 @@ mod tests {
                     .into(),
             ),
             (
-                graph.in_the_clear(&[(name("nobody"), empty())].into()).unwrap_err().to_string(),
+                graph
+                    .evaluate_plaintext(&[(name("nobody"), empty())].into())
+                    .unwrap_err()
+                    .to_string(),
                 "unknown player nobody; the players are [owner, client]".into(),
             ),
             (
-                graph.in_the_clear(&[(client, clients)].into()).unwrap_err().to_string(),
+                graph.evaluate_plaintext(&[(client, clients)].into()).unwrap_err().to_string(),
                 "owner brings no input \"weights\"; expected one of shape [2, 2], found []".into(),
             ),
         ];

@@ -18,7 +18,7 @@ pub enum Place {
     Public,
     /// Shared between the servers.
     Private,
-    /// In the clear at a player.
+    /// Plaintext at a player.
     Local {
         /// The player.
         player: Name,

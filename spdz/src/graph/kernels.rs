@@ -1,4 +1,4 @@
-//! The operations on numbers in the clear.
+//! The operations on plaintext.
 
 use ndarray::linalg::general_mat_mul;
 use ndarray::{

@@ -5,7 +5,7 @@
 //! [`crate::plan::Plan::compile`] turns it into the steps of the protocol.
 //!
 //! A tensor is in one of three places. *Private* tensors are shared between the
-//! servers. *Public* ones are part of the graph. *Local* ones are in the clear at
+//! servers. *Public* ones are part of the graph. *Local* ones are plaintext at
 //! one player, who computes on them alone before sharing and after receiving.
 //!
 //! ```

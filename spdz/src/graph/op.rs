@@ -28,7 +28,7 @@ pub enum Lifetime {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "camelCase", deny_unknown_fields)]
 pub enum Op {
-    /// Numbers that a player brings, in the clear at the player.
+    /// Numbers that a player brings: plaintext at the player.
     Input {
         /// The player.
         player: Name,

@@ -1,4 +1,4 @@
-//! Tensors in the clear.
+//! Plaintext tensors.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,13 +6,13 @@ use std::fmt;
 use ndarray::{ArrayD, IxDyn};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-/// A tensor in the clear at a player.
+/// A plaintext tensor, which a player has.
 ///
 /// It is kept row-major, printed by its shape alone, and overwritten when dropped.
 #[derive(Clone, PartialEq)]
 pub struct Plaintext(ArrayD<f64>);
 
-/// Tensors in the clear at a player, by name.
+/// Plaintext tensors of a player, by name.
 pub type Tensors = BTreeMap<String, Plaintext>;
 
 /// Values that are not as many as a shape has elements.

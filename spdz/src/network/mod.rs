@@ -14,6 +14,7 @@ use crate::channel::Name;
 use crate::graph::{BatchNorm, Graph, GraphBuilder, GraphError, Tensor};
 use crate::polynomial::Polynomial;
 
+#[cfg(feature = "weights")]
 pub mod weights;
 
 /// Largest batch.

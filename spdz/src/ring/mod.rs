@@ -19,6 +19,10 @@ mod int100;
 mod int64;
 
 pub mod residues;
+#[cfg(feature = "threads")]
+mod threads;
+#[cfg(not(feature = "threads"))]
+#[path = "one_thread.rs"]
 mod threads;
 mod truncation;
 
@@ -26,6 +30,7 @@ pub(crate) use format::for_each_ring;
 pub use format::{NumberFormat, UnknownFormat};
 pub use int64::Int64;
 pub use int100::Int100;
+#[cfg(feature = "threads")]
 pub use threads::{Threads, ThreadsError};
 pub use truncation::Truncation;
 
