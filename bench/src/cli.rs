@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::Context;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use party::config::{OfflineMode, Stock, Transport};
+use party::config::{OfflineMode, Store, Transport};
 use spdz::channel::Name;
 use spdz::plan::{NumberFormat, Truncation};
 
@@ -200,12 +200,12 @@ struct Manner {
     #[arg(long, value_name = "WHEN", default_value = "inline")]
     offline: Offline,
     /// Memory of each server for randomness made ahead, units of 2^20 bytes
-    #[arg(long, value_name = "N", default_value_t = Stock::default().memory_megabytes, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
-    stock_megabytes: u64,
+    #[arg(long, value_name = "N", default_value_t = Store::default().memory_megabytes, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    store_megabytes: u64,
     /// Disk of each server, in the temporary folder, for what does not fit there,
     /// encrypted, units of 2^20 bytes
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=1 << 20))]
-    stock_disk_megabytes: u64,
+    store_disk_megabytes: u64,
     /// Threads that each server and the producer divide large products among; without
     /// it they share the cores
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
@@ -226,9 +226,9 @@ impl Manner {
         self.offline.into()
     }
 
-    fn stock(&self) -> Stock {
-        let disk_megabytes = self.stock_disk_megabytes;
-        Stock { disk_megabytes, ..Stock::in_memory(self.stock_megabytes) }
+    fn store(&self) -> Store {
+        let disk_megabytes = self.store_disk_megabytes;
+        Store { disk_megabytes, ..Store::in_memory(self.store_megabytes) }
     }
 
     fn transport(&self) -> Transport {
@@ -278,7 +278,7 @@ pub struct Table1Arguments {
 
 impl Table1Arguments {
     fn run(self) -> anyhow::Result<()> {
-        let stock = self.manner.stock();
+        let store = self.manner.store();
         // A sweep of one trial of each cell.
         let settings = Settings {
             name: "table1".into(),
@@ -295,8 +295,8 @@ impl Table1Arguments {
             warmup: self.warmup,
             accuracy_samples: self.accuracy_samples.into(),
             threads: self.manner.threads.map(usize::from),
-            stock_megabytes: stock.memory_megabytes,
-            stock_disk_megabytes: stock.disk_megabytes,
+            store_megabytes: store.memory_megabytes,
+            store_disk_megabytes: store.disk_megabytes,
             spin_micros: self.manner.spin_micros,
             ..Settings::default()
         };
@@ -497,7 +497,7 @@ impl RunArguments {
             truncation: self.manner.truncation(),
             evaluations: self.evaluations,
             offline: self.manner.offline(),
-            stock: self.manner.stock(),
+            store: self.manner.store(),
             threads: self.manner.threads.map(usize::from),
             party: self.manner.program.path()?,
             transport: self.manner.transport(),

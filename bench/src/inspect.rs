@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::Context;
 use party::config::{
-    Computation, Deadlines, InspectWorkload, OfflineMode, PlayerTask, Stock, Transport, Workload,
+    Computation, Deadlines, InspectWorkload, OfflineMode, PlayerTask, Store, Transport, Workload,
 };
 use party::inspection::NOT_PRIVATE;
 use party::result::{Inspection, LayerRange, RunResult};
@@ -115,7 +115,7 @@ impl Inspect {
                 inspect: Some(InspectWorkload { samples: self.samples, weights }),
                 result: Some(result.clone()),
             }),
-            stock: Stock::default(),
+            store: Store::default(),
             threads: None,
             deadlines: Deadlines::default(),
             transport: Transport::default(),

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, bail};
 use party::config::{
-    Computation, Deadlines, MAX_CONFIG_BYTES, OfflineMode, PlayerTask, Stock, Transport,
+    Computation, Deadlines, MAX_CONFIG_BYTES, OfflineMode, PlayerTask, Store, Transport,
 };
 use party::result::{Latency, RunResult};
 use party::tensors::describe;
@@ -67,7 +67,7 @@ pub struct Run {
     /// When randomness is made.
     pub offline: OfflineMode,
     /// How much of it may wait at the servers.
-    pub stock: Stock,
+    pub store: Store,
     /// How many threads each server and the producer use; a share of the cores without it.
     pub threads: Option<usize>,
     /// The party program.
@@ -110,7 +110,7 @@ impl Run {
             players: self.players(&plan, &result)?,
             computation,
             workload: None,
-            stock: self.stock.clone(),
+            store: self.store.clone(),
             threads: self.threads,
             deadlines: Deadlines::default(),
             transport: self.transport,
@@ -321,7 +321,7 @@ pub(crate) mod tests {
             truncation: None,
             evaluations: 2,
             offline: OfflineMode::Ahead,
-            stock: Stock::default(),
+            store: Store::default(),
             threads: None,
             party: "party".into(),
             transport: Transport::default(),

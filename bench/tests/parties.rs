@@ -28,7 +28,7 @@ use common::{
 };
 use party::config::{
     AccuracyWorkload, Computation, Conditions, Deadlines, InspectWorkload, OfflineMode,
-    PartyConfig, Stock, Transport,
+    PartyConfig, Store, Transport,
 };
 use party::net;
 use party::result::LayerRange;
@@ -911,12 +911,12 @@ fn randomness_that_does_not_fit_ends_the_run_with_the_numbers() {
     let client = scenario.config(Role::CLIENT);
     client.workload.as_mut().unwrap().offline = OfflineMode::Ahead;
     for server in [Role::Server0, Role::Server1] {
-        scenario.config(server).stock = Some(Stock::in_memory(1));
+        scenario.config(server).store = Some(Store::in_memory(1));
     }
     let failures = failures(&mut scenario.start());
     let by_code = |code| failures.values().filter(move |f| f.code == Some(code));
     // One of the servers may hear of it from the other.
-    let full = "more than the 1 MB of `stock.memoryMegabytes`";
+    let full = "more than the 1 MB of `store.memoryMegabytes`";
     assert!(by_code(2).count() >= 1, "{failures:?}");
     assert!(by_code(2).all(|f| f.role.is_server() && f.message.contains(full)), "{failures:?}");
     let client = &failures[&Role::CLIENT];
@@ -928,17 +928,17 @@ fn randomness_that_does_not_fit_into_memory_waits_on_disk() {
     let on = |disk_megabytes| {
         measure(&Settings {
             offline: vec![OfflineMode::Ahead],
-            stock_megabytes: 1,
-            stock_disk_megabytes: disk_megabytes,
+            store_megabytes: 1,
+            store_disk_megabytes: disk_megabytes,
             warmup: 1,
             accuracy_samples: 40,
             ..table1("C", 2, 5)
         })
     };
     let error = format!("{:#}", on(0).unwrap_err());
-    assert!(error.contains("more than the 1 MB of `stock.memoryMegabytes`"), "{error}");
+    assert!(error.contains("more than the 1 MB of `store.memoryMegabytes`"), "{error}");
     let error = format!("{:#}", on(2).unwrap_err());
-    assert!(error.contains("and the 2 MB of `stock.diskMegabytes`"), "{error}");
+    assert!(error.contains("and the 2 MB of `store.diskMegabytes`"), "{error}");
     let run = on(64).unwrap().runs.remove(0).merged.unwrap();
     assert_eq!((run.repetitions, run.offline_mode), (5, OfflineMode::Ahead));
     assert!(run.accuracy.unwrap().agreement >= Some(0.97), "{:?}", run.accuracy);
@@ -1041,7 +1041,7 @@ fn six_processes_compute_a_graph_between_three_players() {
             truncation: Some(truncation),
             evaluations: Brought::EVALUATIONS as u64,
             offline,
-            stock: Stock::default(),
+            store: Store::default(),
             threads: None,
             party: party_program(),
             transport: Transport::default(),

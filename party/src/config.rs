@@ -57,9 +57,9 @@ pub struct PartyConfig {
     /// How to wait and send.
     #[serde(default)]
     pub transport: Transport,
-    /// What prepared randomness may take; servers only.
+    /// The preprocessing store; servers only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stock: Option<Stock>,
+    pub store: Option<Store>,
     /// How many threads large products are divided among, 1 to 256; without it as
     /// many as there are cores for this process. Servers and producer only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -342,10 +342,10 @@ pub struct OutOfRange {
     range: std::ops::RangeInclusive<f64>,
 }
 
-/// How much prepared randomness may wait at a server, and where.
+/// The preprocessing store: how much prepared randomness may wait at a server, and where.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct Stock {
+pub struct Store {
     /// In memory, units of 2^20 bytes, 1 to 1048576. One evaluation's is always kept.
     pub memory_megabytes: u64,
     /// On disk, for what does not fit into memory, units of 2^20 bytes, 0 to 1048576.
@@ -358,14 +358,14 @@ pub struct Stock {
     pub folder: Option<PathBuf>,
 }
 
-impl Default for Stock {
+impl Default for Store {
     fn default() -> Self {
         Self { memory_megabytes: 1024, disk_megabytes: 0, folder: None }
     }
 }
 
-impl Stock {
-    /// A stock in memory alone.
+impl Store {
+    /// A store in memory alone.
     #[must_use]
     pub fn in_memory(megabytes: u64) -> Self {
         Self { memory_megabytes: megabytes, ..Self::default() }
@@ -671,7 +671,7 @@ impl PartyConfig {
             _ => Ok(()),
         };
         section(self.listen.is_some(), role.is_server(), "listen")?;
-        section(self.stock.is_some(), self.stock.is_some() && role.is_server(), "stock")?;
+        section(self.store.is_some(), self.store.is_some() && role.is_server(), "store")?;
         let multiplies = !matches!(role, Role::Player(_));
         section(self.threads.is_some(), self.threads.is_some() && multiplies, "threads")?;
         let infers = self.computation.network.is_some() && role == Role::CLIENT;
@@ -704,8 +704,8 @@ impl PartyConfig {
             let needed = Self::dials(role).contains(peer);
             section(self.peers.contains_key(peer), needed, &format!("peers.{peer}"))?;
         }
-        if let Some(stock) = &self.stock {
-            self.check_stock(stock)?;
+        if let Some(store) = &self.store {
+            self.check_store(store)?;
         }
         if let Some(threads) = self.threads
             && !(1..=256).contains(&threads)
@@ -749,20 +749,20 @@ impl PartyConfig {
         self.transport.network.map_or(Ok(()), |network| Ok(network.check()?))
     }
 
-    fn check_stock(&self, stock: &Stock) -> Result<(), ConfigError> {
-        let Stock { memory_megabytes: memory, disk_megabytes: disk, folder } = stock;
+    fn check_store(&self, store: &Store) -> Result<(), ConfigError> {
+        let Store { memory_megabytes: memory, disk_megabytes: disk, folder } = store;
         let number = |setting, found: &u64, expected| {
             Err(ConfigError::Number { setting, found: found.to_string(), expected })
         };
         if !(1..=1 << 20).contains(memory) {
-            return number("stock.memoryMegabytes", memory, "1 to 1048576");
+            return number("store.memoryMegabytes", memory, "1 to 1048576");
         }
         if *disk > 1 << 20 {
-            return number("stock.diskMegabytes", disk, "0 to 1048576");
+            return number("store.diskMegabytes", disk, "0 to 1048576");
         }
         let problem = match (*disk > 0, folder.is_some()) {
-            (true, false) => "needs `stock.folder` for its `stock.diskMegabytes`",
-            (false, true) => "has `stock.folder`, but no `stock.diskMegabytes` to keep there",
+            (true, false) => "needs `store.folder` for its `store.diskMegabytes`",
+            (false, true) => "has `store.folder`, but no `store.diskMegabytes` to keep there",
             _ => return Ok(()),
         };
         Err(ConfigError::Section { role: self.role, problem: problem.into() })
@@ -873,7 +873,7 @@ peers: { server0: '127.0.0.1:7000' }
         assert_eq!(config.role, Role::Server1);
         assert_eq!(config.computation.format, NumberFormat::Int64);
         let alice = "player: { inputs: a.safetensors, evaluations: 3, offline: ahead }\n";
-        let disk = SERVER1.to_owned() + "stock: { diskMegabytes: 9, folder: x }\nthreads: 2\n";
+        let disk = SERVER1.to_owned() + "store: { diskMegabytes: 9, folder: x }\nthreads: 2\n";
         let watched = SERVER1.to_owned()
             + "telemetry: { listen: '[::]:9090', \
              otlpEndpoint: 'http://x:4317', samplingRatio: 0.5, \
@@ -929,7 +929,7 @@ peers: { server0: '127.0.0.1:7000' }
             ("bob", "player: { inputs: x, offline: ahead }", "has `player.offline`, which is for"),
             ("alice", "player: { inputs: x, evaluations: 1000001 }", "evaluations is 1000001"),
             ("alice", "player: { inputs: x, offline: never }", "unknown variant `never`"),
-            ("alice", "player: { inputs: x }\nstock: {}", "has `stock`, which is another role's"),
+            ("alice", "player: { inputs: x }\nstore: {}", "has `store`, which is another role's"),
             ("erin", "", "its roles are server0, server1, producer, alice, bob, carol, dave"),
         ];
         for (role, sections, expected) in cases {
@@ -976,11 +976,11 @@ peers: { server0: '127.0.0.1:7000' }
                 SERVER1.to_owned() + "transport: { network: { rttMs: 1, bandwidthMbps: 0 } }\n",
                 "bandwidthMbps is 0, expected 0.1 to 1000000",
             ),
-            (SERVER1.to_owned() + "stock: { memoryMegabytes: 0 }\n", "memoryMegabytes is 0"),
-            (SERVER1.to_owned() + "stock: { memory: 1 }\n", "unknown field `memory`"),
-            (SERVER1.to_owned() + "stock: { diskMegabytes: 1048577 }\n", "expected 0 to 1048576"),
-            (SERVER1.to_owned() + "stock: { diskMegabytes: 9 }\n", "needs `stock.folder`"),
-            (SERVER1.to_owned() + "stock: { folder: x }\n", "no `stock.diskMegabytes`"),
+            (SERVER1.to_owned() + "store: { memoryMegabytes: 0 }\n", "memoryMegabytes is 0"),
+            (SERVER1.to_owned() + "store: { memory: 1 }\n", "unknown field `memory`"),
+            (SERVER1.to_owned() + "store: { diskMegabytes: 1048577 }\n", "expected 0 to 1048576"),
+            (SERVER1.to_owned() + "store: { diskMegabytes: 9 }\n", "needs `store.folder`"),
+            (SERVER1.to_owned() + "store: { folder: x }\n", "no `store.diskMegabytes`"),
             (SERVER1.to_owned() + "telemetry: { port: 9 }\n", "unknown field `port`"),
             (
                 SERVER1.to_owned() + "telemetry: { otlpEndpoint: 'x:4317' }\n",

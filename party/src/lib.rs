@@ -22,7 +22,7 @@ pub mod net;
 mod player;
 pub mod result;
 pub mod run;
-mod stock;
+mod store;
 pub mod stop;
 mod telemetry;
 pub mod tensors;

@@ -20,8 +20,8 @@ use crate::memory;
 use crate::net::{self, ConnectError, Link};
 use crate::player::{self, OutOfRange, Part, Played};
 use crate::result::RunResult;
-use crate::stock::{Bounded, Disk};
-use crate::telemetry::{Readiness, Telemetry, Watcher, Witness};
+use crate::store::{Bounded, Disk};
+use crate::telemetry::{Readiness, Telemetry, Watcher, Witness, logs};
 use crate::tensors::{TensorError, TooMuch};
 use crate::termination::{Failure, Reason};
 use crate::trace::SettingsError;
@@ -58,9 +58,9 @@ pub enum RunError {
     /// The protocol.
     #[error(transparent)]
     Role(#[from] role::Error),
-    /// The folder for randomness on disk.
-    #[error("the stock cannot be in {} (`stock.folder`): {source}", folder.display())]
-    Stock {
+    /// The folder of the preprocessing store.
+    #[error("the preprocessing store cannot be in {} (`store.folder`): {source}", folder.display())]
+    Store {
         /// The folder.
         folder: PathBuf,
         /// Why.
@@ -68,7 +68,7 @@ pub enum RunError {
     },
     /// The session was run before.
     #[error(
-        "session {session} was run before with the stock in {} (`stock.folder`); give every run a session of its own, at all parties",
+        "session {session} was run before with the preprocessing store in {} (`store.folder`); give every run a session of its own, at all parties",
         folder.display()
     )]
     SessionUsed {
@@ -159,7 +159,7 @@ impl RunError {
             | Self::Telemetry { .. }
             | Self::Traces(_)
             | Self::SessionUsed { .. }
-            | Self::Stock { .. } => Reason::BadInput,
+            | Self::Store { .. } => Reason::BadInput,
             Self::Connect(
                 ConnectError::Config(_) | ConnectError::Identity(_) | ConnectError::Listen { .. },
             ) => Reason::BadInput,
@@ -225,7 +225,7 @@ fn meet_and_play(
         Role::Player(name) => Some((name, Part::load(config, plan, name)?)),
         _ => None,
     };
-    let disk = match &config.stock {
+    let disk = match &config.store {
         Some(settings) => Disk::open(settings, config.session.0)?,
         None => None,
     };
@@ -378,10 +378,10 @@ fn serve<R: ProtocolRing>(
     };
     net::close(departing, config.deadlines.message()).map_err(parting)?;
     tracing::info!("holds the masked inputs of the session");
-    let settings = config.stock.clone().unwrap_or_default();
+    let settings = config.store.clone().unwrap_or_default();
     let available = telemetry.available().clone();
-    let mut stock = Bounded::new(settings, disk, plan.clone(), available);
-    let evaluations = server.serve(&mut stock)?;
+    let mut store = Bounded::new(settings, disk, plan.clone(), available);
+    let evaluations = server.serve(&mut store)?;
     tracing::info!(evaluations, "made all evaluations");
     let report = Report::of(other, producer, players, clock.layers);
     let Some(coordinator) =

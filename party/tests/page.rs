@@ -12,7 +12,7 @@ use std::process::Command;
 
 use party::config::{
     AccuracyWorkload, Computation, Conditions, Deadlines, Identity, InspectWorkload, OfflineMode,
-    PartyConfig, PlayerTask, Session, Stock, Telemetry, Transport, Workload,
+    PartyConfig, PlayerTask, Session, Store, Telemetry, Transport, Workload,
 };
 use party::result::RunResult;
 use party::termination::Termination;
@@ -167,7 +167,7 @@ fn everything() -> PartyConfig {
             chunk_bytes: 1,
             network: Some(Conditions { rtt_ms: 1.0, jitter_ms: 1.0, bandwidth_mbps: Some(1.0) }),
         },
-        stock: Some(Stock { memory_megabytes: 1, disk_megabytes: 1, folder: file() }),
+        store: Some(Store { memory_megabytes: 1, disk_megabytes: 1, folder: file() }),
         threads: Some(1),
         player: Some(PlayerTask {
             inputs: file(),
@@ -234,7 +234,7 @@ fn the_defaults_are_the_codes() {
         keys(Deadlines::default(), "deadlines."),
         keys(Transport::default(), "transport."),
         keys(conditions, "transport.network."),
-        keys(Stock::default(), "stock."),
+        keys(Store::default(), "store."),
         keys(workload, "workload."),
         keys(computation, "computation."),
     ];
@@ -281,8 +281,8 @@ fn the_bounds_are_the_codes() {
             format!("{server}transport: {{ network: {{ rttMs: 1, bandwidthMbps: 0 }} }}"),
         ),
         ("threads", format!("{server}threads: 0")),
-        ("stock.memoryMegabytes", format!("{server}stock: {{ memoryMegabytes: 0 }}")),
-        ("stock.diskMegabytes", format!("{server}stock: {{ diskMegabytes: 1048577 }}")),
+        ("store.memoryMegabytes", format!("{server}store: {{ memoryMegabytes: 0 }}")),
+        ("store.diskMegabytes", format!("{server}store: {{ diskMegabytes: 1048577 }}")),
         ("player.warmup", format!("{alice}player: {{ inputs: x, warmup: 1000001 }}")),
         ("player.evaluations", format!("{alice}player: {{ inputs: x, evaluations: 1000001 }}")),
         (

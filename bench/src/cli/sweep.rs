@@ -46,8 +46,8 @@ line replaces what the file says:
   seed: 1                    # of the trials' order
   threads: 1                 # of each that multiplies; without it they share
                              # the cores
-  stockMegabytes: 1024       # at each server, for randomness made ahead
-  stockDiskMegabytes: 0
+  storeMegabytes: 1024       # at each server, for randomness made ahead
+  storeDiskMegabytes: 0
   spinMicros: 50             # before a party that waits sleeps
 
 A cell whose trials differ by more than 15 % (their medians, largest to smallest

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use bytes::Bytes;
-use party::config::{Computation, Deadlines, PartyConfig, Stock, Transport};
+use party::config::{Computation, Deadlines, PartyConfig, Store, Transport};
 use party::files::write_whole;
 use party::net;
 use serde::{Deserialize, Serialize};
@@ -61,7 +61,7 @@ pub fn measure(
         players: Default::default(),
         workload: None,
         threads: None,
-        stock: Stock::default(),
+        store: Store::default(),
         deadlines: Deadlines { connect_seconds: DEADLINE, message_seconds: DEADLINE },
         transport,
     };

@@ -134,7 +134,7 @@ impl Here {
             computation: planned.computation.clone(),
             players,
             workload,
-            stock: self.settings.stock(),
+            store: self.settings.store(),
             threads: self.settings.threads,
             deadlines: Deadlines::default(),
             transport: Transport { network: planned.key.conditions, ..self.settings.transport() },

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use party::config::{
     Computation, ConfigError, Deadlines, Identity, MAX_CONFIG_BYTES, PartyConfig, PlayerTask,
-    Session, Stock, Transport, Workload,
+    Session, Store, Transport, Workload,
 };
 use party::identity::{self, IdentityError};
 use party::run::Progress;
@@ -116,7 +116,7 @@ pub struct Job {
     pub workload: Option<Workload>,
     /// How much prepared randomness may wait at the servers. On disk it is in the run's
     /// folder.
-    pub stock: Stock,
+    pub store: Store,
     /// How many threads each server and the producer divide large products among; without
     /// it a third each of the cores of this machine.
     pub threads: Option<usize>,
@@ -163,7 +163,10 @@ pub fn configure(job: &Job, folder: &Path) -> Result<Vec<PartyConfig>, LaunchErr
             let key = folder.join(format!("{role}.key"));
             write(&certificate, issued.certificate.as_bytes())?;
             write(&key, issued.key.as_bytes())?;
-            let stock = if role.is_server() { Some(stock(job, folder, role)?) } else { None };
+            // A usual one is not written, so that parties of another version, which may name it
+            // otherwise, read the same configuration.
+            let unusual = role.is_server() && job.store != Store::default();
+            let store = unusual.then(|| store(job, folder, role)).transpose()?;
             Ok(PartyConfig {
                 role,
                 session: Session(session),
@@ -176,7 +179,7 @@ pub fn configure(job: &Job, folder: &Path) -> Result<Vec<PartyConfig>, LaunchErr
                     .collect(),
                 deadlines: job.deadlines,
                 transport: job.transport,
-                stock,
+                store,
                 threads: (!matches!(role, Role::Player(_))).then_some(threads),
                 player: match role {
                     Role::Player(name) => job.players.get(&name).cloned(),
@@ -190,18 +193,18 @@ pub fn configure(job: &Job, folder: &Path) -> Result<Vec<PartyConfig>, LaunchErr
         .collect()
 }
 
-/// A server's stock, with a folder of its own if some of it is on disk.
-fn stock(job: &Job, folder: &Path, role: Role) -> Result<Stock, LaunchError> {
-    if job.stock.disk_megabytes == 0 {
-        return Ok(job.stock.clone());
+/// A server's preprocessing store, with a folder of its own if some of it is on disk.
+fn store(job: &Job, folder: &Path, role: Role) -> Result<Store, LaunchError> {
+    if job.store.disk_megabytes == 0 {
+        return Ok(job.store.clone());
     }
-    let folder = folder.join(format!("stock_of_{role}"));
+    let folder = folder.join(format!("store_of_{role}"));
     fs::create_dir_all(&folder).map_err(|source| LaunchError::Io {
         action: "make",
         path: folder.clone(),
         source,
     })?;
-    Ok(Stock { folder: Some(folder), ..job.stock.clone() })
+    Ok(Store { folder: Some(folder), ..job.store.clone() })
 }
 
 /// Two ports that are free now. Another program may still take one before the

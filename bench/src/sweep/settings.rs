@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use party::config::{
-    Computation, Conditions, ConfigError, OfflineMode, OutOfRange, Stock, Transport,
+    Computation, Conditions, ConfigError, OfflineMode, OutOfRange, Store, Transport,
 };
 use serde::{Deserialize, Serialize};
 use spdz::channel::Name;
@@ -56,9 +56,9 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,
     /// Memory of each server for randomness made ahead, units of 2^20 bytes.
-    pub stock_megabytes: u64,
+    pub store_megabytes: u64,
     /// Disk of each server for what does not fit there, units of 2^20 bytes.
-    pub stock_disk_megabytes: u64,
+    pub store_disk_megabytes: u64,
     /// How long a party looks for a message before it sleeps, microseconds.
     pub spin_micros: u64,
 }
@@ -82,8 +82,8 @@ impl Default for Settings {
             accuracy_samples: 0,
             seed: 1,
             threads: None,
-            stock_megabytes: Stock::default().memory_megabytes,
-            stock_disk_megabytes: 0,
+            store_megabytes: Store::default().memory_megabytes,
+            store_disk_megabytes: 0,
             spin_micros: Transport::default().spin_micros,
         }
     }
@@ -441,8 +441,8 @@ impl Settings {
         range("warmupSeconds", self.warmup_seconds(), 0, 600)?;
         range("accuracySamples", self.accuracy_samples as u64, 0, 10_000)?;
         range("threads", self.threads.unwrap_or(1) as u64, 1, 256)?;
-        range("stockMegabytes", self.stock_megabytes, 1, 1 << 20)?;
-        range("stockDiskMegabytes", self.stock_disk_megabytes, 0, 1 << 20)?;
+        range("storeMegabytes", self.store_megabytes, 1, 1 << 20)?;
+        range("storeDiskMegabytes", self.store_disk_megabytes, 0, 1 << 20)?;
         for conditions in self.conditions.iter().filter_map(|link| link.conditions()) {
             conditions.check()?;
         }
@@ -459,8 +459,8 @@ impl Settings {
         }
         let usual = Self::default();
         for (setting, changed) in [
-            ("stockMegabytes", self.stock_megabytes != usual.stock_megabytes),
-            ("stockDiskMegabytes", self.stock_disk_megabytes != usual.stock_disk_megabytes),
+            ("storeMegabytes", self.store_megabytes != usual.store_megabytes),
+            ("storeDiskMegabytes", self.store_disk_megabytes != usual.store_disk_megabytes),
             ("spinMicros", self.spin_micros != usual.spin_micros),
         ] {
             if changed && self.on == Place::Cluster {
@@ -472,9 +472,9 @@ impl Settings {
 
     /// How much prepared randomness may wait at the servers.
     #[must_use]
-    pub fn stock(&self) -> Stock {
-        let disk_megabytes = self.stock_disk_megabytes;
-        Stock { disk_megabytes, ..Stock::in_memory(self.stock_megabytes) }
+    pub fn store(&self) -> Store {
+        let disk_megabytes = self.store_disk_megabytes;
+        Store { disk_megabytes, ..Store::in_memory(self.store_megabytes) }
     }
 
     /// How parties wait and send, over the network as it is.

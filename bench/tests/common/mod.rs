@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use bench::launch::local::Job;
 use party::config::{
-    Computation, Deadlines, OfflineMode, PartyConfig, PlayerTask, Stock, Telemetry, Transport,
+    Computation, Deadlines, OfflineMode, PartyConfig, PlayerTask, Store, Telemetry, Transport,
     Workload,
 };
 use rustix::process::{Pid, Signal, kill_process};
@@ -157,7 +157,7 @@ pub(crate) fn network_job(
             inspect: None,
             result: Some(folder.join("result.json")),
         }),
-        stock: Stock::default(),
+        store: Store::default(),
         threads: None,
         deadlines: Deadlines::default(),
         transport: Transport::default(),

@@ -557,19 +557,19 @@ impl Drop for Small {
     }
 }
 
-/// There is less room than `stock.diskMegabytes` says.
+/// There is less room than `store.diskMegabytes` says.
 fn full_disk(_: &Effort) -> anyhow::Result<Figures> {
     let servers = [Role::Server0, Role::Server1];
     let said = each(&servers, |_, server| {
         let scene = Scene::new();
-        let _disk = Small::mount(&scene.path().join(format!("stock_of_{server}")), 64)?;
+        let _disk = Small::mount(&scene.path().join(format!("store_of_{server}")), 64)?;
         let mut parties = scene.start(())?;
         let ended = parties.wait(&[])?;
         ensure!(scene.judge(&ended, None)? == Outcome::Named, "{ended:?}");
         let End::Code(2, Some(failure)) = &ended[server] else {
             anyhow::bail!("expected {server} to say that its disk is full: {ended:#?}");
         };
-        for part in ["cannot write stock-", "in `stock.folder`", "No space left on device"] {
+        for part in ["cannot write store-", "in `store.folder`", "No space left on device"] {
             ensure!(failure.message.contains(part), "{server} says: {}", failure.message);
         }
         let left = scene.sealed();

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use bench::launch::local::{self, Job};
 use party::config::{
-    Computation, Deadlines, OfflineMode, PartyConfig, PlayerTask, Stock, Transport,
+    Computation, Deadlines, OfflineMode, PartyConfig, PlayerTask, Store, Transport,
 };
 use party::termination::{self, Termination};
 use rustix::process::{Pid, Signal, kill_process};
@@ -37,7 +37,7 @@ pub(crate) const MESSAGE: f64 = 2.0;
 const END: Duration = Duration::from_secs(12);
 
 /// Numbers in each tensor: the randomness of one evaluation fills more than half of the memory
-/// that the stock has, so that of the second is on disk.
+/// that the store has, so that of the second is on disk.
 const NUMBERS: usize = 20_000;
 
 /// How often the graph is evaluated, with the randomness of all made ahead.
@@ -100,7 +100,7 @@ impl Scene {
             computation: Computation::of_graph(graph(), NumberFormat::Int64),
             players: players.map(|(name, task)| (name.parse::<Name>().unwrap(), task)).into(),
             workload: None,
-            stock: Stock { memory_megabytes: 1, disk_megabytes: 4, folder: None },
+            store: Store { memory_megabytes: 1, disk_megabytes: 4, folder: None },
             threads: Some(1),
             deadlines: Deadlines { connect_seconds: CONNECT, message_seconds: MESSAGE },
             // A message is one frame.
@@ -191,7 +191,7 @@ impl Scene {
     /// Sealed bundles that are on disk.
     pub(crate) fn sealed(&self) -> usize {
         let in_folder = |server| {
-            let entries = fs::read_dir(self.path().join(format!("stock_of_{server}")));
+            let entries = fs::read_dir(self.path().join(format!("store_of_{server}")));
             let names = entries.into_iter().flatten().map(|entry| entry.unwrap().file_name());
             names.filter(|name| name.to_string_lossy().ends_with(".sealed")).count()
         };

@@ -61,7 +61,7 @@ pub(crate) fn spoil(results: &mut Results) {
     last.trials.clear();
     last.failure = Some(
         "server-1 ended with exit code 3: no room for 914 MB of randomness; give it more with \
-         --stock-megabytes"
+         --store-megabytes"
             .into(),
     );
     results.runs[15].suspicious = true;

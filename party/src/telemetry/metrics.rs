@@ -133,7 +133,7 @@ pub(crate) struct Metrics {
     spans: Option<(Arc<Counts>, IntCounterVec)>,
     /// Where bytes, rounds and what is available come from.
     links: Mutex<Vec<(Role, Arc<Counters>)>>,
-    stock: Arc<AtomicU64>,
+    store: Arc<AtomicU64>,
 }
 
 impl std::fmt::Debug for Metrics {
@@ -143,7 +143,7 @@ impl std::fmt::Debug for Metrics {
 }
 
 impl Metrics {
-    /// All that `role` can have in a run of `plan`, at 0. `stock` is how many prepared
+    /// All that `role` can have in a run of `plan`, at 0. `store` is how many prepared
     /// evaluations there are at a server.
     ///
     /// # Errors
@@ -151,7 +151,7 @@ impl Metrics {
     pub(crate) fn new(
         role: Role,
         plan: &Plan,
-        stock: Arc<AtomicU64>,
+        store: Arc<AtomicU64>,
     ) -> Result<Self, prometheus::Error> {
         let registry = Registry::new_custom(Some(PREFIX.into()), None)?;
         let counters = |name: &str, help: &str, labels: &[&str]| {
@@ -209,7 +209,7 @@ impl Metrics {
             layers: None,
             spans: None,
             links: Mutex::default(),
-            stock,
+            store,
             registry,
         };
         metrics.initialise();
@@ -332,7 +332,7 @@ impl Metrics {
             }
         }
         if self.part.role.is_server() {
-            let available = self.stock.load(Ordering::Relaxed);
+            let available = self.store.load(Ordering::Relaxed);
             self.available.with_label_values(&[role]).set(available.try_into().unwrap_or(i64::MAX));
         }
     }

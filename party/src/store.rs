@@ -1,5 +1,5 @@
-//! Prepared randomness that waits for its evaluation, within bounds: in memory as far as
-//! it fits there, the rest on disk.
+//! The preprocessing store of a server: correlated randomness that waits for its evaluation,
+//! within bounds. It is in memory as far as it fits there, the rest on disk.
 //!
 //! What is on disk is sealed under a key that is fresh in each process and never leaves
 //! its memory. So nobody else can read or change it, and what a crash leaves behind is of
@@ -20,13 +20,13 @@ use spdz::prg::{Seed, SessionId};
 use spdz::ring::Ring;
 use spdz::role::{self, StockError};
 
-use crate::config::Stock;
+use crate::config::Store;
 use crate::run::RunError;
 
-/// A stock that refuses what does not fit.
+/// A preprocessing store that refuses what does not fit.
 pub(crate) struct Bounded<R: Ring> {
     plan: Arc<Plan>,
-    settings: Stock,
+    settings: Store,
     /// Of one evaluation in memory, bytes.
     each: usize,
     /// First in, first out, wherever they are.
@@ -44,10 +44,10 @@ enum Kept<R: Ring> {
 }
 
 impl<R: Ring> Bounded<R> {
-    /// An empty stock. With a `disk` it is to be that of `settings`.
+    /// An empty store. With a `disk` it is to be that of `settings`.
     /// How many evaluations it has is in `available`.
     pub(crate) fn new(
-        settings: Stock,
+        settings: Store,
         disk: Option<Disk>,
         plan: Arc<Plan>,
         available: Arc<AtomicU64>,
@@ -62,15 +62,15 @@ impl<R: Ring> Bounded<R> {
 
     fn full(&self) -> StockError {
         let megabytes = |bytes: usize| bytes as f64 / f64::from(1 << 20);
-        let Stock { memory_megabytes: memory, disk_megabytes: disk, .. } = self.settings;
+        let Store { memory_megabytes: memory, disk_megabytes: disk, .. } = self.settings;
         let on_disk = match &self.disk {
             Some(Disk { taken, .. }) => format!(" and {:.2} MB of disk", megabytes(*taken)),
             None => String::new(),
         };
         StockError(format!(
             "{} prepared evaluations take {:.2} MB of memory{on_disk}, and one more {:.2} MB, more \
-             than the {memory} MB of `stock.memoryMegabytes` and the {disk} MB of \
-             `stock.diskMegabytes`; prepare fewer ahead, or let the servers keep more",
+             than the {memory} MB of `store.memoryMegabytes` and the {disk} MB of \
+             `store.diskMegabytes`; prepare fewer ahead, or let the servers keep more",
             self.kept.len(),
             megabytes(self.in_memory * self.each),
             megabytes(self.each),
@@ -130,7 +130,7 @@ impl<R: Ring> Drop for Bounded<R> {
     }
 }
 
-/// The part of a stock that is on disk: a folder of files, one for each bundle, that
+/// The part of a preprocessing store that is on disk: a folder of files, one for each bundle, that
 /// belongs to one process at a time.
 #[derive(Debug)]
 pub(crate) struct Disk {
@@ -148,11 +148,11 @@ pub(crate) struct Disk {
 impl Disk {
     /// Takes the folder of `settings` into use and removes what an earlier process left in
     /// it; nothing if nothing is to be kept on disk.
-    pub(crate) fn open(settings: &Stock, session: SessionId) -> Result<Option<Self>, RunError> {
+    pub(crate) fn open(settings: &Store, session: SessionId) -> Result<Option<Self>, RunError> {
         let Some(folder) = settings.folder.clone().filter(|_| settings.disk_megabytes > 0) else {
             return Ok(None);
         };
-        let refuse = |source| RunError::Stock { folder: folder.clone(), source };
+        let refuse = |source| RunError::Store { folder: folder.clone(), source };
         let lock = lock(&folder).map_err(refuse)?;
         remember(&folder, session)?;
         remove_leftovers(&folder).map_err(refuse)?;
@@ -198,7 +198,7 @@ impl Disk {
         fs::remove_file(&path).map_err(|error| self.failed("remove", inference, &error))?;
         self.taken -= bytes;
         Bundle::open(plan, inference, &sealed, &self.key).map_err(|error| {
-            StockError(format!("{} in `stock.folder`: {error}", self.name(inference)))
+            StockError(format!("{} in `store.folder`: {error}", self.name(inference)))
         })
     }
 
@@ -212,14 +212,14 @@ impl Disk {
 
     /// Peers are told too, so it does not say where the folder is.
     fn failed(&self, action: &str, inference: u64, error: &io::Error) -> StockError {
-        StockError(format!("cannot {action} {} in `stock.folder`: {error}", self.name(inference)))
+        StockError(format!("cannot {action} {} in `store.folder`: {error}", self.name(inference)))
     }
 }
 
-const PREFIX: &str = "stock-";
+const PREFIX: &str = "store-";
 const SUFFIX: &str = ".sealed";
 
-/// Whether a file is called as those of a stock: `stock-SESSION-INFERENCE.sealed`.
+/// Whether a file is called as those of a store: `store-SESSION-INFERENCE.sealed`.
 fn is_ours(name: &str) -> bool {
     let inner = name.strip_prefix(PREFIX).and_then(|name| name.strip_suffix(SUFFIX));
     let Some((session, inference)) = inner.and_then(|inner| inner.split_once('-')) else {
@@ -232,13 +232,13 @@ fn is_ours(name: &str) -> bool {
         && digits(inference, u8::is_ascii_digit)
 }
 
-/// Makes sure that no other process has its stock there, or removes ours.
+/// Makes sure that no other process has its store there, or removes ours.
 fn lock(folder: &Path) -> io::Result<File> {
     let lock = File::open(folder)?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => Err(io::Error::other(
-            "another process has its stock there; give each server a folder of its own",
+            "another process has its store there; give each server a folder of its own",
         )),
         Err(TryLockError::Error(error)) => Err(error),
     }
@@ -255,7 +255,7 @@ fn remember(folder: &Path, session: SessionId) -> Result<(), RunError> {
         // On disk before the first message of the session is sent.
         note => note.and_then(|note| note.sync_all()).and_then(|()| File::open(folder)?.sync_all()),
     };
-    kept.map_err(|source| RunError::Stock { folder: folder.into(), source })
+    kept.map_err(|source| RunError::Store { folder: folder.into(), source })
 }
 
 fn remove_leftovers(folder: &Path) -> io::Result<()> {
@@ -268,7 +268,7 @@ fn remove_leftovers(folder: &Path) -> io::Result<()> {
         }
     }
     if removed > 0 {
-        tracing::info!(removed, "removed what an earlier process left in `stock.folder`");
+        tracing::info!(removed, "removed what an earlier process left in `store.folder`");
     }
     Ok(())
 }
@@ -353,11 +353,11 @@ mod tests {
         })
     }
 
-    fn settings(memory: u64, disk: u64, folder: &Path) -> Stock {
-        Stock { memory_megabytes: memory, disk_megabytes: disk, folder: Some(folder.into()) }
+    fn settings(memory: u64, disk: u64, folder: &Path) -> Store {
+        Store { memory_megabytes: memory, disk_megabytes: disk, folder: Some(folder.into()) }
     }
 
-    fn stock(settings: &Stock, plan: &Arc<Plan>) -> Bounded<Int64> {
+    fn store(settings: &Store, plan: &Arc<Plan>) -> Bounded<Int64> {
         let disk = Disk::open(settings, SESSION).unwrap();
         Bounded::new(settings.clone(), disk, plan.clone(), Arc::default())
     }
@@ -373,7 +373,7 @@ mod tests {
     }
 
     fn name(inference: u64) -> String {
-        format!("stock-{}-{inference}.sealed", "07".repeat(16))
+        format!("store-{}-{inference}.sealed", "07".repeat(16))
     }
 
     #[test]
@@ -382,49 +382,49 @@ mod tests {
         // Two fit into a megabyte, with some to spare.
         let plan = plan(30_000);
         assert!((350 << 10..512 << 10).contains(&plan.bundle_bytes()));
-        let mut stock = stock(&settings(1, 2, folder.path()), &plan);
+        let mut store = store(&settings(1, 2, folder.path()), &plan);
         let (mut made, mut taken) = (bundles(&plan, 7).into_iter(), 0);
-        let mut put = |stock: &mut Bounded<Int64>, count| {
-            made.by_ref().take(count).for_each(|bundle| stock.put(bundle).unwrap());
+        let mut put = |store: &mut Bounded<Int64>, count| {
+            made.by_ref().take(count).for_each(|bundle| store.put(bundle).unwrap());
         };
-        let mut take = |stock: &mut Bounded<Int64>| {
-            let bundle = stock.take().unwrap().unwrap();
+        let mut take = |store: &mut Bounded<Int64>| {
+            let bundle = store.take().unwrap().unwrap();
             assert_eq!((bundle.inference(), bundle.bytes()), (taken, plan.bundle_bytes()));
             taken += 1;
         };
-        put(&mut stock, 4);
+        put(&mut store, 4);
         assert_eq!(files(folder.path()), [name(2), name(3)]);
         let file = fs::metadata(folder.path().join(name(2))).unwrap();
         assert_eq!(file.permissions().mode() & 0o777, 0o600);
-        take(&mut stock);
+        take(&mut store);
         // Memory has room again: the last in is there, those before it on disk.
-        put(&mut stock, 1);
-        take(&mut stock);
-        take(&mut stock);
+        put(&mut store, 1);
+        take(&mut store);
+        take(&mut store);
         assert_eq!(files(folder.path()), [name(3)], "a file is gone once it is used");
-        put(&mut stock, 2);
+        put(&mut store, 2);
         assert_eq!(files(folder.path()), [name(3), name(6)]);
-        (0..4).for_each(|_| take(&mut stock));
-        assert!(stock.take().unwrap().is_none());
+        (0..4).for_each(|_| take(&mut store));
+        assert!(store.take().unwrap().is_none());
         assert_eq!(files(folder.path()), [] as [String; 0]);
-        assert_eq!(stock.disk.as_ref().unwrap().taken, 0);
+        assert_eq!(store.disk.as_ref().unwrap().taken, 0);
     }
 
     #[test]
     fn what_fits_nowhere_is_refused_with_the_numbers() {
         let folder = tempfile::tempdir().unwrap();
         let plan = plan(30_000);
-        let mut stock = stock(&settings(1, 1, folder.path()), &plan);
+        let mut store = store(&settings(1, 1, folder.path()), &plan);
         let mut made = bundles(&plan, 5).into_iter();
-        made.by_ref().take(4).for_each(|bundle| stock.put(bundle).unwrap());
-        let error = stock.put(made.next().unwrap()).unwrap_err().to_string();
+        made.by_ref().take(4).for_each(|bundle| store.put(bundle).unwrap());
+        let error = store.put(made.next().unwrap()).unwrap_err().to_string();
         for part in [
             "4 prepared evaluations take 0.92 MB of memory and 0.92 MB of disk, and one more 0.46 MB",
-            "the 1 MB of `stock.memoryMegabytes` and the 1 MB of `stock.diskMegabytes`",
+            "the 1 MB of `store.memoryMegabytes` and the 1 MB of `store.diskMegabytes`",
         ] {
             assert!(error.contains(part), "{error}");
         }
-        drop(stock);
+        drop(store);
         assert_eq!(files(folder.path()), [] as [String; 0], "it leaves nothing behind");
     }
 
@@ -432,11 +432,11 @@ mod tests {
     fn one_larger_than_the_memory_is_kept_there_and_the_next_on_disk() {
         let folder = tempfile::tempdir().unwrap();
         let plan = plan(100_000);
-        let mut stock = stock(&settings(1, 3, folder.path()), &plan);
-        bundles(&plan, 2).into_iter().for_each(|bundle| stock.put(bundle).unwrap());
+        let mut store = store(&settings(1, 3, folder.path()), &plan);
+        bundles(&plan, 2).into_iter().for_each(|bundle| store.put(bundle).unwrap());
         assert_eq!(files(folder.path()), [name(1)]);
-        assert_eq!(stock.take().unwrap().unwrap().inference(), 0);
-        assert_eq!(stock.take().unwrap().unwrap().inference(), 1);
+        assert_eq!(store.take().unwrap().unwrap().inference(), 0);
+        assert_eq!(store.take().unwrap().unwrap().inference(), 1);
     }
 
     #[test]
@@ -450,7 +450,7 @@ mod tests {
                     bytes[1000] ^= 1;
                     fs::write(path, bytes).unwrap();
                 },
-                "in `stock.folder`: the sealed randomness of inference 1 was changed or cut",
+                "in `store.folder`: the sealed randomness of inference 1 was changed or cut",
             ),
             (|path| fs::write(path, [0; 100]).unwrap(), "was changed or cut"),
             (
@@ -461,15 +461,15 @@ mod tests {
                 },
                 "was changed or cut",
             ),
-            (|path| fs::remove_file(path).unwrap(), "cannot read stock-"),
+            (|path| fs::remove_file(path).unwrap(), "cannot read store-"),
         ];
         for (harm, expected) in cases {
             let folder = tempfile::tempdir().unwrap();
-            let mut stock = stock(&settings(1, 9, folder.path()), &plan);
-            bundles(&plan, 2).into_iter().for_each(|bundle| stock.put(bundle).unwrap());
+            let mut store = store(&settings(1, 9, folder.path()), &plan);
+            bundles(&plan, 2).into_iter().for_each(|bundle| store.put(bundle).unwrap());
             harm(&folder.path().join(name(1)));
-            assert!(stock.take().is_ok());
-            let error = stock.take().unwrap_err().to_string();
+            assert!(store.take().is_ok());
+            let error = store.take().unwrap_err().to_string();
             assert!(error.contains(expected) && error.contains(&name(1)), "{error}");
             assert!(!error.contains(folder.path().to_str().unwrap()), "{error}");
         }
@@ -478,8 +478,8 @@ mod tests {
     #[test]
     fn a_folder_is_one_process_s_at_a_time_and_leftovers_go() {
         let folder = tempfile::tempdir().unwrap();
-        let other = format!("stock-{}-12.sealed", "0f".repeat(16));
-        let foreign = ["notes.txt", "stock-12.sealed", "stock-x-1.sealed"];
+        let other = format!("store-{}-12.sealed", "0f".repeat(16));
+        let foreign = ["notes.txt", "store-12.sealed", "store-x-1.sealed"];
         for name in foreign.iter().copied().chain([other.as_str()]) {
             fs::write(folder.path().join(name), "x").unwrap();
         }
@@ -498,10 +498,10 @@ mod tests {
         assert!(Disk::open(&settings, other).is_ok());
         assert!(Disk::open(&settings, other).is_err());
 
-        let missing = Stock { folder: Some(folder.path().join("no")), ..settings };
+        let missing = Store { folder: Some(folder.path().join("no")), ..settings };
         let error = Disk::open(&missing, SESSION).unwrap_err();
         assert_eq!(error.failure().reason, Reason::BadInput);
         assert!(error.to_string().contains("/no"), "{error}");
-        assert!(Disk::open(&Stock::default(), SESSION).unwrap().is_none());
+        assert!(Disk::open(&Store::default(), SESSION).unwrap().is_none());
     }
 }
