@@ -80,7 +80,7 @@ fn watch(runtime: &Runtime, mut signals: Signals, stop: &Stop, ending: &Ending) 
     let signal = runtime.block_on(async {
         let signal = signals.next().await;
         logs::run().in_scope(|| tracing::info!(%signal, "told to stop"));
-        stop.tell(signal);
+        stop.request(signal);
         tokio::time::sleep(GRACE).await;
         signal
     });

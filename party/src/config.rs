@@ -124,7 +124,7 @@ pub struct Computation {
     /// the format.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub truncation: Option<Truncation>,
-    /// Not private: the client of a network learns what every layer puts out, and so the
+    /// Not private: the client of a network learns the outputs of every layer, and so the
     /// weights. For benchmarks, with `workload.inspect`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub inspect: bool,
@@ -395,7 +395,7 @@ impl std::fmt::Display for OfflineMode {
 }
 
 /// What a player brings and what it does with what it learns. What is there besides
-/// `inputs` and `outputs` is for the player that commands ([`Plan::coordinator`]).
+/// `inputs` and `outputs` is for the coordinator ([`Plan::coordinator`]).
 ///
 /// Evaluations are counted from 0, warm-up included, at all players alike.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -446,8 +446,8 @@ pub struct Workload {
     /// What to score afterwards.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accuracy: Option<AccuracyWorkload>,
-    /// Not private: what every layer puts out is compared with the same computation in the
-    /// clear. With `computation.inspect` at all parties, and not without it.
+    /// Not private: the outputs of every layer are compared with those of the plaintext
+    /// computation. With `computation.inspect` at all parties, and not without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inspect: Option<InspectWorkload>,
     /// Where to write the result, JSON.
@@ -463,8 +463,8 @@ pub struct AccuracyWorkload {
     pub samples: usize,
     /// Their labels in the idx format of MNIST, gzipped or not.
     pub labels: PathBuf,
-    /// What the network says in the clear: a safetensors file with `logits`, `[images, classes]`,
-    /// F32. Without it, because nobody has the weights in the clear, say, outputs are scored
+    /// The plaintext network's logits: a safetensors file with `logits`, `[images, classes]`,
+    /// F32. Without it, because nobody has the plaintext weights, say, outputs are scored
     /// against the labels alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<PathBuf>,
@@ -795,7 +795,7 @@ impl PartyConfig {
         let command = commands.iter().find(|(there, _)| *there && coordinator != name);
         if let Some((_, setting)) = command {
             return refuse(format!(
-                "has `player.{setting}`, which is for {coordinator}: it commands"
+                "has `player.{setting}`, which is for {coordinator}, the coordinator"
             ));
         }
         let (warmup, evaluations) = (task.warmup.unwrap_or(0), task.evaluations.unwrap_or(1));
@@ -925,7 +925,7 @@ peers: { server0: '127.0.0.1:7000' }
             ("bob", "player: { outputs: y }", "with w [3, 1], y [2, 1]"),
             ("carol", inputs, "the graph has it bring nothing"),
             ("dave", "player: { inputs: x, outputs: y }", "the graph reveals nothing to it"),
-            ("carol", "player: { evaluations: 2 }", "which is for alice: it commands"),
+            ("carol", "player: { evaluations: 2 }", "which is for alice, the coordinator"),
             ("bob", "player: { inputs: x, offline: ahead }", "has `player.offline`, which is for"),
             ("alice", "player: { inputs: x, evaluations: 1000001 }", "evaluations is 1000001"),
             ("alice", "player: { inputs: x, offline: never }", "unknown variant `never`"),

@@ -5,21 +5,21 @@ use std::path::Path;
 use spdz::graph::InputSpec;
 
 pub use crate::net::replay::{FRAME_BYTES, ReplayError, replay};
-use crate::tensors::{Brought, TensorError};
+use crate::tensors::{Inputs, TensorError};
 use crate::workload::{self, DataError};
 
-/// Reads what a player brings.
+/// Reads a player's inputs.
 ///
 /// # Errors
 /// If these are not the bytes of a safetensors file with `inputs`.
 pub fn tensors(bytes: &[u8], inputs: Vec<InputSpec>, variances: bool) -> Result<(), TensorError> {
-    Brought::read(bytes, inputs, variances).map(drop)
+    Inputs::read(bytes, inputs, variances).map(drop)
 }
 
-/// Reads what a network says in the clear of so many images.
+/// Reads the logits of a plaintext network for so many images.
 ///
 /// # Errors
 /// If these are not the bytes of a safetensors file with such `logits`.
 pub fn logits(bytes: &[u8], samples: usize, classes: usize) -> Result<Vec<f32>, DataError> {
-    workload::clear_logits(bytes, Path::new("logits.safetensors"), samples, classes)
+    workload::plaintext_logits(bytes, Path::new("logits.safetensors"), samples, classes)
 }

@@ -1,7 +1,7 @@
 //! Whether values stay in range: in a benchmark, in which the weights are no secret, the client
-//! learns what every layer puts out and compares it with the same computation in the clear.
+//! learns the outputs of every layer and compares them with those of the plaintext computation.
 //!
-//! What layers put out tells the weights, so a run that is inspected is not private.
+//! The outputs of layers reveal the weights, so a run that is inspected is not private.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,17 +15,17 @@ use zeroize::Zeroizing;
 use crate::config::InspectWorkload;
 use crate::result::{Inspection, LayerRange};
 use crate::run::RunError;
-use crate::tensors::Brought;
+use crate::tensors::Inputs;
 use crate::workload;
 
-/// What everybody is told who looks at such a run.
+/// The warning for everybody who looks at such a run.
 pub const NOT_PRIVATE: &str =
-    "NOT PRIVATE: the client learns what every layer puts out, and so the weights; for benchmarks";
+    "NOT PRIVATE: the client learns the outputs of every layer, and so the weights; for benchmarks";
 
-/// Compares what layers put out.
+/// Compares the outputs of layers.
 pub(crate) struct Inspector {
     plan: Arc<Plan>,
-    weights: Brought,
+    weights: Inputs,
     samples: usize,
     /// Of what is revealed to the client, by its name.
     layers: BTreeMap<String, LayerRange>,
@@ -41,7 +41,7 @@ impl Inspector {
     pub(crate) fn load(settings: &InspectWorkload, plan: &Arc<Plan>) -> Result<Self, RunError> {
         let path: &PathBuf = &settings.weights;
         let file = Zeroizing::new(workload::read(path)?);
-        let weights = Brought::read(&file, plan.graph().inputs_of(Name::MODEL_OWNER), true)
+        let weights = Inputs::read(&file, plan.graph().inputs_of(Name::MODEL_OWNER), true)
             .map_err(|source| RunError::Tensors { path: path.clone(), source })?;
         let outputs = plan.graph().outputs_of(Name::CLIENT).into_iter();
         Ok(Self {
@@ -63,7 +63,7 @@ impl Inspector {
     /// first `counted` images count; nothing was where a value was out of range.
     ///
     /// # Errors
-    /// If the computation in the clear fails, which is a mistake of this library.
+    /// If the plaintext computation fails, which is a mistake of this library.
     pub(crate) fn compare(
         &mut self,
         images: Tensors,
@@ -77,14 +77,11 @@ impl Inspector {
         };
         let near = self.limit() / 2.0;
         let inputs = [(Name::CLIENT, images), (Name::MODEL_OWNER, self.weights.tensors(0))];
-        let clear = self
-            .plan
-            .graph()
-            .evaluate_plaintext(&inputs.into())
-            .map_err(spdz::role::Error::from)?;
-        let Some(clear) = clear.get(&Name::CLIENT) else { return Ok(()) };
+        let plaintext =
+            self.plan.graph().in_the_clear(&inputs.into()).map_err(spdz::role::Error::from)?;
+        let Some(plaintext) = plaintext.get(&Name::CLIENT) else { return Ok(()) };
         for (name, range) in &mut self.layers {
-            let (Some(found), Some(expected)) = (revealed.get(name), clear.get(name)) else {
+            let (Some(found), Some(expected)) = (revealed.get(name), plaintext.get(name)) else {
                 continue;
             };
             let batch = found.shape().first().copied().unwrap_or(1).max(1);

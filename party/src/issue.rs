@@ -51,7 +51,7 @@ pub(crate) enum IssueError {
 }
 
 impl IssueError {
-    /// What whoever asked is told of it.
+    /// The failure as whoever asked reads it.
     pub(crate) fn failure(&self) -> Failure {
         let reason = match self {
             Self::Players(_) | Self::Exists(_) | Self::Write { .. } => Reason::BadInput,

@@ -1,6 +1,6 @@
-//! The players' sides of a run: what each brings, and what it does with what it learns.
+//! The players' sides of a run: the inputs of each, and what it does with its outputs.
 //!
-//! One player commands and measures; for the client of a network that is an
+//! One player, the coordinator, commands and measures; for the client of a network that is an
 //! inference of images and a score, for any other a graph on tensors from a file.
 
 use std::cell::RefCell;
@@ -26,25 +26,25 @@ use crate::net::Link;
 use crate::result::{AccuracyCounter, Inspection, Latency, LayerTime, RunResult};
 use crate::run::{Report, RunError, at, servers};
 use crate::telemetry::{Telemetry, Told, Watcher};
-use crate::tensors::{Brought, Learnt};
-use crate::workload::{self, DataError, Expected, Inputs};
+use crate::tensors::{Inputs, Outputs};
+use crate::workload::{self, DataError, Expected, ImageSet};
 
-/// What a player brings to the run besides its configuration.
-pub(crate) enum Part<'config> {
-    /// The client of a network.
-    Infers(&'config Workload, Box<Images>),
-    /// Any other player.
-    Plays(PlayerTask, Brought),
+/// The data of a player, besides its configuration.
+pub(crate) enum PlayerData<'config> {
+    /// Of the client of a network.
+    Inference(&'config Workload, Box<InferenceData>),
+    /// Of any other player.
+    Graph(PlayerTask, Inputs),
 }
 
-/// What the client of a network infers, and what it sets the outputs against.
-pub(crate) struct Images {
-    inputs: Inputs,
+/// What the client of a network infers, and what its outputs are scored against.
+pub(crate) struct InferenceData {
+    images: ImageSet,
     expected: Option<Expected>,
     inspector: Option<Inspector>,
 }
 
-impl<'config> Part<'config> {
+impl<'config> PlayerData<'config> {
     /// Reads the files of `player`, and makes sure that it can write where it has to.
     pub(crate) fn load(
         config: &'config PartyConfig,
@@ -52,31 +52,32 @@ impl<'config> Part<'config> {
         player: Name,
     ) -> Result<Self, RunError> {
         if let Some(workload) = &config.workload {
-            let inputs = Inputs::load(workload, plan)?;
+            let images = ImageSet::load(workload, plan)?;
             let accuracy = workload.accuracy.as_ref();
-            let expected = accuracy.map(|a| Expected::load(a, &inputs, plan)).transpose()?;
+            let expected = accuracy.map(|a| Expected::load(a, &images, plan)).transpose()?;
             let inspect = workload.inspect.as_ref();
             let inspector = inspect.map(|settings| Inspector::load(settings, plan)).transpose()?;
             workload.result.as_deref().map_or(Ok(()), check_place)?;
-            return Ok(Self::Infers(workload, Box::new(Images { inputs, expected, inspector })));
+            let data = InferenceData { images, expected, inspector };
+            return Ok(Self::Inference(workload, Box::new(data)));
         }
         let task = config.player.clone().unwrap_or_default();
-        let brought = match &task.inputs {
+        let inputs = match &task.inputs {
             Some(path) => {
                 let file = Zeroizing::new(workload::read(path)?);
-                let inputs = plan.graph().inputs_of(player);
+                let specs = plan.graph().inputs_of(player);
                 // In any other graph the name means nothing.
                 let variances = config.computation.network.is_some();
-                Brought::read(&file, inputs, variances)
+                Inputs::read(&file, specs, variances)
                     .map_err(|source| RunError::Tensors { path: path.clone(), source })?
             }
-            None => Brought::nothing(),
+            None => Inputs::none(),
         };
         [&task.outputs, &task.result]
             .into_iter()
             .flatten()
             .try_for_each(|path| check_place(path))?;
-        Ok(Self::Plays(task, brought))
+        Ok(Self::Graph(task, inputs))
     }
 }
 
@@ -89,28 +90,28 @@ pub(crate) fn play<R: Ring>(
     config: &PartyConfig,
     plan: &Arc<Plan>,
     name: Name,
-    part: Part<'_>,
+    data: PlayerData<'_>,
     telemetry: &Telemetry,
     links: &mut [Link],
 ) -> Result<Played, RunError> {
-    match part {
-        Part::Infers(workload, images) => {
-            let result = infer::<R>(config, plan, workload, *images, telemetry, links)?;
-            Ok(Played { result: Some(result), missing: None })
+    match data {
+        PlayerData::Inference(workload, data) => {
+            let result = infer::<R>(config, plan, workload, *data, telemetry, links)?;
+            Ok(Played { result: Some(result), out_of_range: None })
         }
-        Part::Plays(task, brought) => {
-            let inputs = brought.tensors(0);
-            let player = Player::<R, _>::set_up(plan.clone(), name, &inputs, servers(links))?;
-            drop(inputs);
+        PlayerData::Graph(task, inputs) => {
+            let first = inputs.tensors(0);
+            let player = Player::<R, _>::set_up(plan.clone(), name, &first, servers(links))?;
+            drop(first);
             if !plan.takes_part(name) {
                 telemetry.set_up();
-                tracing::info!("handed over what it brings");
+                tracing::info!("handed over its inputs");
                 return Ok(Played::default());
             }
-            let mut tolerated = Tolerated::default();
+            let mut out_of_range = OutOfRangeOutputs::default();
             let player = player.observed_by(telemetry.observer());
-            let outputs = task.outputs.as_deref();
-            let mut learnt = outputs.map(|path| Learnt::new(path, plan.graph(), name));
+            let path = task.outputs.as_deref();
+            let mut outputs = path.map(|path| Outputs::new(path, plan.graph(), name));
             let (result, evaluations) = if plan.coordinator() == name {
                 let series = Series {
                     warmup: task.warmup.unwrap_or(0),
@@ -118,29 +119,29 @@ pub(crate) fn play<R: Ring>(
                     offline: task.offline.unwrap_or_default(),
                 };
                 let (measured, evaluations) =
-                    drive(player, series, &brought, &mut learnt, &mut tolerated)?;
+                    coordinate(player, series, &inputs, &mut outputs, &mut out_of_range)?;
                 let reports = reports(plan, links)?;
                 let result = RunResult {
-                    out_of_range: tolerated.count,
+                    out_of_range: out_of_range.count,
                     ..summarise(config, plan, series, &measured, &reports, evaluations)
                 };
                 write_result(task.result.as_deref(), &result)?;
                 (Some(result), evaluations)
             } else {
-                let evaluations = follow(player, &brought, &mut learnt, &mut tolerated)?;
+                let evaluations = follow(player, &inputs, &mut outputs, &mut out_of_range)?;
                 tracing::info!(evaluations, "took part in all evaluations");
                 (None, evaluations)
             };
-            if let Some(learnt) = learnt {
-                let refuse = |source| RunError::Write { path: learnt.path().into(), source };
-                learnt.write().map_err(refuse)?;
+            if let Some(outputs) = outputs {
+                let refuse = |source| RunError::Write { path: outputs.path().into(), source };
+                outputs.write().map_err(refuse)?;
             }
-            Ok(Played { result, missing: tolerated.complaint(evaluations) })
+            Ok(Played { result, out_of_range: out_of_range.error(evaluations) })
         }
     }
 }
 
-/// How far the player that commands is; a line of JSON on standard output each.
+/// How far the coordinator is; a line of JSON on standard output each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Progress {
@@ -152,7 +153,7 @@ pub struct Progress {
     pub of: u64,
 }
 
-/// What the player that commands does.
+/// What the coordinator does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Stage {
@@ -166,13 +167,13 @@ pub enum Stage {
     Timed,
     /// Scoring the test set.
     Accuracy,
-    /// Comparing what layers put out.
+    /// Comparing the outputs of layers.
     Inspect,
 }
 
 impl Progress {
     /// Tells whoever reads standard output, seldom enough not to disturb what is measured.
-    fn tell(self, last: &mut Option<Instant>) {
+    fn report(self, last: &mut Option<Instant>) {
         let now = Instant::now();
         let due = last.is_none_or(|last| now - last > Duration::from_millis(200));
         if due || self.done == self.of {
@@ -202,10 +203,10 @@ struct Measured {
 /// What a player did.
 #[derive(Default)]
 pub(crate) struct Played {
-    /// What the player that commands measured.
+    /// What the coordinator measured.
     pub(crate) result: Option<RunResult>,
-    /// What is wrong with outputs that it keeps.
-    pub(crate) missing: Option<OutOfRange>,
+    /// Set if some of the outputs that it keeps are out of range.
+    pub(crate) out_of_range: Option<OutOfRange>,
 }
 
 /// Outputs of which some are out of the format's range.
@@ -219,14 +220,14 @@ pub struct OutOfRange {
     first: role::Error,
 }
 
-/// Evaluations whose outputs were out of range.
+/// Evaluations whose outputs were out of range: the run goes on, and they are counted.
 #[derive(Default)]
-struct Tolerated {
+struct OutOfRangeOutputs {
     count: u64,
     first: Option<role::Error>,
 }
 
-impl Tolerated {
+impl OutOfRangeOutputs {
     /// The outputs, or nothing if they are out of range: a local truncation may fail,
     /// and the next evaluation is none the worse for it.
     fn admit(
@@ -245,8 +246,8 @@ impl Tolerated {
         }
     }
 
-    /// What there is to say of it, after so many evaluations.
-    fn complaint(self, evaluations: u64) -> Option<OutOfRange> {
+    /// The error, if there were any, after so many evaluations.
+    fn error(self, evaluations: u64) -> Option<OutOfRange> {
         let Self { count, first } = self;
         first.map(|first| OutOfRange { count, evaluations, first })
     }
@@ -264,14 +265,14 @@ impl Measured {
     }
 }
 
-/// Has a series of evaluations made, on what `bring` says for each, counted from 0;
-/// hands the outputs to `keep`, nothing where they were out of range.
+/// Has a series of evaluations made on the `inputs` of each, counted from 0; hands the outputs
+/// to `keep`, `None` where they were out of range.
 fn measure<R: Ring, C: Channel>(
     player: &mut Player<R, C, Watcher<Told>>,
     series: Series,
-    told: &mut Option<Instant>,
-    tolerated: &mut Tolerated,
-    bring: impl Fn(u64) -> Tensors,
+    last_report: &mut Option<Instant>,
+    out_of_range: &mut OutOfRangeOutputs,
+    inputs: impl Fn(u64) -> Tensors,
     mut keep: impl FnMut(Option<Tensors>) -> Result<(), RunError>,
 ) -> Result<Measured, RunError> {
     let milliseconds = |from: Instant| from.elapsed().as_secs_f64() * 1e3;
@@ -286,20 +287,20 @@ fn measure<R: Ring, C: Channel>(
     if offline == OfflineMode::Ahead {
         for done in 0..all {
             prepared.push_back(prepare(player)?);
-            Progress { stage: Stage::Prepare, done: done + 1, of: all }.tell(told);
+            Progress { stage: Stage::Prepare, done: done + 1, of: all }.report(last_report);
         }
     }
     let mut measured = Measured::with_room_for(timed);
     for number in 0..all {
-        let brought = bring(number);
+        let inputs = inputs(number);
         let (ready, offline) = match prepared.pop_front() {
             Some(prepared) => prepared,
             None => prepare(player)?,
         };
         let start = Instant::now();
-        let learnt = player.evaluate(ready, &brought);
+        let outputs = player.evaluate(ready, &inputs);
         let online = milliseconds(start);
-        keep(tolerated.admit(learnt)?)?;
+        keep(out_of_range.admit(outputs)?)?;
         let progress = if number < warmup {
             Progress { stage: Stage::Warmup, done: number + 1, of: warmup }
         } else {
@@ -307,7 +308,7 @@ fn measure<R: Ring, C: Channel>(
             measured.online.push(online);
             Progress { stage: Stage::Timed, done: number + 1 - warmup, of: timed }
         };
-        progress.tell(told);
+        progress.report(last_report);
     }
     Ok(measured)
 }
@@ -317,9 +318,9 @@ fn measure<R: Ring, C: Channel>(
 fn settle<R: Ring, C: Channel>(
     player: &mut Player<R, C, Watcher<Told>>,
     time: Duration,
-    told: &mut Option<Instant>,
-    tolerated: &mut Tolerated,
-    bring: impl Fn(u64) -> Tensors,
+    last_report: &mut Option<Instant>,
+    out_of_range: &mut OutOfRangeOutputs,
+    inputs: impl Fn(u64) -> Tensors,
 ) -> Result<(), RunError> {
     let start = Instant::now();
     for number in 0.. {
@@ -328,8 +329,9 @@ fn settle<R: Ring, C: Channel>(
             break;
         }
         let ready = player.prepare()?;
-        tolerated.admit(player.evaluate(ready, &bring(number)))?;
-        Progress { stage: Stage::Settle, done: passed.as_secs(), of: time.as_secs() }.tell(told);
+        out_of_range.admit(player.evaluate(ready, &inputs(number)))?;
+        Progress { stage: Stage::Settle, done: passed.as_secs(), of: time.as_secs() }
+            .report(last_report);
     }
     Ok(())
 }
@@ -338,11 +340,11 @@ fn infer<R: Ring>(
     config: &PartyConfig,
     plan: &Arc<Plan>,
     workload: &Workload,
-    images: Images,
+    data: InferenceData,
     telemetry: &Telemetry,
     links: &mut [Link],
 ) -> Result<RunResult, RunError> {
-    let Images { inputs, expected, inspector } = images;
+    let InferenceData { images, expected, inspector } = data;
     let expected = expected.as_ref();
     let batch = config.computation.batch();
     let nothing = Tensors::new();
@@ -350,20 +352,21 @@ fn infer<R: Ring>(
     let mut client = client.observed_by(telemetry.observer());
     let series =
         Series { warmup: workload.warmup, timed: workload.repetitions, offline: workload.offline };
-    let mut told = None;
-    let images = |number: u64| inputs.batch((number as usize).wrapping_mul(batch) % inputs.count());
-    let mut tolerated = Tolerated::default();
+    let mut last_report = None;
+    let inputs = |number: u64| images.batch((number as usize).wrapping_mul(batch) % images.count());
+    let mut out_of_range = OutOfRangeOutputs::default();
     let warmup = Duration::from_secs(workload.warmup_seconds);
-    settle(&mut client, warmup, &mut told, &mut tolerated, images)?;
-    let measured = measure(&mut client, series, &mut told, &mut tolerated, images, |_| Ok(()))?;
+    settle(&mut client, warmup, &mut last_report, &mut out_of_range, inputs)?;
+    let measured =
+        measure(&mut client, series, &mut last_report, &mut out_of_range, inputs, |_| Ok(()))?;
 
     let mut counter = AccuracyCounter::default();
     let samples = expected.map_or(0, |expected| expected.samples);
     for first in (0..samples).step_by(batch) {
         let ready = client.prepare()?;
-        let learnt = tolerated.admit(client.evaluate(ready, &inputs.batch(first)))?;
+        let outputs = out_of_range.admit(client.evaluate(ready, &images.batch(first)))?;
         let Some(expected) = expected else { break };
-        let logits = learnt.as_ref().and_then(|learnt| learnt.get(LOGITS));
+        let logits = outputs.as_ref().and_then(|outputs| outputs.get(LOGITS));
         let classes = expected.classes;
         for image in first..samples.min(first + batch) {
             let row = |at: usize| at * classes..(at + 1) * classes;
@@ -372,24 +375,24 @@ fn infer<R: Ring>(
             counter.add(expected.labels[image], plaintext, secure);
         }
         let done = samples.min(first + batch) as u64;
-        Progress { stage: Stage::Accuracy, done, of: samples as u64 }.tell(&mut told);
+        Progress { stage: Stage::Accuracy, done, of: samples as u64 }.report(&mut last_report);
     }
     let inspection = match inspector {
         Some(inspector) => Some(inspect(
             &mut client,
             inspector,
-            &inputs,
+            &images,
             batch,
             telemetry,
-            &mut told,
-            &mut tolerated,
+            &mut last_report,
+            &mut out_of_range,
         )?),
         None => None,
     };
     let evaluations = client.finish()?;
     let accuracy = expected.map(|_| counter.finish());
     let result = RunResult {
-        out_of_range: tolerated.count,
+        out_of_range: out_of_range.count,
         accuracy,
         inspection,
         ..summarise(config, plan, series, &measured, &reports(plan, links)?, evaluations)
@@ -398,41 +401,41 @@ fn infer<R: Ring>(
     Ok(result)
 }
 
-/// Has images inferred and compares what each layer puts out.
+/// Has images inferred and compares each layer's outputs with the plaintext ones.
 fn inspect<R: Ring, C: Channel>(
     client: &mut Player<R, C, Watcher<Told>>,
     mut inspector: Inspector,
-    inputs: &Inputs,
+    images: &ImageSet,
     batch: usize,
     telemetry: &Telemetry,
-    told: &mut Option<Instant>,
-    tolerated: &mut Tolerated,
+    last_report: &mut Option<Instant>,
+    out_of_range: &mut OutOfRangeOutputs,
 ) -> Result<Inspection, RunError> {
-    let samples = inspector.samples().min(inputs.count());
+    let samples = inspector.samples().min(images.count());
     for first in (0..samples).step_by(batch) {
-        let images = inputs.batch(first);
+        let inputs = images.batch(first);
         let ready = client.prepare()?;
-        let revealed = tolerated.admit(client.evaluate(ready, &images))?;
+        let revealed = out_of_range.admit(client.evaluate(ready, &inputs))?;
         let counted = batch.min(samples - first);
-        inspector.compare(images, counted, revealed.as_ref())?;
+        inspector.compare(inputs, counted, revealed.as_ref())?;
         telemetry.inspected(|| inspector.finish());
         let done = (first + counted) as u64;
-        Progress { stage: Stage::Inspect, done, of: samples as u64 }.tell(told);
+        Progress { stage: Stage::Inspect, done, of: samples as u64 }.report(last_report);
     }
     Ok(inspector.finish())
 }
 
 /// Commands and measures a graph's evaluations.
-fn drive<R: Ring, C: Channel>(
+fn coordinate<R: Ring, C: Channel>(
     mut player: Player<R, C, Watcher<Told>>,
     series: Series,
-    brought: &Brought,
-    learnt: &mut Option<Learnt>,
-    tolerated: &mut Tolerated,
+    inputs: &Inputs,
+    outputs: &mut Option<Outputs>,
+    out_of_range: &mut OutOfRangeOutputs,
 ) -> Result<(Measured, u64), RunError> {
-    let bring = |number| brought.tensors(number);
-    let measured = measure(&mut player, series, &mut None, tolerated, bring, |tensors| {
-        keep(learnt, tensors.as_ref())
+    let inputs = |number| inputs.tensors(number);
+    let measured = measure(&mut player, series, &mut None, out_of_range, inputs, |tensors| {
+        keep(outputs, tensors.as_ref())
     })?;
     Ok((measured, player.finish()?))
 }
@@ -440,25 +443,25 @@ fn drive<R: Ring, C: Channel>(
 /// Takes part in evaluations that another player commands.
 fn follow<R: Ring, C: Channel>(
     mut player: Player<R, C, Watcher<Told>>,
-    brought: &Brought,
-    learnt: &mut Option<Learnt>,
-    tolerated: &mut Tolerated,
+    inputs: &Inputs,
+    outputs: &mut Option<Outputs>,
+    out_of_range: &mut OutOfRangeOutputs,
 ) -> Result<u64, RunError> {
     // Made before they are asked for: everybody waits for them.
-    let next = RefCell::new(brought.tensors(0));
+    let next = RefCell::new(inputs.tensors(0));
     player.follow(
         |_| Ok(next.take()),
-        |number, outputs| {
-            keep(learnt, tolerated.admit(outputs)?.as_ref())?;
-            next.replace(brought.tensors(number + 1));
+        |number, found| {
+            keep(outputs, out_of_range.admit(found)?.as_ref())?;
+            next.replace(inputs.tensors(number + 1));
             Ok(())
         },
     )
 }
 
-fn keep(learnt: &mut Option<Learnt>, tensors: Option<&Tensors>) -> Result<(), RunError> {
-    match learnt {
-        Some(learnt) => Ok(learnt.keep(tensors)?),
+fn keep(outputs: &mut Option<Outputs>, tensors: Option<&Tensors>) -> Result<(), RunError> {
+    match outputs {
+        Some(outputs) => Ok(outputs.keep(tensors)?),
         None => Ok(()),
     }
 }
@@ -491,7 +494,7 @@ fn summarise(
         // The randomness is there already.
         OfflineMode::Ahead => online.clone(),
     };
-    // To reveal what layers put out takes its time, and what is found there takes the room.
+    // To reveal the outputs of layers takes its time, and what is found there takes the room.
     let inspected = config.computation.inspect;
     let latency = if inspected { Latency::of } else { Latency::with_distribution };
     RunResult {

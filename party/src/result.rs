@@ -40,7 +40,7 @@ pub struct RunResult {
     /// Exchanges between the servers in one evaluation.
     pub online_rounds: u64,
     /// Evaluations of the whole session, those that were not timed included, of which what
-    /// the player that commands learns was out of the format's range: values too large for
+    /// the coordinator learns was out of the format's range: values too large for
     /// it, or a local truncation that failed. Their outputs count as wrong.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub out_of_range: u64,
@@ -207,12 +207,12 @@ fn quantile(sorted: &[f64], p: f64) -> f64 {
     low + (high - low) * place.fract()
 }
 
-/// What layers put out, against the same computation in the clear. Only a run that is not
+/// The outputs of layers against those of the plaintext computation. Only a run that is not
 /// private tells.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Inspection {
-    /// Always true: the client learnt what every layer puts out, and so the weights.
+    /// Always true: the client learnt the outputs of every layer, and so the weights.
     pub not_private: bool,
     /// Images inspected.
     pub samples: usize,
@@ -226,7 +226,7 @@ pub struct Inspection {
     pub layers: Vec<LayerRange>,
 }
 
-/// What a layer puts out.
+/// The outputs of a layer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LayerRange {
@@ -238,14 +238,14 @@ pub struct LayerRange {
     pub min: f64,
     /// The largest.
     pub max: f64,
-    /// The largest difference to the computation in the clear.
+    /// The largest difference to the plaintext computation.
     pub largest_error: f64,
     /// Values of at least half the format's limit.
     pub near_limit: u64,
 }
 
 impl LayerRange {
-    /// Of a layer that has put out nothing yet.
+    /// Of a layer without outputs yet.
     pub(crate) fn new(name: &str) -> Self {
         Self {
             name: name.chars().take(MAX_LAYER_NAME).collect(),
@@ -278,13 +278,13 @@ impl LayerRange {
     }
 }
 
-/// Secure outputs against labels, and against the same network in the clear where that is known.
+/// Secure outputs against labels, and against the same network on plaintext where that is known.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Accuracy {
     /// Images scored.
     pub samples: usize,
-    /// Part that the network gets right in the clear.
+    /// Part that the plaintext network gets right.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plaintext: Option<f64>,
     /// Part that the secure computation gets right.
@@ -293,7 +293,7 @@ pub struct Accuracy {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agreement: Option<f64>,
     /// Mean over the images of `KL(P || Q)`, nats: `P` is the softmax of the
-    /// logits in the clear, `Q` that of the secure ones.
+    /// plaintext logits, `Q` that of the secure ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mean_kl_divergence: Option<f64>,
 }
@@ -303,7 +303,7 @@ pub struct Accuracy {
 pub struct AccuracyCounter {
     samples: usize,
     secure: usize,
-    /// Images of which the logits in the clear are known.
+    /// Images of which the plaintext logits are known.
     compared: usize,
     plaintext: usize,
     agreement: usize,

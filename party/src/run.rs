@@ -18,11 +18,11 @@ use crate::inspection::NOT_PRIVATE;
 use crate::logs;
 use crate::memory;
 use crate::net::{self, ConnectError, Link};
-use crate::player::{self, OutOfRange, Part, Played};
+use crate::player::{self, OutOfRange, Played, PlayerData};
 use crate::result::RunResult;
 use crate::store::{Bounded, Disk};
 use crate::telemetry::{Readiness, Telemetry, Watcher, Witness, logs};
-use crate::tensors::{TensorError, TooMuch};
+use crate::tensors::{OutputTooLarge, TensorError};
 use crate::termination::{Failure, Reason};
 use crate::trace::SettingsError;
 use crate::workload::DataError;
@@ -45,7 +45,7 @@ pub enum RunError {
     },
     /// A player's outputs.
     #[error(transparent)]
-    TooMuch(#[from] TooMuch),
+    OutputTooLarge(#[from] OutputTooLarge),
     /// Outputs that are no numbers of the format.
     #[error(transparent)]
     OutOfRange(#[from] OutOfRange),
@@ -114,7 +114,7 @@ pub enum RunError {
 }
 
 impl RunError {
-    /// What the peers are told. Nothing about this party's own files and values.
+    /// The reason that the peers receive. Nothing about this party's own files and values.
     fn public_reason(&self) -> String {
         match self {
             _ if self.kind().0 == Reason::Terminated => "terminated".into(),
@@ -123,7 +123,7 @@ impl RunError {
             }
             // Sizes that follow from the plan, settings, and names of files that say the session.
             Self::Role(error @ role::Error::Stock(_)) => error.to_string(),
-            Self::Role(_) | Self::TooMuch(_) => {
+            Self::Role(_) | Self::OutputTooLarge(_) => {
                 "its input or output does not fit; its own log says why".into()
             }
             _ => "a failure of its own; its own log says why".into(),
@@ -154,7 +154,7 @@ impl RunError {
             Self::Config(_)
             | Self::Tensors { .. }
             | Self::Data(_)
-            | Self::TooMuch(_)
+            | Self::OutputTooLarge(_)
             | Self::OutOfRange(_)
             | Self::Telemetry { .. }
             | Self::Traces(_)
@@ -189,7 +189,7 @@ impl RunError {
         self.kind().0 == Reason::Disagreement
     }
 
-    /// What whoever started this party is told of it.
+    /// The failure as whoever started this party reads it.
     #[must_use]
     pub fn failure(&self) -> Failure {
         let (reason, peer) = self.kind();
@@ -198,7 +198,7 @@ impl RunError {
 }
 
 /// Runs the party that `config` describes; once in a process, since the threads are started
-/// once. The player that commands returns what it measured. Ends soon once a signal tells it to.
+/// once. The coordinator returns what it measured. Ends soon once a signal tells it to.
 ///
 /// # Errors
 /// Whatever keeps the run from completing; the peers are told.
@@ -221,8 +221,8 @@ fn meet_and_play(
     telemetry: &Telemetry,
 ) -> Result<Option<RunResult>, RunError> {
     // Files first: a party that cannot do its part should not keep others waiting.
-    let part = match config.role {
-        Role::Player(name) => Some((name, Part::load(config, plan, name)?)),
+    let data = match config.role {
+        Role::Player(name) => Some((name, PlayerData::load(config, plan, name)?)),
         _ => None,
     };
     let disk = match &config.store {
@@ -235,7 +235,7 @@ fn meet_and_play(
     }
     memory::page(Some(plan.bundle_bytes()));
     // Players multiply nothing that is large.
-    let threads = match part {
+    let threads = match data {
         None => Threads::start(config.threads())?,
         Some(_) => Threads::default(),
     };
@@ -246,7 +246,7 @@ fn meet_and_play(
     let outcome = threads.scope(|| {
         spdz::with_ring!(
             plan.format(),
-            R => play::<R>(config, plan, part, disk, telemetry, &mut links)
+            R => play::<R>(config, plan, data, disk, telemetry, &mut links)
         )
     });
     match outcome {
@@ -261,7 +261,7 @@ fn meet_and_play(
             }
             tracing::info!(role = %config.role, "done");
             // Only now, as the others did all that they had to.
-            played.missing.map_or(Ok(played.result), |missing| Err(missing.into()))
+            played.out_of_range.map_or(Ok(played.result), |error| Err(error.into()))
         }
         Err(error) => {
             net::give_up(links, &error.public_reason(), error.is_disagreement());
@@ -270,7 +270,7 @@ fn meet_and_play(
     }
 }
 
-/// Closes all connections, a server that to the player that commands last: so that player
+/// Closes all connections, a server that to the coordinator last: so that player
 /// ends after all others have told what they did, and the traces are complete then.
 fn close(config: &PartyConfig, plan: &Plan, links: Vec<Link>) -> Result<(), ChannelFault> {
     let coordinator =
@@ -293,16 +293,16 @@ fn parting(fault: ChannelFault) -> RunError {
 fn play<R: ProtocolRing>(
     config: &PartyConfig,
     plan: &Arc<Plan>,
-    part: Option<(Name, Part<'_>)>,
+    data: Option<(Name, PlayerData<'_>)>,
     disk: Option<Disk>,
     telemetry: &Telemetry,
     links: &mut Vec<Link>,
 ) -> Result<Played, RunError> {
-    match (config.role, part) {
+    match (config.role, data) {
         (Role::Server0, _) => serve::<R>(config, plan, Side::Zero, disk, telemetry, links)?,
         (Role::Server1, _) => serve::<R>(config, plan, Side::One, disk, telemetry, links)?,
-        (_, Some((name, part))) => {
-            return player::play::<R>(config, plan, name, part, telemetry, links);
+        (_, Some((name, data))) => {
+            return player::play::<R>(config, plan, name, data, telemetry, links);
         }
         (_, None) => {
             let (root, session) = (Seed::fresh()?, config.session.0);
@@ -387,11 +387,9 @@ fn serve<R: ProtocolRing>(
     let Some(coordinator) =
         players.iter_mut().find(|link| player(link) == Some(plan.coordinator()))
     else {
-        unreachable!("the player that commands takes part");
+        unreachable!("the coordinator takes part");
     };
-    coordinator
-        .send(report_tag(), report.to_bytes())
-        .map_err(at("report to the player that commands"))
+    coordinator.send(report_tag(), report.to_bytes()).map_err(at("report to the coordinator"))
 }
 
 /// What a server measured over a session; sums over all evaluations.

@@ -1,10 +1,10 @@
-//! Being told to stop, by a signal.
+//! The request to stop, by a signal.
 
 use std::sync::{Arc, OnceLock};
 
 use tokio::sync::Notify;
 
-/// A signal that tells a process to stop.
+/// A signal that requests a process to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
     /// `SIGINT`: a person at a terminal.
@@ -33,15 +33,15 @@ impl std::fmt::Display for Signal {
     }
 }
 
-/// Whether this process was told to stop. Clones share the answer; without anybody who
-/// tells it is no.
+/// Whether this process was told to stop. Clones share the answer; it is no until the
+/// request.
 #[derive(Clone, Debug, Default)]
 pub struct Stop(Arc<State>);
 
 #[derive(Debug, Default)]
 struct State {
     signal: OnceLock<Signal>,
-    told: Notify,
+    requested: Notify,
 }
 
 impl Stop {
@@ -51,18 +51,18 @@ impl Stop {
         self.0.signal.get().copied()
     }
 
-    /// Tells everybody who waits or asks. Only the first signal counts.
-    pub(crate) fn tell(&self, signal: Signal) {
+    /// Requests everybody who waits or asks to stop. Only the first signal counts.
+    pub(crate) fn request(&self, signal: Signal) {
         let _ = self.0.signal.set(signal);
-        self.0.told.notify_waiters();
+        self.0.requested.notify_waiters();
     }
 
-    /// Waits until somebody tells.
-    pub(crate) async fn told(&self) {
-        let told = self.0.told.notified();
+    /// Waits for the request.
+    pub(crate) async fn requested(&self) {
+        let requested = self.0.requested.notified();
         // A notification counts from its making, so none is missed in between.
         if self.signal().is_none() {
-            told.await;
+            requested.await;
         }
     }
 }
@@ -72,18 +72,18 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn who_waits_is_told_and_who_comes_later_too() {
+    async fn a_request_reaches_who_waits_and_who_comes_later() {
         let stop = Stop::default();
         assert_eq!(stop.signal(), None);
         let waiting = tokio::spawn({
             let stop = stop.clone();
-            async move { stop.told().await }
+            async move { stop.requested().await }
         });
         tokio::task::yield_now().await;
-        stop.tell(Signal::Interrupt);
-        stop.tell(Signal::Terminate);
+        stop.request(Signal::Interrupt);
+        stop.request(Signal::Terminate);
         waiting.await.unwrap();
-        stop.told().await;
+        stop.requested().await;
         assert_eq!(stop.signal(), Some(Signal::Interrupt));
     }
 }

@@ -1,4 +1,4 @@
-//! A player's files: what it brings and what it learns, as safetensors.
+//! A player's files: its inputs and its outputs, as safetensors.
 
 use std::path::{Path, PathBuf};
 
@@ -79,13 +79,13 @@ pub fn describe(inputs: &[InputSpec]) -> String {
     inputs.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
-/// What a player brings to a session, read and checked.
-pub(crate) struct Brought {
+/// A player's inputs to a session, read and checked.
+pub(crate) struct Inputs {
     session: Tensors,
     evaluation: Vec<Rows>,
 }
 
-/// What a player brings to evaluations under a name: one after the other.
+/// A player's inputs to evaluations under a name, one after the other.
 struct Rows {
     name: String,
     /// Of each.
@@ -93,18 +93,18 @@ struct Rows {
     values: Zeroizing<Vec<f64>>,
 }
 
-impl Brought {
-    /// Reads `inputs` from the bytes of a safetensors file. Tensors that are not among
+impl Inputs {
+    /// Reads `specs` from the bytes of a safetensors file. Tensors that are not among
     /// them are ignored. With `variances`, what is called so must not be negative.
     pub(crate) fn read(
         bytes: &[u8],
-        inputs: Vec<InputSpec>,
+        specs: Vec<InputSpec>,
         variances: bool,
     ) -> Result<Self, TensorError> {
         let file = SafeTensors::deserialize(bytes)
             .map_err(|error| TensorError::Unreadable(error.to_string()))?;
-        let mut brought = Self { session: Tensors::new(), evaluation: Vec::new() };
-        for InputSpec { name, shape, lifetime } in inputs {
+        let mut inputs = Self { session: Tensors::new(), evaluation: Vec::new() };
+        for InputSpec { name, shape, lifetime } in specs {
             let Ok(view) = file.tensor(&name) else {
                 let found = contents(&file);
                 return Err(TensorError::Missing { tensor: name, shape, found });
@@ -127,24 +127,24 @@ impl Brought {
             let mut values = numbers(&name, &view)?;
             check(&name, &values, variances)?;
             match lifetime {
-                Lifetime::Evaluation => brought.evaluation.push(Rows { name, shape, values }),
+                Lifetime::Evaluation => inputs.evaluation.push(Rows { name, shape, values }),
                 Lifetime::Session => {
                     let Ok(tensor) = Plaintext::new(shape, std::mem::take(&mut *values)) else {
                         unreachable!("a tensor fills its own shape");
                     };
-                    brought.session.insert(name, tensor);
+                    inputs.session.insert(name, tensor);
                 }
             }
         }
-        Ok(brought)
+        Ok(inputs)
     }
 
-    /// What a player brings that has no file.
-    pub(crate) fn nothing() -> Self {
+    /// The inputs of a player without a file.
+    pub(crate) fn none() -> Self {
         Self { session: Tensors::new(), evaluation: Vec::new() }
     }
 
-    /// All that the player brings, with its part of evaluation `number`.
+    /// All inputs of the session, and those of evaluation `number`.
     pub(crate) fn tensors(&self, number: u64) -> Tensors {
         let mut tensors = self.session.clone();
         for Rows { name, shape, values } in &self.evaluation {
@@ -206,8 +206,8 @@ fn check(name: &str, values: &[f64], variances: bool) -> Result<(), TensorError>
     Ok(())
 }
 
-/// What a player learns, kept until it is written.
-pub(crate) struct Learnt {
+/// A player's outputs, kept until they are written.
+pub(crate) struct Outputs {
     path: PathBuf,
     outputs: Vec<Output>,
     evaluations: usize,
@@ -227,13 +227,13 @@ struct Output {
      {MAX_OUTPUT_BYTES} bytes; have fewer evaluations",
     path.display()
 )]
-pub struct TooMuch {
+pub struct OutputTooLarge {
     path: PathBuf,
     evaluations: usize,
 }
 
-impl Learnt {
-    /// What `player` learns of `graph`, for the file at `path`.
+impl Outputs {
+    /// The outputs of `graph` that `player` learns, for the file at `path`.
     pub(crate) fn new(path: &Path, graph: &Graph, player: Name) -> Self {
         let output = |(name, shape)| Output { name, shape, bytes: Zeroizing::default() };
         let outputs = graph.outputs_of(player).into_iter().map(output).collect();
@@ -246,11 +246,11 @@ impl Learnt {
     }
 
     /// Keeps the outputs of one more evaluation; NaN if there are none.
-    pub(crate) fn keep(&mut self, tensors: Option<&Tensors>) -> Result<(), TooMuch> {
+    pub(crate) fn keep(&mut self, tensors: Option<&Tensors>) -> Result<(), OutputTooLarge> {
         let len = |output: &Output| 8 * output.shape.iter().product::<usize>();
         let kept: usize = self.outputs.iter().map(|output| output.bytes.len() + len(output)).sum();
         if kept > MAX_OUTPUT_BYTES {
-            return Err(TooMuch { path: self.path.clone(), evaluations: self.evaluations });
+            return Err(OutputTooLarge { path: self.path.clone(), evaluations: self.evaluations });
         }
         for output in &mut self.outputs {
             let count = output.shape.iter().product();
@@ -316,9 +316,9 @@ mod tests {
             ("x", Dtype::F64, vec![3, 1, 2], f64s(&[0.0, 1.0, 2.0, 3.0, 4.0, 5.0])),
             ("unused", Dtype::U8, vec![1], vec![1]),
         ]);
-        let brought = Brought::read(&bytes, specs(), false).unwrap();
+        let inputs = Inputs::read(&bytes, specs(), false).unwrap();
         for (number, expected) in [(0, [0.0, 1.0]), (2, [4.0, 5.0]), (4, [2.0, 3.0])] {
-            let tensors = brought.tensors(number);
+            let tensors = inputs.tensors(number);
             assert_eq!(tensors["x"].shape(), [1, 2]);
             assert_eq!(tensors["x"].as_slice(), expected);
             assert_eq!(tensors["w"].as_slice(), [0.5, -0.5]);
@@ -327,8 +327,8 @@ mod tests {
             ("w", Dtype::F64, vec![2], f64s(&[1.0, 2.0])),
             ("x", Dtype::F32, vec![1, 2], f32s(&[6.0, 7.0])),
         ]);
-        let brought = Brought::read(&one, specs(), false).unwrap();
-        assert_eq!(brought.tensors(9)["x"].as_slice(), [6.0, 7.0]);
+        let inputs = Inputs::read(&one, specs(), false).unwrap();
+        assert_eq!(inputs.tensors(9)["x"].as_slice(), [6.0, 7.0]);
     }
 
     #[test]
@@ -353,11 +353,11 @@ mod tests {
             (vec![w(), x(&[1, 2], &[f32::INFINITY, 0.0])], "x holds inf at index 0"),
         ];
         for (tensors, expected) in cases {
-            let error = Brought::read(&file(&tensors), specs(), false).err().unwrap().to_string();
+            let error = Inputs::read(&file(&tensors), specs(), false).err().unwrap().to_string();
             assert!(error.contains(expected), "{error}\n(expected {expected})");
         }
         let cut = &file(&[w()])[..20];
-        let error = Brought::read(cut, specs(), false).err().unwrap().to_string();
+        let error = Inputs::read(cut, specs(), false).err().unwrap().to_string();
         assert!(error.contains("truncated"), "{error}");
     }
 
@@ -365,9 +365,9 @@ mod tests {
     fn a_variance_is_not_negative() {
         let specs = || vec![spec("bn1.variance", &[2], Lifetime::Session)];
         let bytes = file(&[("bn1.variance", Dtype::F32, vec![2], f32s(&[1.0, -1.0]))]);
-        let error = Brought::read(&bytes, specs(), true).err().unwrap().to_string();
+        let error = Inputs::read(&bytes, specs(), true).err().unwrap().to_string();
         assert!(error.contains("bn1.variance holds a negative number at index 1"), "{error}");
-        assert!(Brought::read(&bytes, specs(), false).is_ok(), "any other graph's");
+        assert!(Inputs::read(&bytes, specs(), false).is_ok(), "any other graph's");
     }
 
     #[test]
@@ -379,11 +379,11 @@ mod tests {
         let graph = g.build().unwrap();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("carol.safetensors");
-        let mut learnt = Learnt::new(&path, &graph, player);
+        let mut outputs = Outputs::new(&path, &graph, player);
         let tensor = Plaintext::new([2], vec![1.5, -2.0]).unwrap();
-        learnt.keep(Some(&Tensors::from([("y".to_owned(), tensor)]))).unwrap();
-        learnt.keep(None).unwrap();
-        learnt.write().unwrap();
+        outputs.keep(Some(&Tensors::from([("y".to_owned(), tensor)]))).unwrap();
+        outputs.keep(None).unwrap();
+        outputs.write().unwrap();
         let bytes = std::fs::read(&path).unwrap();
         let file = SafeTensors::deserialize(&bytes).unwrap();
         let view = file.tensor("y").unwrap();

@@ -37,7 +37,7 @@ pub struct Termination {
     /// Why it failed, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
-    /// What was measured, from the player that commands
+    /// What was measured, from the coordinator
     /// ([`Plan::coordinator`](spdz::plan::Plan::coordinator)).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<RunResult>,

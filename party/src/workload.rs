@@ -1,4 +1,4 @@
-//! The client's files: images, labels, and what the network says in the clear.
+//! The client's files: images, labels, and the logits of the plaintext network.
 
 use std::path::{Path, PathBuf};
 
@@ -72,14 +72,14 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, DataError> {
 }
 
 /// Images as a network takes them.
-pub(crate) struct Inputs {
+pub(crate) struct ImageSet {
     pixels: Vec<u8>,
     count: usize,
     /// `[batch, ...]`.
     shape: Vec<usize>,
 }
 
-impl Inputs {
+impl ImageSet {
     pub(crate) fn load(workload: &Workload, plan: &Plan) -> Result<Self, DataError> {
         let path = &workload.images;
         let images = idx::read_images(&read(path)?)
@@ -124,7 +124,7 @@ impl Inputs {
 pub(crate) struct Expected {
     pub(crate) samples: usize,
     pub(crate) labels: Vec<u8>,
-    /// What the network says in the clear, `[samples, classes]`, if that is known.
+    /// The logits of the plaintext network, `[samples, classes]`, if they are known.
     pub(crate) logits: Option<Vec<f32>>,
     pub(crate) classes: usize,
 }
@@ -132,7 +132,7 @@ pub(crate) struct Expected {
 impl Expected {
     pub(crate) fn load(
         workload: &AccuracyWorkload,
-        inputs: &Inputs,
+        inputs: &ImageSet,
         plan: &Plan,
     ) -> Result<Self, DataError> {
         let samples = workload.samples;
@@ -151,15 +151,15 @@ impl Expected {
             });
         }
         let reference = workload.reference.as_ref();
-        let logits = reference.map(|path| clear_logits(&read(path)?, path, samples, classes));
+        let logits = reference.map(|path| plaintext_logits(&read(path)?, path, samples, classes));
         let logits = logits.transpose()?;
         Ok(Self { samples, labels, logits, classes })
     }
 }
 
-/// What a network says in the clear of so many images, from a file's bytes; `path` is for
+/// The logits of the plaintext network for so many images, from a file's bytes; `path` is for
 /// messages.
-pub(crate) fn clear_logits(
+pub(crate) fn plaintext_logits(
     bytes: &[u8],
     path: &Path,
     samples: usize,

@@ -383,7 +383,7 @@ impl Link {
                             return Err(ChannelFault::Deadline { peer: self.peer, waited });
                         }
                     },
-                    () = self.stop.told() => return Err(ChannelFault::Stopped),
+                    () = self.stop.requested() => return Err(ChannelFault::Stopped),
                 }
             }
             // Let other parties on this machine work, then look at the sockets again.
@@ -539,7 +539,7 @@ impl Link {
         let sent = tokio::select! {
             biased;
             sent = outgoing.send(frame, until) => sent,
-            () = self.stop.told() => return Err(ChannelFault::Stopped),
+            () = self.stop.requested() => return Err(ChannelFault::Stopped),
         };
         match sent {
             Ok(()) => Ok(()),
@@ -796,7 +796,7 @@ fn connect_where(
     let mut arrivals = runtime.block_on(async {
         tokio::select! {
             arrivals = connecting => arrivals,
-            () = stop.told() => Err(ConnectError::Stopped),
+            () = stop.requested() => Err(ConnectError::Stopped),
         }
     })?;
     let runtime = Rc::new(runtime);
