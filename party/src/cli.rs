@@ -12,10 +12,11 @@ use spdz::channel::Name;
 use crate::background::Background;
 use crate::config::{ConfigError, PartyConfig, Session};
 use crate::describe::Description;
+use crate::error::{OutputError, ProcessError, RunError};
 use crate::issue::{self, Request};
 use crate::logs;
 use crate::memory;
-use crate::run::{self, RunError};
+use crate::run;
 use crate::termination::{Ending, Failure, Reason, TERMINATION_VARIABLE, Termination};
 
 /// One party of a private computation.
@@ -109,11 +110,11 @@ struct IssueArguments {
 
 impl IssueArguments {
     fn run(self) -> Result<(), Failure> {
-        memory::close().map_err(|error| RunError::Memory(error).failure())?;
+        memory::close().map_err(|error| RunError::from(ProcessError::Memory(error)).failure())?;
         let request = Request { players: self.players, session: self.session, days: self.days };
         let session = issue::write(&request, &self.out).map_err(|error| error.failure())?;
         writeln!(std::io::stdout().lock(), "{session}")
-            .map_err(|source| RunError::Write { path: "standard output".into(), source }.failure())
+            .map_err(|source| unwritten(source).failure())
     }
 }
 
@@ -138,9 +139,13 @@ impl PlanArguments {
             return Err(ConfigError::Player { graph, found, players }.into());
         }
         let description = Description { plan: &plan, player: self.player };
-        write!(std::io::stdout().lock(), "{description}")
-            .map_err(|source| RunError::Write { path: "standard output".into(), source })
+        write!(std::io::stdout().lock(), "{description}").map_err(unwritten)
     }
+}
+
+/// Nobody reads standard output.
+fn unwritten(source: std::io::Error) -> RunError {
+    OutputError::Write { path: "standard output".into(), source }.into()
 }
 
 impl Command {
@@ -181,11 +186,16 @@ impl Arguments {
 fn play(path: &Path, debuggable: bool, ending: &Arc<Ending>) -> Termination {
     memory::page(None);
     if !debuggable && let Err(error) = memory::close() {
-        return Termination::failure(None, RunError::Memory(error).failure());
+        return Termination::failure(None, RunError::from(ProcessError::Memory(error)).failure());
     }
     let background = match Background::start(ending.clone()) {
         Ok(background) => background,
-        Err(error) => return Termination::failure(None, RunError::Background(error).failure()),
+        Err(error) => {
+            return Termination::failure(
+                None,
+                RunError::from(ProcessError::Background(error)).failure(),
+            );
+        }
     };
     let run = || {
         let config = PartyConfig::load(path)?;

@@ -4,9 +4,10 @@ use std::path::Path;
 
 use spdz::graph::InputSpec;
 
+use crate::data::DataError;
 pub use crate::net::replay::{FRAME_BYTES, ReplayError, replay};
 use crate::tensors::{Inputs, TensorError};
-use crate::workload::{self, DataError};
+use crate::workload;
 
 /// Reads a player's inputs.
 ///

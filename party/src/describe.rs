@@ -9,7 +9,7 @@ use spdz::graph::Lifetime;
 use spdz::plan::{InputSpec, OutputSpec, Plan};
 use spdz::prg::SEED_BYTES;
 
-use crate::run::Report;
+use crate::report::Report;
 
 /// A plan, and the messages of one of its players.
 pub(crate) struct Description<'plan> {

@@ -13,10 +13,10 @@ use spdz::plan::Plan;
 use zeroize::Zeroizing;
 
 use crate::config::InspectWorkload;
+use crate::data::{self, DataError};
+use crate::error::RunError;
 use crate::result::{Inspection, LayerRange};
-use crate::run::RunError;
 use crate::tensors::Inputs;
-use crate::workload;
 
 /// The warning for everybody who looks at such a run.
 pub const NOT_PRIVATE: &str =
@@ -38,11 +38,11 @@ impl Inspector {
     ///
     /// # Errors
     /// If they cannot be read or are not the network's.
-    pub(crate) fn load(settings: &InspectWorkload, plan: &Arc<Plan>) -> Result<Self, RunError> {
+    pub(crate) fn load(settings: &InspectWorkload, plan: &Arc<Plan>) -> Result<Self, DataError> {
         let path: &PathBuf = &settings.weights;
-        let file = Zeroizing::new(workload::read(path)?);
+        let file = Zeroizing::new(data::read(path)?);
         let weights = Inputs::read(&file, plan.graph().inputs_of(Name::MODEL_OWNER), true)
-            .map_err(|source| RunError::Tensors { path: path.clone(), source })?;
+            .map_err(|source| DataError::Tensors { path: path.clone(), source })?;
         let outputs = plan.graph().outputs_of(Name::CLIENT).into_iter();
         Ok(Self {
             plan: plan.clone(),
@@ -78,7 +78,7 @@ impl Inspector {
         let near = self.limit() / 2.0;
         let inputs = [(Name::CLIENT, images), (Name::MODEL_OWNER, self.weights.tensors(0))];
         let plaintext =
-            self.plan.graph().in_the_clear(&inputs.into()).map_err(spdz::role::Error::from)?;
+            self.plan.graph().evaluate_plaintext(&inputs.into()).map_err(spdz::role::Error::from)?;
         let Some(plaintext) = plaintext.get(&Name::CLIENT) else { return Ok(()) };
         for (name, range) in &mut self.layers {
             let (Some(found), Some(expected)) = (revealed.get(name), plaintext.get(name)) else {

@@ -7,9 +7,11 @@
 mod background;
 pub mod cli;
 pub mod config;
+mod data;
 #[cfg(feature = "decoders")]
 pub mod decoders;
 mod describe;
+mod error;
 pub mod files;
 pub mod http;
 pub mod identity;
@@ -20,8 +22,11 @@ mod logs;
 mod memory;
 pub mod net;
 mod player;
+mod progress;
+mod report;
 pub mod result;
 pub mod run;
+mod server;
 pub mod stop;
 mod store;
 mod telemetry;

@@ -16,12 +16,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use spdz::correlated::Bundle;
 use spdz::plan::Plan;
-use spdz::prg::{Seed, SessionId};
+use spdz::prg::{NoRandomness, Seed, SessionId};
 use spdz::ring::Ring;
 use spdz::role::{self, StockError};
 
 use crate::config::Store;
-use crate::run::RunError;
+use crate::termination::Reason;
 
 /// A preprocessing store that refuses what does not fit.
 pub(crate) struct Bounded<R: Ring> {
@@ -130,6 +130,42 @@ impl<R: Ring> Drop for Bounded<R> {
     }
 }
 
+/// Why the folder of a preprocessing store cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FolderError {
+    /// It cannot be read or written, or is another process's.
+    #[error("the preprocessing store cannot be in {} (`store.folder`): {source}", folder.display())]
+    Unusable {
+        /// The folder.
+        folder: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The session was run before.
+    #[error(
+        "session {session} was run before with the preprocessing store in {} (`store.folder`); give every run a session of its own, at all parties",
+        folder.display()
+    )]
+    SessionUsed {
+        /// The session.
+        session: SessionId,
+        /// The folder that has a note of it.
+        folder: PathBuf,
+    },
+    /// There is no key to seal with.
+    #[error(transparent)]
+    NoRandomness(#[from] NoRandomness),
+}
+
+impl FolderError {
+    pub(crate) fn reason(&self) -> Reason {
+        match self {
+            Self::Unusable { .. } | Self::SessionUsed { .. } => Reason::BadInput,
+            Self::NoRandomness(_) => Reason::Internal,
+        }
+    }
+}
+
 /// The part of a preprocessing store that is on disk: a folder of files, one for each bundle, that
 /// belongs to one process at a time.
 #[derive(Debug)]
@@ -148,11 +184,11 @@ pub(crate) struct Disk {
 impl Disk {
     /// Takes the folder of `settings` into use and removes what an earlier process left in
     /// it; nothing if nothing is to be kept on disk.
-    pub(crate) fn open(settings: &Store, session: SessionId) -> Result<Option<Self>, RunError> {
+    pub(crate) fn open(settings: &Store, session: SessionId) -> Result<Option<Self>, FolderError> {
         let Some(folder) = settings.folder.clone().filter(|_| settings.disk_megabytes > 0) else {
             return Ok(None);
         };
-        let refuse = |source| RunError::Store { folder: folder.clone(), source };
+        let refuse = |source| FolderError::Unusable { folder: folder.clone(), source };
         let lock = lock(&folder).map_err(refuse)?;
         remember(&folder, session)?;
         remove_leftovers(&folder).map_err(refuse)?;
@@ -246,16 +282,16 @@ fn lock(folder: &Path) -> io::Result<File> {
 
 /// Makes sure that no session is run twice with the folder: what this party sent in the first
 /// try is out, and the peers of that try may be those of this one.
-fn remember(folder: &Path, session: SessionId) -> Result<(), RunError> {
+fn remember(folder: &Path, session: SessionId) -> Result<(), FolderError> {
     let note = create(&folder.join(format!("session-{session}.used")));
     let kept = match note {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            return Err(RunError::SessionUsed { session, folder: folder.into() });
+            return Err(FolderError::SessionUsed { session, folder: folder.into() });
         }
         // On disk before the first message of the session is sent.
         note => note.and_then(|note| note.sync_all()).and_then(|()| File::open(folder)?.sync_all()),
     };
-    kept.map_err(|source| RunError::Store { folder: folder.into(), source })
+    kept.map_err(|source| FolderError::Unusable { folder: folder.into(), source })
 }
 
 fn remove_leftovers(folder: &Path) -> io::Result<()> {
@@ -281,7 +317,6 @@ fn create(path: &Path) -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::termination::Reason;
     use spdz::channel::{MemoryChannel, Name, Role, memory_pair};
     use spdz::graph::{GraphBuilder, Tensors};
     use spdz::plan::{NumberFormat, Truncation};
@@ -490,7 +525,7 @@ mod tests {
         assert!(error.contains("a folder of its own"), "{error}");
         drop(disk);
         let error = Disk::open(&settings, SESSION).unwrap_err();
-        assert_eq!(error.failure().reason, Reason::BadInput);
+        assert_eq!(error.reason(), Reason::BadInput);
         assert!(error.to_string().contains("session 0707070707070707"), "{error}");
         assert!(error.to_string().contains("was run before"), "{error}");
         // One who did not run to the end was run too, and another session is none of them.
@@ -500,7 +535,7 @@ mod tests {
 
         let missing = Store { folder: Some(folder.path().join("no")), ..settings };
         let error = Disk::open(&missing, SESSION).unwrap_err();
-        assert_eq!(error.failure().reason, Reason::BadInput);
+        assert_eq!(error.reason(), Reason::BadInput);
         assert!(error.to_string().contains("/no"), "{error}");
         assert!(Disk::open(&Store::default(), SESSION).unwrap().is_none());
     }

@@ -19,10 +19,12 @@ use tonic::transport::Server;
 use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::error::ConnectError;
+use super::framing::{HTTP2_FRAME, MAX_FRAME, WINDOW};
 use super::shape::{Shaping, Wire};
+use super::stream::{Arrival, Outgoing};
 use super::wire::Frame;
 use super::wire::party_server::{Party, PartyServer};
-use super::{Arrival, ConnectError, HTTP2_FRAME, MAX_FRAME, Outgoing, WINDOW};
 use crate::config::PartyConfig;
 use crate::identity::{self, Credentials};
 

@@ -14,9 +14,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint, Uri};
 
+use super::error::ConnectError;
+use super::framing::{HTTP2_FRAME, MAX_FRAME, WINDOW, excerpt};
 use super::shape::{Shaping, Wire};
+use super::stream::{Arrival, Outgoing};
 use super::wire::party_client::PartyClient;
-use super::{Arrival, ConnectError, HTTP2_FRAME, MAX_FRAME, Outgoing, WINDOW};
 use crate::config::PartyConfig;
 use crate::identity::{self, Credentials};
 
@@ -111,7 +113,7 @@ async fn attempt(
         .map_err(|status| match status.code() {
             // Whoever holds this session's only certificate for the role was here first.
             Code::PermissionDenied | Code::AlreadyExists => {
-                Failure::Final(super::excerpt(status.message()))
+                Failure::Final(excerpt(status.message()))
             }
             _ => Failure::Unreachable(with_causes(&status)),
         })?;
@@ -148,5 +150,5 @@ fn with_causes(error: &dyn std::error::Error) -> String {
         text.push_str(&error.to_string());
         cause = error.source();
     }
-    super::excerpt(&text)
+    excerpt(&text)
 }

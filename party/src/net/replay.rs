@@ -1,11 +1,25 @@
 //! A connection whose peer has said all that it will say: what a party makes of any bytes,
 //! for tests. From the body of the gRPC stream on, everything is what a run uses.
 
+use std::rc::Rc;
+use std::time::Instant;
+
+use bytes::Bytes;
 use http_body_util::Full;
-use spdz::channel::ChannelError;
+use spdz::channel::{Channel, ChannelError, Role, Tag};
+use spdz::plan::Plan;
+use tokio::sync::mpsc;
+use tonic::Streaming;
 use tonic::codec::Codec;
 
-use super::*;
+use super::error::ConnectError;
+use super::framing::MAX_FRAME;
+use super::handshake::{Introduction, introduce};
+use super::link::Link;
+use super::stream::{Arrival, Outgoing};
+use super::wire::Frame;
+use crate::config::PartyConfig;
+use crate::stop::Stop;
 
 /// Why a party went no further.
 #[derive(Debug, thiserror::Error)]
@@ -42,21 +56,9 @@ pub fn replay(
     let (sender, _receiver) = mpsc::channel(1);
     let decoder = tonic_prost::ProstCodec::<Frame, Frame>::default().decoder();
     let body = Full::<Bytes>::new(stream);
-    let link = Link {
-        peer,
-        session: config.session.0,
-        runtime: Rc::new(runtime),
-        outgoing: Some(Outgoing::Request(sender)),
-        incoming: Streaming::new_request(decoder, body, None, Some(MAX_FRAME)),
-        sent: 0,
-        received: 0,
-        transport: config.transport,
-        deadline: config.deadlines.message(),
-        counters: Arc::default(),
-        ended: false,
-        stop: Stop::default(),
-        _shaping: None,
-    };
+    let incoming = Streaming::new_request(decoder, body, None, Some(MAX_FRAME));
+    let arrival = Arrival { peer, outgoing: Outgoing::Request(sender), incoming };
+    let link = Link::new(arrival, config, Rc::new(runtime), Stop::default(), None);
     let mut links = [link];
     introduce(&mut links, &Introduction::new(config, plan), Instant::now())?;
     let [mut link] = links;

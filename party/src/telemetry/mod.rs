@@ -8,10 +8,10 @@ use spdz::plan::Plan;
 
 use crate::background::Background;
 use crate::config::PartyConfig;
+use crate::error::ProcessError;
 use crate::http;
 use crate::net::Link;
 use crate::result::Inspection;
-use crate::run::RunError;
 use crate::termination::Reason;
 
 mod metrics;
@@ -44,7 +44,7 @@ impl Telemetry {
         config: &PartyConfig,
         plan: &Plan,
         background: &Background,
-    ) -> Result<Self, RunError> {
+    ) -> Result<Self, ProcessError> {
         let traces = Traces::start(config, plan, background)?;
         let mut telemetry = Self { traces, ..Self::default() };
         if let Some(address) = config.telemetry.as_ref().and_then(|settings| settings.listen) {
@@ -58,7 +58,7 @@ impl Telemetry {
             let status = Arc::new(Status::new(metrics));
             let _context = background.runtime().enter();
             let listener =
-                http::listen(address).map_err(|source| RunError::Telemetry { address, source })?;
+                http::listen(address).map_err(|source| ProcessError::Listen { address, source })?;
             background.runtime().spawn(http::serve(listener, status.clone()));
             telemetry.status = Some(status);
         }

@@ -1,0 +1,102 @@
+//! What the parties compute.
+
+use serde::{Deserialize, Serialize};
+use spdz::graph::Graph;
+use spdz::network::Network;
+use spdz::plan::{NumberFormat, Plan, Truncation};
+
+use super::error::ConfigError;
+
+/// What the parties compute together: a `network` or a `graph`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Computation {
+    /// `A`, `B` or `C`, the networks of the paper's Figure 3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
+    /// Inputs of one inference, 1 to 1024; 1 without it. Networks only: the shapes of
+    /// a graph are its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch_size: Option<usize>,
+    /// Any other computation, in the serialised form of [`Graph`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub graph: Option<Graph>,
+    /// The number format.
+    #[serde(default)]
+    pub format: NumberFormat,
+    /// The truncation; without it, the [usual one](NumberFormat::usual_truncation) of
+    /// the format.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub truncation: Option<Truncation>,
+    /// Not private: the client of a network learns the outputs of every layer, and so the
+    /// weights. For benchmarks, with `workload.inspect`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub inspect: bool,
+}
+
+impl Computation {
+    /// One of the paper's networks on a batch, with the usual truncation.
+    #[must_use]
+    pub fn of_network(name: &str, batch_size: usize, format: NumberFormat) -> Self {
+        Self {
+            network: Some(name.into()),
+            batch_size: Some(batch_size),
+            graph: None,
+            format,
+            truncation: None,
+            inspect: false,
+        }
+    }
+
+    /// A graph, with the usual truncation.
+    #[must_use]
+    pub fn of_graph(graph: Graph, format: NumberFormat) -> Self {
+        Self {
+            network: None,
+            batch_size: None,
+            graph: Some(graph),
+            format,
+            truncation: None,
+            inspect: false,
+        }
+    }
+
+    /// Inputs of one inference; 1 for a graph.
+    #[must_use]
+    pub fn batch(&self) -> usize {
+        self.batch_size.unwrap_or(1)
+    }
+
+    /// Compiles the plan.
+    ///
+    /// # Errors
+    /// If it is not either a network or a graph, there is no such network, or it does
+    /// not fit the format.
+    pub fn plan(&self) -> Result<Plan, ConfigError> {
+        let truncation = self.truncation.unwrap_or(self.format.usual_truncation());
+        let compile = |graph: &Graph| Ok(Plan::compile(graph, self.format, truncation)?);
+        match (&self.network, &self.graph) {
+            (Some(name), None) => {
+                let network = Network::builtin(name)
+                    .ok_or_else(|| ConfigError::Network { found: name.clone() })?;
+                match self.inspect {
+                    true => compile(&network.inspected_graph(self.batch())?),
+                    false => compile(&network.graph(self.batch())?),
+                }
+            }
+            (None, Some(_)) if self.inspect => Err(ConfigError::Computation(
+                "has `inspect` beside `graph`; it is for benchmarks of networks A, B and C, leave it out",
+            )),
+            (None, Some(_)) if self.batch_size.is_some() => Err(ConfigError::Computation(
+                "has `batchSize` beside `graph`; the graph's shapes say it, leave it out",
+            )),
+            (None, Some(graph)) => compile(graph),
+            (None, None) => Err(ConfigError::Computation(
+                "needs `network` (A, B or C) or `graph`, found neither",
+            )),
+            (Some(_), Some(_)) => Err(ConfigError::Computation(
+                "has both `network` and `graph`; leave one of them out",
+            )),
+        }
+    }
+}

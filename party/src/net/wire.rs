@@ -1,0 +1,3 @@
+//! The generated types of the wire format.
+
+tonic::include_proto!("secureinference.party.v1");
