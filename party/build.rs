@@ -1,19 +1,9 @@
-//! Compiles the wire format, without an installed protoc, and lets programs say which
-//! commit they were built from.
+//! Lets programs say which commit they were built from.
 
 use std::process::Command;
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let proto = "proto/secureinference/party/v1/party.proto";
-    println!("cargo:rerun-if-changed={proto}");
-    let descriptors = protox::compile([proto], ["proto"])?;
-    tonic_prost_build::configure()
-        .bytes(".")
-        // Its data may be a key or a share, which nothing must print.
-        .skip_debug(["secureinference.party.v1.Chunk"])
-        .compile_fds(descriptors)?;
+fn main() {
     println!("cargo:rustc-env=COMMIT={}", commit());
-    Ok(())
 }
 
 /// The commit of the sources, or what the builder says where they come without their history.
