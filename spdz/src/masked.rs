@@ -194,7 +194,7 @@ where
             let sum = &mut self.sum[piece];
             vectorized(
                 #[inline(always)]
-                || {
+                move || {
                     let operands = sum.iter_mut().zip(x).zip(y);
                     for (bytes, ((sum, &x), &y)) in part.chunks_exact_mut(size).zip(operands) {
                         let ours = ours(x, y);

@@ -75,9 +75,10 @@ pub fn combine<R: Ring>(
         for triple in triples {
             let [(p, words), (q, _), (r, _)] = triple.each_ref().map(term);
             let [x, y, z] = triple.each_ref().map(|(x, _)| &x.0[words.clone()]);
+            let sum = &mut *sum;
             kernels::vectorized(
                 #[inline(always)]
-                || {
+                move || {
                     for (((sum, &x), &y), &z) in sum.iter_mut().zip(x).zip(y).zip(z) {
                         let rest = plane.add(plane.mul(q, y), plane.mul(r, z));
                         *sum = plane.add(*sum, plane.add(plane.mul(p, x), rest));
@@ -87,10 +88,10 @@ pub fn combine<R: Ring>(
         }
         for pair in rest {
             let (coefficient, words) = term(pair);
-            let x = &pair.0.0[words];
+            let (x, sum) = (&pair.0.0[words], &mut *sum);
             kernels::vectorized(
                 #[inline(always)]
-                || {
+                move || {
                     for (sum, &x) in sum.iter_mut().zip(x) {
                         *sum = plane.add(*sum, plane.mul(coefficient, x));
                     }

@@ -157,7 +157,7 @@ impl<R: Ring> LinearLayer<R> {
                 let plane = R::plane(index);
                 crate::ring::kernels::vectorized(
                     #[inline(always)]
-                    || {
+                    move || {
                         for row in out.chunks_exact_mut(bias.len()) {
                             for (out, &bias) in row.iter_mut().zip(bias) {
                                 *out = plane.add(*out, bias);

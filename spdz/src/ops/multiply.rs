@@ -94,7 +94,7 @@ impl<R: Ring> MulTriple<R> {
             let operands = z.iter_mut().zip(alpha.iter().zip(a)).zip(beta.iter().zip(b));
             kernels::vectorized(
                 #[inline(always)]
-                || match side {
+                move || match side {
                     Side::Zero => {
                         for ((z, (&alpha, &a)), (&beta, &b)) in operands {
                             let cross = plane.add(plane.mul(a, beta), plane.mul(alpha, b));

@@ -84,7 +84,7 @@ fn sum_windows<E: Copy>(
     let (place, step) = (window.width * channels, stride.horizontal.min(width) * channels);
     kernels::vectorized(
         #[inline(always)]
-        || {
+        move || {
             for (image, sums) in images {
                 for (y, sums) in sums.chunks_exact_mut(output_row).enumerate() {
                     let band = &image[y * stride.vertical * row.len()..];

@@ -114,7 +114,7 @@ impl<R: Ring> SquareTriple<R> {
             let operands = z.iter_mut().zip(alpha).zip(a);
             kernels::vectorized(
                 #[inline(always)]
-                || match side {
+                move || match side {
                     Side::Zero => {
                         for ((z, &alpha), &a) in operands {
                             *z = plane.add(*z, plane.mul(alpha, plane.add(a, a)));

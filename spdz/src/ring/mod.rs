@@ -247,7 +247,7 @@ pub(crate) fn received<R: Ring>(
         let words = &mut words[piece];
         kernels::vectorized(
             #[inline(always)]
-            || {
+            move || {
                 for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(size)) {
                     let received = plane.received(bytemuck::pod_read_unaligned(bytes));
                     *word = f(plane, *word, received);
@@ -270,7 +270,7 @@ pub(crate) fn combined<R: Ring>(
         let plane = R::plane(index);
         kernels::vectorized(
             #[inline(always)]
-            || {
+            move || {
                 for ((out, &x), &y) in out.iter_mut().zip(x).zip(y) {
                     *out = f(plane, x, y);
                 }
@@ -322,7 +322,7 @@ pub(crate) fn update_part<R: Ring>(
         let (x, y) = (&mut x[piece.clone()], &y[piece]);
         kernels::vectorized(
             #[inline(always)]
-            || {
+            move || {
                 for (x, &y) in x.iter_mut().zip(y) {
                     *x = f(plane, *x, y);
                 }

@@ -220,17 +220,19 @@ impl<T> fmt::Debug for Rows<'_, T> {
 /// for them.
 ///
 /// What `body` calls must be inlined as well to profit. The compiler may decide
-/// against inlining a long closure; `#[inline(always)]` in front of it decides for it:
+/// against inlining a long closure; `#[inline(always)]` in front of it decides for it. And
+/// `move` lets it know that no store of the loop changes what the closure has captured:
 ///
 /// ```
 /// use spdz::ring::kernels::vectorized;
 ///
 /// let (x, y) = (vec![3u64; 100], vec![u64::MAX; 100]);
 /// let mut sum = vec![1; 100];
+/// let words = &mut sum[..];
 /// vectorized(
 ///     #[inline(always)]
-///     || {
-///         for ((sum, x), y) in sum.iter_mut().zip(&x).zip(&y) {
+///     move || {
+///         for ((sum, x), y) in words.iter_mut().zip(&x).zip(&y) {
 ///             *sum = x.wrapping_mul(*y).wrapping_add(*sum);
 ///         }
 ///     },
