@@ -1,4 +1,6 @@
 CARGO ?= cargo
+# Only sweeps on a cluster need the types of its API, which take longer to build than all the rest.
+on_cluster = $(if $(shell grep -s '^on: *cluster' '$(FILE)'),--features bench/cluster)
 
 .PHONY: help build table1 report sweep test e2e faults soak fuzz lint fmt supply-chain image sbom image-check \
   reproducible chart-test cluster-up cluster-down
@@ -15,9 +17,10 @@ table1: build ## The main job: the paper's Table 1, on this machine
 report: build ## Table 1 and larger batches, several times each, as a page: results/report/report.html
 	$(CARGO) run --locked --quiet --release -p bench -- sweep bench/sweeps/report.yaml --out results/report --report
 
-sweep: build ## Measure what the sweep file FILE says, with a report; the same command goes on after Ctrl-C
+sweep: ## Measure what the sweep file FILE says, with a report; the same command goes on after Ctrl-C
 	@test -n '$(FILE)' || { echo 'make sweep: name a file, such as FILE=bench/sweeps/networks.yaml' >&2; exit 2; }
-	$(CARGO) run --locked --quiet --release -p bench -- sweep '$(FILE)' --out 'results/$(basename $(notdir $(FILE)))' --report
+	$(CARGO) build --locked --release -p party -p bench $(on_cluster)
+	$(CARGO) run --locked --quiet --release -p bench $(on_cluster) -- sweep '$(FILE)' --out 'results/$(basename $(notdir $(FILE)))' --report
 
 test: lint ## Format, lints, unit, property and five-process tests, the examples, and most of e2e
 	$(CARGO) test --locked --workspace --all-features

@@ -24,7 +24,7 @@ for folder in "$(pwd -P)=/source" "$(realpath -ms "$target")=/target" "${CARGO_H
 done
 CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\x1f'; echo "${flags[*]}")
 export CARGO_ENCODED_RUSTFLAGS SOURCE_DATE_EPOCH=0
-"${CARGO:-cargo}" build --locked --profile packed "${programs[@]/#/--package=}" >&2
+"${CARGO:-cargo}" build --locked --profile packed "${programs[@]/#/--package=}" --features bench/cluster >&2
 
 rm -rf "$root"
 put() { install -D -m "$1" "$2" "$root/$3"; }

@@ -26,9 +26,9 @@ image=$(jq -n --arg name secure-inference --arg version "$(label version)" --arg
 
 # The tool writes beside each manifest, so it gets a copy; of the code it only wants to know that it is there.
 git ls-files -z -- '*.toml' '*.rs' '*.md' Cargo.lock | xargs -0 cp --parents -t "$work" --
-(cd "$work" && SOURCE_DATE_EPOCH=0 cargo cyclonedx --quiet --format json --spec-version 1.5 --describe binaries --no-build-deps --target "$triple")
+(cd "$work" && SOURCE_DATE_EPOCH=0 cargo cyclonedx --quiet --format json --spec-version 1.5 --describe binaries --no-build-deps --features bench/cluster --target "$triple")
 # It takes in what features of tests or of other members would; cargo knows what is built in.
-crates=$(cargo tree --locked "${programs[@]/#/--package=}" --edges normal,no-proc-macro --target "$triple" --prefix none --format '{p}' |
+crates=$(cargo tree --locked "${programs[@]/#/--package=}" --features bench/cluster --edges normal,no-proc-macro --target "$triple" --prefix none --format '{p}' |
   awk '{print $1 "@" substr($2, 2)}' | sort -u | jq -nR '[inputs]')
 
 hash() { sha256sum <"$1" | cut -d' ' -f1; }

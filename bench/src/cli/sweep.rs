@@ -12,9 +12,10 @@ use spdz::plan::NumberFormat;
 
 use super::{Folders, Offline, Program, compare, format_parser, interruptible};
 use crate::compare::THRESHOLD;
-use crate::launch::Launcher;
-use crate::launch::cluster::{self, Cluster};
+#[cfg(feature = "cluster")]
+use crate::launch::cluster::Cluster;
 use crate::launch::here::{Files, Here};
+use crate::launch::{ClusterOptions, Launcher};
 use crate::report;
 use crate::results::{Place, Results};
 use crate::sweep::settings::{Link, Truncate};
@@ -194,6 +195,21 @@ struct ClusterArguments {
     deadline: u32,
 }
 
+/// Connects to the cluster that the environment names.
+#[cfg(feature = "cluster")]
+fn connect(options: ClusterOptions, settings: &Settings) -> anyhow::Result<Box<dyn Launcher>> {
+    Ok(Box::new(Cluster::connect(options, settings)?))
+}
+
+/// Says which build could do it.
+#[cfg(not(feature = "cluster"))]
+fn connect(_: ClusterOptions, _: &Settings) -> anyhow::Result<Box<dyn Launcher>> {
+    bail!(
+        "this build cannot measure on a cluster; build it with the feature for that: \
+         cargo run --release -p bench --features cluster -- sweep --on cluster"
+    )
+}
+
 /// Puts what was given into its place.
 fn replace<T>(place: &mut T, given: Option<T>) {
     if let Some(given) = given {
@@ -246,9 +262,8 @@ impl Arguments {
                     bail!("--against takes turns on this machine; in a cluster run two sweeps");
                 }
                 let ClusterArguments { namespace, keep, image, deadline, .. } = self.cluster;
-                let options =
-                    cluster::Options { namespace, image, deadline_seconds: deadline, keep };
-                vec![Box::new(Cluster::connect(options, &settings)?)]
+                let options = ClusterOptions { namespace, image, deadline_seconds: deadline, keep };
+                vec![connect(options, &settings)?]
             }
         };
         let options = sweep::Options {

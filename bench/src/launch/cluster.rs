@@ -23,7 +23,7 @@ use party::run::Progress;
 use tokio::runtime::Runtime;
 use tokio::time::{Instant, timeout};
 
-use super::{Launcher, MULTIPLYING, Outcome, Request, TrialError, threads};
+use super::{ClusterOptions, Launcher, MULTIPLYING, Outcome, Request, TrialError, threads};
 use crate::environment::{ClusterEnvironment, Node};
 use crate::sweep::Settings;
 
@@ -45,26 +45,13 @@ const POLL: Duration = Duration::from_millis(200);
 /// Beyond the run's own deadlines, after which the operator ends it.
 const GRACE: Duration = Duration::from_secs(60);
 
-/// How resources are made.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Their namespace; without it that of the kubeconfig.
-    pub namespace: Option<String>,
-    /// The parties' image; without it the operator's own.
-    pub image: Option<String>,
-    /// How long a run may take, seconds.
-    pub deadline_seconds: u32,
-    /// Whether resources are left behind.
-    pub keep: bool,
-}
-
 /// Has the operator of a cluster run the parties.
 pub struct Cluster {
     runtime: Runtime,
     client: Client,
     namespace: String,
     version: String,
-    options: Options,
+    options: ClusterOptions,
     settings: Settings,
     /// Of each server and the producer, if it is known what the nodes have.
     threads: Option<usize>,
@@ -86,7 +73,7 @@ impl Cluster {
     ///
     /// # Errors
     /// If there is none, it does not answer, or it lacks the definition or the namespace.
-    pub fn connect(options: Options, settings: &Settings) -> anyhow::Result<Self> {
+    pub fn connect(options: ClusterOptions, settings: &Settings) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -284,7 +271,7 @@ impl Launcher for Cluster {
     }
 }
 
-async fn connect(options: &Options) -> anyhow::Result<(Client, String, String)> {
+async fn connect(options: &ClusterOptions) -> anyhow::Result<(Client, String, String)> {
     let mut config = Config::infer().await.map_err(|error| {
         anyhow!(
             "there is no cluster to talk to: {error}; name a kubeconfig in KUBECONFIG, or measure \
@@ -383,7 +370,7 @@ fn absent_is_fine(error: kube::Error) -> anyhow::Result<()> {
 fn spec(
     trial: &Request<'_>,
     settings: &Settings,
-    options: &Options,
+    options: &ClusterOptions,
 ) -> anyhow::Result<SecureInferenceSpec> {
     let key = &trial.planned.key;
     let builtin = match key.network.as_str() {

@@ -10,6 +10,7 @@ use crate::environment::ClusterEnvironment;
 use crate::sweep::pace::Pace;
 use crate::sweep::settings::Planned;
 
+#[cfg(feature = "cluster")]
 pub mod cluster;
 pub mod here;
 pub mod local;
@@ -21,6 +22,19 @@ const MULTIPLYING: usize = 3;
 /// least one.
 fn threads(cores: usize, parties: usize) -> usize {
     (cores / parties).clamp(1, 256)
+}
+
+/// How resources are made on a cluster.
+#[derive(Clone, Debug)]
+pub struct ClusterOptions {
+    /// Their namespace; without it that of the kubeconfig.
+    pub namespace: Option<String>,
+    /// The parties' image; without it the operator's own.
+    pub image: Option<String>,
+    /// How long a run may take, seconds.
+    pub deadline_seconds: u32,
+    /// Whether resources are left behind.
+    pub keep: bool,
 }
 
 /// Launches trials: each starts all parties of a computation and waits for what they report.
