@@ -50,8 +50,9 @@ pub enum Command {
     ///
     /// Starts the five parties of a private inference as five processes on
     /// loopback, runs timed inferences and then the test set, prints the paper's
-    /// Table 1 beside what it measured, and writes DIR/results.json. Measures first
-    /// how fast the machine is, to set the runtimes against their floor (see floor).
+    /// Table 1 beside what it measured, each row as soon as it is known, and writes
+    /// DIR/results.json. Measures first how fast the machine is, to set the runtimes
+    /// against their floor (see floor).
     Table1(Table1Arguments),
     /// Measure networks, batch sizes and number formats, by turns and again and again
     ///
@@ -306,17 +307,14 @@ impl Table1Arguments {
             stop_at_failure: true,
             in_order: true,
             bench: std::env::current_exe()?,
+            table: Some(table1::AS_IT_COMES),
         };
         let here = Here::new(self.folders.with(self.manner.program.path()?), &settings)?;
         let finished = sweep::run(&settings, &options, &[&here], interruptible()?.as_ref())?;
         let results = &finished.results[0];
         let path = results.write(&self.out)?;
-        writeln!(
-            io::stdout().lock(),
-            "{}\nWritten to {}",
-            table1::render(results),
-            path.display()
-        )?;
+        let foot = table1::foot(results);
+        writeln!(io::stdout().lock(), "{foot}\nWritten to {}", path.display())?;
         Ok(())
     }
 }

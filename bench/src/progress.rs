@@ -1,5 +1,6 @@
 //! What a long command is doing: a bar on a terminal, plain lines elsewhere.
 
+use std::io::{self, Write};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -69,6 +70,18 @@ impl Reporter {
         }
     }
 
+    /// A part of the command's result, on standard output as soon as it is known.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub(crate) fn print(&self, text: &str) -> io::Result<()> {
+        self.bar.suspend(|| {
+            let mut stdout = io::stdout().lock();
+            stdout.write_all(text.as_bytes())?;
+            stdout.flush()
+        })
+    }
+
     fn say(&self, what: &str) {
         let message = format!("{}: {what}", self.label);
         if self.bar.is_hidden() {
@@ -84,7 +97,6 @@ impl Reporter {
 }
 
 fn plain(line: &str) {
-    use std::io::Write;
     // Nobody has to read it.
-    let _ = writeln!(std::io::stderr().lock(), "{line}");
+    let _ = writeln!(io::stderr().lock(), "{line}");
 }

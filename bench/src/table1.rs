@@ -5,9 +5,11 @@ use std::fmt::Write as _;
 use party::config::OfflineMode;
 use party::result::{Accuracy, RunResult};
 
+use crate::environment::Environment;
 use crate::floor::{ProductSpeed, Speeds};
 use crate::paper;
 use crate::results::Results;
+use crate::sweep::{Settings, Table};
 
 /// An accuracy beside that of the network in the clear.
 struct Compared {
@@ -39,56 +41,66 @@ impl Compared {
 /// The table: the paper's numbers beside these.
 #[must_use]
 pub fn render(results: &Results) -> String {
-    let environment = &results.environment;
-    let mut text = String::new();
     let first = results.runs.first().and_then(|cell| cell.merged.as_ref());
-    let repetitions = first.map_or(0, |run| run.repetitions);
-    let batch = first.map_or(1, |run| run.batch_size);
-    let offline = first.map_or(OfflineMode::Inline, |run| run.offline_mode);
-    // Writing to a string cannot fail.
-    let _ = writeln!(
-        text,
+    let runs = results.runs.iter().filter_map(|cell| cell.merged.as_ref());
+    let rows: String = runs.map(row).collect();
+    let Some(first) = first else { return rows };
+    let head = head(&results.environment, first.batch_size, first.repetitions, first.offline_mode);
+    format!("{head}{rows}{}", foot(results))
+}
+
+/// Its head and its rows, for a sweep to print as it goes on; [`foot`] then ends it.
+pub const AS_IT_COMES: Table = Table {
+    head: |environment, settings| {
+        let Settings { ref batch_sizes, ref offline, repetitions, .. } = *settings;
+        let batch = batch_sizes.first().copied().unwrap_or(1);
+        head(environment, batch, repetitions, offline.first().copied().unwrap_or_default())
+    },
+    row,
+};
+
+/// What is above the first row.
+fn head(environment: &Environment, batch: usize, repetitions: u64, offline: OfflineMode) -> String {
+    format!(
         "Table 1: private inference on MNIST, batch {batch}, {repetitions} timed inferences, \
-         randomness made {offline}"
-    );
-    let _ = writeln!(
-        text,
-        "  here:  5 processes on {} cores of {}, mutual TLS on loopback, load {:.1} at the start",
-        environment.cores, environment.cpu, environment.load_average
-    );
-    let _ = writeln!(text, "  paper: 36 cores for each party, one cloud region, batch 1\n");
-    let _ = writeln!(
-        text,
-        "                       runtime, ms                              accuracy, %                   KL divergence"
-    );
-    let _ = writeln!(
-        text,
-        "                       paper (sd)     here (sd)        online   paper plain/secure  here plain/secure   paper    here"
-    );
+         randomness made {offline}\n  \
+         here:  5 processes on {} cores of {}, mutual TLS on loopback, load {:.1} at the start\n  \
+         paper: 36 cores for each party, one cloud region, batch 1\n\n\
+         {:23}runtime, ms                              accuracy, %                   KL divergence\n\
+         {:23}paper (sd)     here (sd)        online   paper plain/secure  here plain/secure   paper    here\n",
+        environment.cores, environment.cpu, environment.load_average, "", "",
+    )
+}
+
+/// The row of one network in one number format.
+fn row(run: &RunResult) -> String {
+    let paper = paper::table1(&run.network, run.format);
+    let accuracy = Compared::in_run(run);
+    let pair = |mean: f64, deviation: f64, digits: usize| {
+        format!("{mean:.digits$} ({deviation:.digits$})")
+    };
+    let percent = |plain: f64, secure: f64| format!("{:.2} / {:.2}", plain * 100.0, secure * 100.0);
+    format!(
+        "{:<2} {:<6} {:<11}  {:<13}  {:<15}  {:<7}  {:<18}  {:<18}  {:<7}  {}\n",
+        run.network,
+        run.format,
+        run.truncation,
+        paper.map_or("-".into(), |p| pair(p.mean_ms, p.stddev_ms, 0)),
+        pair(run.combined.mean_ms, run.combined.stddev_ms, 2),
+        format!("{:.2}", run.online.mean_ms),
+        paper.map_or("-".into(), |p| percent(p.plaintext, p.secure)),
+        accuracy.as_ref().map_or("-".into(), |a| percent(a.plaintext, a.secure)),
+        paper.map_or("-".into(), |p| format!("{:.4}", p.kl_divergence)),
+        accuracy.as_ref().map_or("-".into(), |a| format!("{:.1e}", a.divergence)),
+    )
+}
+
+/// What is below the last row.
+#[must_use]
+pub fn foot(results: &Results) -> String {
     let measured = || results.runs.iter().filter_map(|cell| Some((cell, cell.merged.as_ref()?)));
-    for (_, run) in measured() {
-        let paper = paper::table1(&run.network, run.format);
-        let accuracy = Compared::in_run(run);
-        let pair = |mean: f64, deviation: f64, digits: usize| {
-            format!("{mean:.digits$} ({deviation:.digits$})")
-        };
-        let percent =
-            |plain: f64, secure: f64| format!("{:.2} / {:.2}", plain * 100.0, secure * 100.0);
-        let _ = writeln!(
-            text,
-            "{:<2} {:<6} {:<11}  {:<13}  {:<15}  {:<7}  {:<18}  {:<18}  {:<7}  {}",
-            run.network,
-            run.format,
-            run.truncation,
-            paper.map_or("-".into(), |p| pair(p.mean_ms, p.stddev_ms, 0)),
-            pair(run.combined.mean_ms, run.combined.stddev_ms, 2),
-            format!("{:.2}", run.online.mean_ms),
-            paper.map_or("-".into(), |p| percent(p.plaintext, p.secure)),
-            accuracy.as_ref().map_or("-".into(), |a| percent(a.plaintext, a.secure)),
-            paper.map_or("-".into(), |p| format!("{:.4}", p.kl_divergence)),
-            accuracy.as_ref().map_or("-".into(), |a| format!("{:.1e}", a.divergence)),
-        );
-    }
+    let offline = measured().next().map_or(OfflineMode::Inline, |(_, run)| run.offline_mode);
+    let mut text = String::new();
     let runtime = match offline {
         OfflineMode::Inline => {
             "Runtime is offline and online together: the producer makes each inference's randomness\n\
@@ -99,6 +111,7 @@ pub fn render(results: &Results) -> String {
              first. The paper's has both. Bytes, rounds and time spent ahead for one inference:"
         }
     };
+    // Writing to a string cannot fail.
     let _ = writeln!(text, "\n{runtime}");
     for (cell, run) in measured() {
         let agreement = Compared::in_run(run).map_or(String::new(), |a| {

@@ -106,6 +106,7 @@ fn measure(settings: &Settings) -> anyhow::Result<Results> {
         stop_at_failure: true,
         in_order: true,
         bench: env!("CARGO_BIN_EXE_bench").into(),
+        table: None,
     };
     let here = Here::new(files(), settings)?;
     let finished = sweep::run(settings, &options, &[&here], &AtomicBool::new(false))?;
@@ -143,7 +144,7 @@ fn five_processes_classify_real_images() {
             threads,
             warmup: 1,
             // No multiple of the batches: the last is padded.
-            accuracy_samples: 500,
+            accuracy_samples: 530,
             ..table1(network, batch_size, 3)
         };
         let results = measure(&settings).unwrap();
@@ -151,7 +152,7 @@ fn five_processes_classify_real_images() {
         let accuracy = run.accuracy.unwrap();
         assert_eq!((run.batch_size, run.repetitions, run.online_rounds), (batch_size, 3, rounds));
         assert_eq!((run.format, run.truncation), (format, plan.truncation()));
-        assert_eq!(accuracy.samples, 500);
+        assert_eq!(accuracy.samples, 530);
         assert!(accuracy.secure >= 0.99 && accuracy.plaintext >= Some(0.99), "{accuracy:?}");
         assert!(accuracy.agreement >= Some(0.999), "{accuracy:?}");
         let divergence = accuracy.mean_kl_divergence.unwrap();

@@ -272,6 +272,7 @@ impl Arguments {
             stop_at_failure: false,
             in_order: false,
             bench: std::env::current_exe()?,
+            table: None,
         };
         let interrupted = interruptible()?;
         let launchers: Vec<&dyn Launcher> = launchers.iter().map(AsRef::as_ref).collect();

@@ -23,6 +23,10 @@ use crate::sweep::Settings;
 use crate::sweep::pace::{self, Pace};
 use crate::sweep::settings::{GraphFile, Planned};
 
+/// Images of one inference when the test set is scored, unless more are timed at once anyway:
+/// what the parties compute for each image stays the same, and takes less time.
+const SCORING_BATCH: usize = 100;
+
 /// Where things are on this machine.
 #[derive(Clone, Debug)]
 pub struct Files {
@@ -80,7 +84,7 @@ impl Here {
     }
 
     /// What the parties of a network are to do.
-    fn network(&self, planned: &Planned, scored: bool, result: &Path) -> anyhow::Result<Job> {
+    fn network(&self, planned: &Planned, task: Task, result: &Path) -> anyhow::Result<Job> {
         let network = &planned.key.network;
         let file = |file: data::File| -> anyhow::Result<PathBuf> {
             // The parties may run in another folder than this program.
@@ -95,13 +99,14 @@ impl Here {
                 reference: Some(self.reference(network)?),
             })
         };
+        let timed = |number: u64| if task.timed { number } else { 0 };
         let workload = Workload {
             images: file(data::TEST_IMAGES)?,
-            warmup: self.settings.warmup,
-            warmup_seconds: self.settings.warmup_seconds(),
-            repetitions: self.settings.repetitions,
+            warmup: timed(self.settings.warmup),
+            warmup_seconds: timed(self.settings.warmup_seconds()),
+            repetitions: timed(self.settings.repetitions),
             offline: planned.key.offline_mode,
-            accuracy: scored.then(accuracy).transpose()?,
+            accuracy: task.scored.then(accuracy).transpose()?,
             inspect: None,
             result: Some(result.into()),
         };
@@ -165,23 +170,50 @@ impl Here {
     }
 }
 
-impl Launcher for Here {
-    fn commit(&self) -> String {
-        self.commit.clone()
+/// What one launch of the parties is for.
+#[derive(Clone, Copy)]
+struct Task {
+    timed: bool,
+    scored: bool,
+}
+
+impl Here {
+    fn scoring_batch(&self) -> usize {
+        SCORING_BATCH.min(self.settings.accuracy_samples)
     }
 
-    fn launch(
+    /// Scores the test set, by parties of their own.
+    fn score(
         &self,
-        trial: &Request<'_>,
+        planned: &Planned,
         tell: &mut dyn FnMut(Progress),
         interrupted: &AtomicBool,
-    ) -> Result<Outcome, TrialError> {
-        let Request { planned, scored, .. } = *trial;
+    ) -> Result<RunResult, TrialError> {
+        let task = Task { timed: false, scored: true };
+        let mut large = planned.clone();
+        large.computation.batch_size = Some(self.scoring_batch());
+        let (scores, _) = self.launch_once(&large, task, tell, interrupted)?;
+        if scores.out_of_range == 0 {
+            return Ok(scores);
+        }
+        // Where one image is out of range all of its batch would count as wrong.
+        let (scores, _) = self.launch_once(planned, task, tell, interrupted)?;
+        Ok(scores)
+    }
+
+    /// Starts the parties and waits for what they report; how fast the machine was around it.
+    fn launch_once(
+        &self,
+        planned: &Planned,
+        task: Task,
+        tell: &mut dyn FnMut(Progress),
+        interrupted: &AtomicBool,
+    ) -> Result<(RunResult, Pace), TrialError> {
         let prepare = || {
             let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
             let result = folder.path().join("result.json");
             let job = match &planned.graph {
-                None => self.network(planned, scored, &result)?,
+                None => self.network(planned, task, &result)?,
                 Some(graph) => self.graph(planned, graph, &result)?,
             };
             let configs = local::configure(&job, folder.path())?;
@@ -191,7 +223,7 @@ impl Launcher for Here {
         let (folder, result, configs) = prepare().map_err(TrialError::Hopeless)?;
         let before = pace::measure();
         let run = self.run(&configs, folder.path(), &result, tell, interrupted);
-        let after = pace::measure();
+        let pace = Pace::between(before, pace::measure());
         let result = run.map_err(|error| {
             let launch = error.downcast_ref::<LaunchError>();
             // The parties hear of Ctrl-C too, and may fail of it before this program looks.
@@ -205,7 +237,30 @@ impl Launcher for Here {
                 TrialError::Hopeless(error)
             }
         })?;
-        let pace = Some(Pace::between(before, after));
-        Ok(Outcome { result, pace, nodes: BTreeMap::new() })
+        Ok((result, pace))
+    }
+}
+
+impl Launcher for Here {
+    fn commit(&self) -> String {
+        self.commit.clone()
+    }
+
+    fn launch(
+        &self,
+        trial: &Request<'_>,
+        tell: &mut dyn FnMut(Progress),
+        interrupted: &AtomicBool,
+    ) -> Result<Outcome, TrialError> {
+        let Request { planned, scored, .. } = *trial;
+        let apart = scored && planned.computation.batch() < self.scoring_batch();
+        let task = Task { timed: true, scored: scored && !apart };
+        let (mut result, pace) = self.launch_once(planned, task, tell, interrupted)?;
+        if apart {
+            let scores = self.score(planned, tell, interrupted)?;
+            result.accuracy = scores.accuracy;
+            result.out_of_range += scores.out_of_range;
+        }
+        Ok(Outcome { result, pace: Some(pace), nodes: BTreeMap::new() })
     }
 }

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use party::config::OfflineMode;
+use party::result::RunResult;
 use party::run::Progress;
 
 use crate::environment::{Environment, unix_seconds};
@@ -48,6 +49,17 @@ pub struct Options {
     pub in_order: bool,
     /// This program, for the [floor](crate::floor).
     pub bench: PathBuf,
+    /// What standard output is told of before the end.
+    pub table: Option<Table>,
+}
+
+/// A table that is printed while the sweep goes on.
+#[derive(Clone, Copy, Debug)]
+pub struct Table {
+    /// What is above its rows.
+    pub head: fn(&Environment, &Settings) -> String,
+    /// The row of a trial.
+    pub row: fn(&RunResult) -> String,
 }
 
 /// What a sweep came to.
@@ -122,6 +134,9 @@ pub fn run(
         }
         None => sweep.begin(environment, builds, &mut reporter)?,
     };
+    if let Some(table) = options.table {
+        reporter.print(&(table.head)(&head.environment, settings))?;
+    }
     let resumed = sweep.done.len();
     launchers.iter().for_each(|launcher| launcher.belongs_to(&head.sweep.id));
     let outcome = sweep.rounds(&mut reporter);
@@ -372,7 +387,11 @@ impl Run<'_> {
                     journal.keep(&cells[cell].key, &done)?;
                 }
                 let line = summary(&done.trial);
+                let row = self.options.table.map(|table| (table.row)(&done.trial.result));
                 self.done.push(done);
+                if let Some(row) = row {
+                    return Ok(reporter.print(&row)?);
+                }
                 reporter.line(&format!(
                     "{}{key}: {line}{}",
                     self.place(round),
@@ -569,6 +588,7 @@ mod tests {
             stop_at_failure: false,
             in_order: false,
             bench: PathBuf::new(),
+            table: None,
         };
         run(settings, &options, &[script], &AtomicBool::new(false))
     }
@@ -697,6 +717,7 @@ mod tests {
             stop_at_failure: false,
             in_order: false,
             bench: PathBuf::new(),
+            table: None,
         };
         let finished = run(&settings(), &options, &[&script], &AtomicBool::new(false)).unwrap();
         assert!(finished.results[0].runs.iter().all(|cell| cell.trials.len() == 3));
@@ -716,6 +737,7 @@ mod tests {
             stop_at_failure: false,
             in_order: false,
             bench: PathBuf::new(),
+            table: None,
         };
         let launchers: [&dyn Launcher; 2] = [&first, &second];
         let finished = run(&settings(), &options, &launchers, &AtomicBool::new(false)).unwrap();
