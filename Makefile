@@ -22,32 +22,36 @@ sweep: ## Measure what the sweep file FILE says, with a report; the same command
 	$(CARGO) build --locked --release -p party -p bench $(on_cluster)
 	$(CARGO) run --locked --quiet --release -p bench $(on_cluster) -- sweep '$(FILE)' --out 'results/$(basename $(notdir $(FILE)))' --report
 
+# Always of the whole workspace with all features: other features of one crate would build anew
+# all that depend on it.
+all = --workspace --all-features
+
 test: lint ## Format, lints, unit, property and five-process tests, the examples, and most of e2e
-	$(CARGO) test --locked --workspace --all-features
+	$(CARGO) test --locked $(all)
 	for example in hospitals logistic_regression custom_network; do \
-	  $(CARGO) run --locked --quiet --package spdz --example $$example || exit 1; \
+	  $${CARGO_TARGET_DIR:-target}/debug/examples/$$example || exit 1; \
 	done
-	$(CARGO) test --locked -p operator --test e2e -- --brief
+	$(CARGO) test --locked $(all) --test e2e -- --brief
 
 e2e: ## The operator on a real Kubernetes: that of KUBECONFIG, or a throwaway one; ONLY=words picks cases
-	$(CARGO) test --locked -p operator --test e2e -- $(ONLY)
+	$(CARGO) test --locked $(all) --test e2e -- $(ONLY)
 
 faults: ## Five processes killed, stopped, cut off, misled at every message; `make test` does a few; ONLY=words
-	$(CARGO) test --locked --workspace --all-features --no-run
-	$(CARGO) test --locked --workspace --all-features --test faults -- --all $(ONLY)
+	$(CARGO) test --locked $(all) --no-run
+	$(CARGO) test --locked $(all) --test faults -- --all $(ONLY)
 
 soak: ## 100,000 inferences through one set of processes: memory, latency and counters; `make test` does 10,000
-	$(CARGO) test --locked --workspace --all-features --no-run
-	$(CARGO) test --locked --workspace --all-features --test soak -- --inferences 100000
+	$(CARGO) test --locked $(all) --no-run
+	$(CARGO) test --locked $(all) --test soak -- --inferences 100000
 
 fuzz: ## Fuzz every decoder for TIME seconds each, 60 without it; `make test` has a short run without a fuzzer
 	fuzz/run.sh $(or $(TIME),60)
 
 lint: ## Check the format, and lints with warnings denied
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
-	$(CARGO) clippy --locked -p operator --test e2e -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --quiet
+	$(CARGO) clippy --locked $(all) --all-targets -- -D warnings
+	$(CARGO) clippy --locked $(all) --test e2e -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked $(all) --no-deps --quiet
 
 fmt: ## Format the code
 	$(CARGO) fmt --all
