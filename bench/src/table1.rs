@@ -44,8 +44,10 @@ pub fn render(results: &Results) -> String {
     let first = results.runs.first().and_then(|cell| cell.merged.as_ref());
     let runs = results.runs.iter().filter_map(|cell| cell.merged.as_ref());
     let rows: String = runs.map(row).collect();
-    let Some(first) = first else { return rows };
-    let head = head(&results.environment, first.batch_size, first.repetitions, first.offline_mode);
+    let (batch, repetitions, offline) = first.map_or((1, 0, OfflineMode::Inline), |run| {
+        (run.batch_size, run.repetitions, run.offline_mode)
+    });
+    let head = head(&results.environment, batch, repetitions, offline);
     format!("{head}{rows}{}", foot(results))
 }
 

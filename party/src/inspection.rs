@@ -77,8 +77,11 @@ impl Inspector {
         };
         let near = self.limit() / 2.0;
         let inputs = [(Name::CLIENT, images), (Name::MODEL_OWNER, self.weights.tensors(0))];
-        let plaintext =
-            self.plan.graph().evaluate_plaintext(&inputs.into()).map_err(spdz::role::Error::from)?;
+        let plaintext = self
+            .plan
+            .graph()
+            .evaluate_plaintext(&inputs.into())
+            .map_err(spdz::role::Error::from)?;
         let Some(plaintext) = plaintext.get(&Name::CLIENT) else { return Ok(()) };
         for (name, range) in &mut self.layers {
             let (Some(found), Some(expected)) = (revealed.get(name), plaintext.get(name)) else {

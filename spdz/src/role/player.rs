@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use zeroize::Zeroize;
 
-use super::{Command, Commands, Error, SESSION_SEEDS, at, recv_seeds, seeds_tag, session_input};
+use super::commands::{Command, Commands, unprepared};
+use super::error::{Error, at};
+use super::messages::{SESSION_SEEDS, recv_seeds, seeds_tag, session_input};
 use crate::channel::{Channel, Name, Phase, Role, Tag};
 use crate::fixed::RangeError;
 use crate::graph::{Lifetime, Plaintext, Tensors};
@@ -285,13 +287,4 @@ fn decode<R: Ring>(plan: &Plan, spec: &OutputSpec, sum: &Share<R>) -> Result<Pla
         unreachable!("a plan's outputs have their nodes' shapes");
     };
     Ok(clear)
-}
-
-/// An evaluation was asked for that was not prepared.
-pub(super) fn unprepared(peer: Role) -> Error {
-    Error::Command {
-        peer,
-        found: Command::Evaluate as u8,
-        expected: "0 (prepare) before every evaluation",
-    }
 }

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Command, Commands, Error, PRODUCER_KEY, at, send_seed};
+use super::commands::{Command, Commands};
+use super::error::{Error, at};
+use super::messages::{PRODUCER_KEY, send_seed};
 use crate::buffer;
 use crate::channel::{Channel, Phase, Role};
 use crate::correlated::Generator;

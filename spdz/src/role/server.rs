@@ -1,13 +1,15 @@
 //! The servers: compute on shares, and see masked values only.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::player::unprepared;
-use super::{
-    Command, Commands, Error, PRODUCER_KEY, SERVER_KEY, SESSION_SEEDS, at, recv_seed, seeds_tag,
-    send_seed, send_seeds, session_input,
+use super::commands::{Command, Commands, unprepared};
+use super::error::{Error, at};
+use super::messages::{
+    PRODUCER_KEY, SERVER_KEY, SESSION_SEEDS, recv_seed, seeds_tag, send_seed, send_seeds,
+    session_input,
 };
+use super::round::Round;
+use super::store::Stock;
 use crate::buffer;
 use crate::channel::{Channel, Name, Phase, Role, Tag};
 use crate::correlated::{self, Bundle};
@@ -18,7 +20,6 @@ use crate::ops::{Correlation, Kept, ProtocolRing, Session, Tensors, Values};
 use crate::plan::{Plan, Step};
 use crate::prg::{Purpose, Seed, SessionId};
 use crate::ring::{Ring, Side};
-use crate::role::round::Round;
 use crate::share::Share;
 use crate::tensors::{MaskedId, PrivateId, PublicId, PublicTensor, Route, TensorId, TensorSpec};
 
@@ -31,47 +32,6 @@ pub struct ServerLinks<C> {
     pub producer: C,
     /// To the players that take part in evaluations ([`Plan::takes_part`]).
     pub players: Vec<(Name, C)>,
-}
-
-/// Where prepared randomness waits for its evaluation: first in, first out.
-pub trait Stock<R: Ring> {
-    /// Keeps the randomness of one more evaluation.
-    ///
-    /// # Errors
-    /// If it is full.
-    fn put(&mut self, bundle: Bundle<R>) -> Result<(), StockError>;
-
-    /// The randomness that was put first, to be used now; nothing if there is none.
-    ///
-    /// # Errors
-    /// If it cannot be had back.
-    fn take(&mut self) -> Result<Option<Bundle<R>>, StockError>;
-}
-
-/// Why a stock cannot do what it should.
-#[derive(Debug, thiserror::Error)]
-#[error("stock of randomness: {0}")]
-pub struct StockError(pub String);
-
-/// A stock in memory, without a bound.
-#[derive(Debug)]
-pub struct Memory<R: Ring>(VecDeque<Bundle<R>>);
-
-impl<R: Ring> Default for Memory<R> {
-    fn default() -> Self {
-        Self(VecDeque::new())
-    }
-}
-
-impl<R: Ring> Stock<R> for Memory<R> {
-    fn put(&mut self, bundle: Bundle<R>) -> Result<(), StockError> {
-        self.0.push_back(bundle);
-        Ok(())
-    }
-
-    fn take(&mut self) -> Result<Option<Bundle<R>>, StockError> {
-        Ok(self.0.pop_front())
-    }
 }
 
 /// A server's side of a session, reported to an [`Observer`].
