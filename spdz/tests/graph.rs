@@ -771,6 +771,21 @@ proptest! {
     fn random_graphs(choices in prop::collection::vec((0usize..16, any::<u8>(), any::<u8>()), 1..14)) {
         check(&random_graph(&choices), 0.03);
     }
+
+    /// What is known of a graph's work before it is compiled is no less than what compiling takes.
+    #[test]
+    fn plans_have_no_more_steps_than_was_estimated(
+        choices in prop::collection::vec((0usize..16, any::<u8>(), any::<u8>()), 1..60)
+    ) {
+        let graph = random_graph(&choices);
+        let most = graph.work().steps;
+        for (format, truncation) in EVERY {
+            // Values may outgrow the format: nothing is compiled then.
+            if let Ok(plan) = Plan::compile(&graph, format, truncation) {
+                prop_assert!(plan.steps().len() <= most, "{} of {most}", plan.steps().len());
+            }
+        }
+    }
 }
 
 /// What both servers sum up before they divide by a power of two is a large dividend.

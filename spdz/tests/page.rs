@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use spdz::channel::MAX_NAME_BYTES;
 use spdz::graph::{
     Function, Graph, GraphBuilder, MAX_DEGREE, MAX_LABEL_BYTES, MAX_NODES, MAX_PLAYERS,
-    MAX_POLYNOMIALS, MAX_PUBLIC, MAX_PUBLIC_TERMS, MAX_TENSOR, NodeId, Op,
+    MAX_POLYNOMIALS, MAX_PUBLIC, MAX_PUBLIC_TERMS, MAX_TENSOR, NodeId, Op, Work,
 };
 use spdz::plan::{MAX_STEPS, NumberFormat, Plan, Truncation};
 use spdz::polynomial::{MAX_FIT_DEGREE, Polynomial};
@@ -167,6 +167,14 @@ fn limits_are_the_codes() {
         ("degree of a fit", MAX_FIT_DEGREE),
         ("bytes of a label", MAX_LABEL_BYTES),
         ("steps of the plan", MAX_STEPS),
+        (
+            "elements of public tensors and of their copies in sums and products",
+            Work::OF_OTHERS.public_elements,
+        ),
+        ("terms in sums and polynomials of public tensors", Work::OF_OTHERS.public_terms),
+        ("powers in polynomials of private tensors", Work::OF_OTHERS.powers),
+        ("steps as an upper bound", Work::OF_OTHERS.steps),
+        ("layout operations in a row", Work::OF_OTHERS.layout_depth),
     ] {
         assert_eq!(limit(what), code, "{what}");
     }

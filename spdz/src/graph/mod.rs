@@ -32,6 +32,7 @@ mod kernels;
 mod limits;
 mod op;
 mod tensor;
+mod work;
 
 pub use crate::geometry::{Padding, Stride, Window, Windows};
 pub use builder::{BatchNorm, GraphBuilder, Tensor};
@@ -46,6 +47,7 @@ pub use limits::{
 };
 pub use op::{Lifetime, Node, NodeId, Op};
 pub use tensor::{FillError, Plaintext, Tensors};
+pub use work::{TooMuchWork, Work};
 
 /// A computation between players.
 #[derive(Clone, Debug, PartialEq)]
