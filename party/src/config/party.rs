@@ -119,7 +119,14 @@ impl PartyConfig {
     /// # Errors
     /// If a section is missing or does not belong to the role, or a number is not usable.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let plan = self.computation.plan()?;
+        self.check_against(&self.computation.plan()?)
+    }
+
+    /// The same, where the [plan](crate::config::Computation::plan) of the computation is there already.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check), compiling excepted.
+    pub fn check_against(&self, plan: &Plan) -> Result<(), ConfigError> {
         let role = self.role;
         let roles = plan.roles();
         if !roles.contains(&role) {
@@ -149,7 +156,7 @@ impl PartyConfig {
         }
         match role {
             Role::Player(name) if !infers => {
-                PlayerTask::check(self.player.as_ref(), name, &plan)?;
+                PlayerTask::check(self.player.as_ref(), name, plan)?;
             }
             _ => section(self.player.is_some(), false, "player")?,
         }
