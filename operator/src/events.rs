@@ -22,7 +22,7 @@ pub fn transitions(
     before: &SecureInferenceStatus,
     after: &SecureInferenceStatus,
 ) -> Vec<Transition> {
-    let turned = |kind: &str, to: bool| {
+    let changed = |kind: &str, to: bool| {
         let before = conditions::find(before, kind).map(|condition| condition.status == "True");
         let after = conditions::find(after, kind)?;
         let now = after.status == "True";
@@ -30,18 +30,18 @@ pub fn transitions(
     };
     let mut found = Vec::new();
     let mut add = |warning, reason, note| found.push(Transition { warning, reason, note });
-    if let Some(message) = turned(ACCEPTED, false) {
+    if let Some(message) = changed(ACCEPTED, false) {
         add(true, "Rejected", message);
     }
     let inspected = conditions::find(after, ACCEPTED).filter(|now| now.reason == NOT_PRIVATE);
-    if let (Some(message), Some(_)) = (turned(ACCEPTED, true), inspected) {
+    if let (Some(message), Some(_)) = (changed(ACCEPTED, true), inspected) {
         add(true, NOT_PRIVATE, message);
     }
-    if let Some(message) = turned(SUSPENDED, true) {
+    if let Some(message) = changed(SUSPENDED, true) {
         add(false, "Suspended", message);
     }
     if let (Some(message), true) =
-        (turned(SUSPENDED, false), conditions::find(before, SUSPENDED).is_some())
+        (changed(SUSPENDED, false), conditions::find(before, SUSPENDED).is_some())
     {
         add(false, "Resumed", message);
     }
@@ -61,10 +61,10 @@ pub fn transitions(
     if let (true, Some(attempt)) = (after.attempt > before.attempt, after.attempt) {
         add(false, "AttemptStarted", format!("attempt {attempt}: starting the parties"));
     }
-    if let Some(message) = turned(PARTIES_READY, true) {
+    if let Some(message) = changed(PARTIES_READY, true) {
         add(false, "PartiesReady", message);
     }
-    if let Some(message) = turned(COMPLETE, true) {
+    if let Some(message) = changed(COMPLETE, true) {
         let summary = after.summary.as_ref().map(|summary| {
             let accuracy = summary.accuracy.as_ref().map(|part| format!(", accuracy {part}"));
             let (combined, online) = (&summary.combined, &summary.online);
@@ -72,7 +72,7 @@ pub fn transitions(
         });
         add(false, "Completed", format!("{message}{}", summary.unwrap_or_default()));
     }
-    if let Some(message) = turned(FAILED, true) {
+    if let Some(message) = changed(FAILED, true) {
         add(true, "Failed", message);
     }
     found
@@ -93,11 +93,11 @@ mod tests {
         status
     }
 
-    fn told(before: &SecureInferenceStatus, after: &SecureInferenceStatus) -> Vec<String> {
+    fn reported(before: &SecureInferenceStatus, after: &SecureInferenceStatus) -> Vec<String> {
         assert_eq!(transitions(after, after), [], "nothing has happened since");
-        let line = |told: Transition| {
-            let kind = if told.warning { "Warning" } else { "Normal" };
-            format!("{kind} {}: {}", told.reason, told.note)
+        let line = |event: Transition| {
+            let kind = if event.warning { "Warning" } else { "Normal" };
+            format!("{kind} {}: {}", event.reason, event.note)
         };
         transitions(before, after).into_iter().map(line).collect()
     }
@@ -107,35 +107,35 @@ mod tests {
         let mut inspected = status(&[(ACCEPTED, true, "it reveals")]);
         inspected.conditions[0].reason = NOT_PRIVATE.into();
         let new = SecureInferenceStatus::default();
-        assert_eq!(told(&new, &inspected), ["Warning NotPrivate: it reveals"]);
+        assert_eq!(reported(&new, &inspected), ["Warning NotPrivate: it reveals"]);
     }
 
     #[test]
-    fn each_turn_is_told_once() {
+    fn each_transition_is_reported_once() {
         let new = SecureInferenceStatus::default();
         let starting = SecureInferenceStatus {
             attempt: Some(1),
             ..status(&[(ACCEPTED, true, "valid"), (PARTIES_READY, false, "0 of 5")])
         };
         assert_eq!(
-            told(&new, &starting),
+            reported(&new, &starting),
             ["Normal AttemptStarted: attempt 1: starting the parties"]
         );
         let ready = SecureInferenceStatus {
             attempt: Some(1),
             ..status(&[(ACCEPTED, true, "valid"), (PARTIES_READY, true, "all connected")])
         };
-        assert_eq!(told(&starting, &ready), ["Normal PartiesReady: all connected"]);
+        assert_eq!(reported(&starting, &ready), ["Normal PartiesReady: all connected"]);
         let mut complete = ready.clone();
         complete.conditions.extend(status(&[(COMPLETE, true, "complete in 9.0 s")]).conditions);
-        assert_eq!(told(&ready, &complete), ["Normal Completed: complete in 9.0 s"]);
+        assert_eq!(reported(&ready, &complete), ["Normal Completed: complete in 9.0 s"]);
         complete.summary = Some(Summary {
             combined: "2.50 ms".into(),
             online: "1.50 ms".into(),
             accuracy: Some("97.00 %".into()),
         });
         assert_eq!(
-            told(&ready, &complete),
+            reported(&ready, &complete),
             [
                 "Normal Completed: complete in 9.0 s: 2.50 ms combined, 1.50 ms online, accuracy 97.00 %"
             ]
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_told_with_its_cause() {
+    fn a_failure_is_reported_with_its_cause() {
         let before =
             SecureInferenceStatus { attempt: Some(2), failed_attempts: Some(1), ..status(&[]) };
         let failure = Failure {
@@ -160,33 +160,33 @@ mod tests {
             ..status(&[(PARTIES_READY, false, "gone")])
         };
         let line = "Warning AttemptFailed: attempt 2: client: OOMKilled: ended by signal 9";
-        assert_eq!(told(&before, &after), [line]);
+        assert_eq!(reported(&before, &after), [line]);
         let last = SecureInferenceStatus {
             failed_attempts: Some(2),
             failure: Some(failure),
             attempt: Some(2),
             ..status(&[(FAILED, true, "2 failed")])
         };
-        assert_eq!(told(&before, &last), [line, "Warning Failed: 2 failed"]);
+        assert_eq!(reported(&before, &last), [line, "Warning Failed: 2 failed"]);
     }
 
     #[test]
-    fn a_refusal_is_told_as_such_and_as_the_failure_that_it_is() {
+    fn a_refusal_is_reported_as_such_and_as_the_failure_that_it_is() {
         let after = status(&[(ACCEPTED, false, "no name"), (FAILED, true, "cannot be run")]);
         assert_eq!(
-            told(&SecureInferenceStatus::default(), &after),
+            reported(&SecureInferenceStatus::default(), &after),
             ["Warning Rejected: no name", "Warning Failed: cannot be run"]
         );
     }
 
     #[test]
-    fn suspending_and_resuming_are_told() {
+    fn suspending_and_resuming_are_reported() {
         let new = SecureInferenceStatus::default();
         let suspended = status(&[(SUSPENDED, true, "spec.suspend is true")]);
         let resumed = status(&[(SUSPENDED, false, "spec.suspend is false")]);
-        assert_eq!(told(&new, &suspended), ["Normal Suspended: spec.suspend is true"]);
-        assert_eq!(told(&suspended, &resumed), ["Normal Resumed: spec.suspend is false"]);
-        assert!(told(&new, &resumed).is_empty(), "it never was suspended");
+        assert_eq!(reported(&new, &suspended), ["Normal Suspended: spec.suspend is true"]);
+        assert_eq!(reported(&suspended, &resumed), ["Normal Resumed: spec.suspend is false"]);
+        assert!(reported(&new, &resumed).is_empty(), "it never was suspended");
     }
 
     #[test]
@@ -196,7 +196,7 @@ mod tests {
             start_seconds_used: Some(60),
             ..status(&[(PARTIES_READY, false, "other runs were waiting")])
         };
-        assert_eq!(told(&before, &after), ["Normal GaveWay: other runs were waiting"]);
-        assert!(told(&after, &status(&[])).is_empty(), "it is counted anew");
+        assert_eq!(reported(&before, &after), ["Normal GaveWay: other runs were waiting"]);
+        assert!(reported(&after, &status(&[])).is_empty(), "it is counted anew");
     }
 }

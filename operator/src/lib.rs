@@ -3,6 +3,7 @@
 //! What to do is decided in [`plan`], which is pure; [`controller`] asks it whenever
 //! something happens, publishes the status that it returns and does what it says.
 
+pub mod admission_queue;
 pub mod api;
 pub mod cli;
 pub mod conditions;
@@ -18,4 +19,4 @@ pub mod plan;
 pub mod requests;
 pub mod resources;
 pub mod trace;
-pub mod turns;
+pub mod validator;

@@ -31,7 +31,7 @@ pub fn definition(with_rules: bool) -> anyhow::Result<String> {
 /// A sample file.
 pub struct Sample {
     /// Its name.
-    pub file: &'static str,
+    pub file: String,
     /// What it shows, and what it needs.
     text: &'static str,
     /// Other objects that come with it.
@@ -118,17 +118,13 @@ fn without_defaults(
 /// If one is not valid.
 pub fn samples() -> anyhow::Result<Vec<Sample>> {
     let mut samples = Vec::new();
-    for (file, network, format) in [
-        ("network-a-int64.yaml", Network::A, NumberFormat::Int64),
-        ("network-a-int100.yaml", Network::A, NumberFormat::Int100),
-        ("network-b-int64.yaml", Network::B, NumberFormat::Int64),
-        ("network-b-int100.yaml", Network::B, NumberFormat::Int100),
-        ("network-c-int64.yaml", Network::C, NumberFormat::Int64),
-        ("network-c-int100.yaml", Network::C, NumberFormat::Int100),
-    ] {
-        let name = format!("network-{network:?}-{format}").to_lowercase();
+    let networks = [Network::A, Network::B, Network::C];
+    for (network, format) in
+        networks.into_iter().flat_map(|network| NumberFormat::ALL.map(|format| (network, format)))
+    {
+        let name = format!("network-{}-{format}", network.name()).to_lowercase();
         samples.push(Sample {
-            file,
+            file: format!("{name}.yaml"),
             text: "One of the paper's networks with the weights that come with the toolkit: 100 timed\n\
                    inferences, and the accuracy on the whole test set.",
             with: Vec::new(),
@@ -182,7 +178,7 @@ fn batch_sweep() -> Sample {
         resource(&format!("batch-{batch_size}"), spec)
     });
     Sample {
-        file: "batch-sweep.yaml",
+        file: "batch-sweep.yaml".into(),
         text: "Network C with 1, 10 and 100 images in an inference. Compare COMBINED of\n\
                kubectl get secureinferences.",
         with: Vec::new(),
@@ -195,7 +191,7 @@ fn telemetry() -> Sample {
         Telemetry { otlp_endpoint: "http://collector.example:4317".into(), sampling_ratio: 0.5 };
     let spec = SecureInferenceSpec { telemetry: Some(traces), ..builtin(Network::A) };
     Sample {
-        file: "telemetry.yaml",
+        file: "telemetry.yaml".into(),
         text: "Every second inference is a trace over all parties, in the collector that takes OTLP over\n\
                gRPC at this address. A run does not depend on it: spans that nobody takes are\n\
                counted and dropped. Metrics are there without asking, at port 9400 of each party.",
@@ -211,7 +207,7 @@ fn own_weights() -> Sample {
         source: volume(json!({ "configMap": { "name": "own-weights" } })),
     };
     Sample {
-        file: "own-weights.yaml",
+        file: "own-weights.yaml".into(),
         text: "A network of the paper with weights of one's own, from a volume that the model\n\
                owner's pod alone mounts. What they say in the clear is known to nobody here, so the\n\
                accuracy is that of the private inference alone.\n\
@@ -251,7 +247,7 @@ fn own_graph() -> anyhow::Result<Sample> {
     let spec =
         SecureInferenceSpec { workload, ..spec(Model { graph: Some(graph), ..Model::default() }) };
     Ok(Sample {
-        file: "own-graph.yaml",
+        file: "own-graph.yaml".into(),
         text: "A computation of one's own: bob's score of alice's features, which only carol learns.\n\
                Each player mounts its own volume; carol's keeps what it learns. docs/graph.md\n\
                explains graphs, and bench run runs this one on one machine.",
@@ -325,7 +321,7 @@ fn pinned_nodes() -> Sample {
     spec.parties.producer = on("producer");
     spec.placement.spread = Spread::None;
     Sample {
-        file: "pinned-nodes.yaml",
+        file: "pinned-nodes.yaml".into(),
         text: "Each server and the producer on nodes of its own choice, as where different people run\n\
                them. Give the labels to the nodes first:\n  \
                kubectl label node NODE example.org/server0=true",

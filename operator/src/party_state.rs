@@ -63,8 +63,8 @@ pub struct End {
     pub blames: Option<Role>,
     /// Whether its end is a consequence of another's.
     pub consequence: bool,
-    /// Whether a new attempt would end alike.
-    pub hopeless: bool,
+    /// Whether a new attempt would end the same way.
+    pub non_retryable: bool,
 }
 
 impl End {
@@ -96,7 +96,7 @@ impl End {
             result: None,
             blames: None,
             consequence: false,
-            hopeless: false,
+            non_retryable: false,
         }
     }
 }
@@ -173,40 +173,40 @@ fn end(pod: &Pod, container: Option<&ContainerStatus>) -> Option<End> {
         let evicted = status.is_some_and(|status| status.reason.is_some());
         let deleted = signalled && pod.metadata.deletion_timestamp.is_some();
         if !end.succeeded() && (evicted || deleted) {
-            end = End { exit_code: end.exit_code, ..taken_away(pod, end.at) };
+            end = End { exit_code: end.exit_code, ..disruption(pod, end.at) };
         }
         return Some(end);
     }
     if status.and_then(|status| status.phase.as_deref()) == Some("Failed") {
-        return Some(taken_away(pod, last_change(pod)));
+        return Some(disruption(pod, last_change(pod)));
     }
     // The time of deletion is that of its end at the latest.
     let grace = pod.metadata.deletion_grace_period_seconds.unwrap_or(0);
     let latest = pod.metadata.deletion_timestamp.as_ref()?.0;
     let at = latest.checked_sub(SignedDuration::from_secs(grace)).unwrap_or(latest);
-    Some(taken_away(pod, at))
+    Some(disruption(pod, at))
 }
 
-/// What took a pod away, or is about to: what its node or the cluster says, or else that it
-/// was deleted.
-fn taken_away(pod: &Pod, at: Timestamp) -> End {
+/// The disruption that ended a pod, or is about to: what its node or the cluster says, or else
+/// that it was deleted.
+fn disruption(pod: &Pod, at: Timestamp) -> End {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     let status = pod.status.as_ref();
-    let disruption = status.and_then(|status| status.conditions.as_ref()).and_then(|conditions| {
+    let target = status.and_then(|status| status.conditions.as_ref()).and_then(|conditions| {
         conditions
             .iter()
             .find(|condition| condition.type_ == "DisruptionTarget" && condition.status == "True")
     });
-    let (reason, message) = match (status, disruption) {
+    let (reason, message) = match (status, target) {
         (Some(status), _) if status.reason.is_some() => (&status.reason, &status.message),
-        (_, Some(disruption)) => (&disruption.reason, &disruption.message),
+        (_, Some(target)) => (&target.reason, &target.message),
         _ if pod.metadata.deletion_timestamp.is_some() => return End::gone(name, at),
         _ => (&None, &None),
     };
     let reason = reason.as_deref().unwrap_or("PodFailed");
     match message.as_deref() {
         Some(message) if !message.is_empty() => End::outside(reason, message, at),
-        _ => End::outside(reason, &format!("pod {name} was ended from outside"), at),
+        _ => End::outside(reason, &format!("pod {name} was disrupted"), at),
     }
 }
 
@@ -258,7 +258,7 @@ fn terminated_end(terminated: &ContainerStateTerminated, otherwise: Timestamp) -
         result: last_words.and_then(|words| words.result),
         blames: failure.and_then(|failure| failure.peer),
         consequence: kind == Some(Reason::PeerLost),
-        hopeless: matches!(kind, Some(Reason::BadInput | Reason::Disagreement)),
+        non_retryable: matches!(kind, Some(Reason::BadInput | Reason::Disagreement)),
     }
 }
 
@@ -380,7 +380,7 @@ mod tests {
         let [none, server0] = [None, Some(Role::Server0)];
         let failed = |code, words: String| ended("Failed", code, "Error", &words);
         let mute = |code| ended("Failed", code, "Error", "");
-        // Exit code, reason and message; consequence of another's end; hopeless.
+        // Exit code, reason and message; consequence of another's end; non_retryable.
         type Row<'a> = (Value, i32, &'a str, &'a str, bool, bool);
         let rows: [Row<'_>; 17] = [
             (
@@ -458,11 +458,16 @@ mod tests {
                 false,
             ),
         ];
-        for (status, code, reason, message, consequence, hopeless) in rows {
+        for (status, code, reason, message, consequence, non_retryable) in rows {
             let party = party(&pod(status.clone(), json!({})));
             let end = party.end.expect("it ended");
-            let found = (end.exit_code, &*end.reason, &*end.message, end.consequence, end.hopeless);
-            assert_eq!(found, (Some(code), reason, message, consequence, hopeless), "{status}");
+            let found =
+                (end.exit_code, &*end.reason, &*end.message, end.consequence, end.non_retryable);
+            assert_eq!(
+                found,
+                (Some(code), reason, message, consequence, non_retryable),
+                "{status}"
+            );
             assert_eq!(party.status.phase, PartyPhase::Failed);
             assert_eq!(party.status.reason.as_deref(), Some(reason));
             assert_eq!(party.status.exit_code, Some(code));
@@ -497,7 +502,7 @@ mod tests {
         let collected = json!({"conditions": disruption("DeletionByPodGC", "no such node")});
         let silent = json!({"reason": "NodeLost", "message": "node-1 is unresponsive"});
         let gone = "pod c-1-server1 was deleted while the run needed it";
-        let outside = "pod c-1-server1 was ended from outside";
+        let outside = "pod c-1-server1 was disrupted";
         let lost = PartyPhase::Lost;
         let failed = PartyPhase::Failed;
         type Row<'a> = (&'a str, Value, Value, Option<i32>, &'a str, &'a str, PartyPhase);
@@ -662,7 +667,7 @@ mod tests {
             let end = party.end.expect(case);
             let found = (end.exit_code, &*end.reason, &*end.message, party.status.phase);
             assert_eq!(found, (code, reason, message, phase), "{case}");
-            assert_eq!(end.hopeless, reason == "BadInput", "{case}");
+            assert_eq!(end.non_retryable, reason == "BadInput", "{case}");
             assert_eq!(end.consequence, reason == "PeerLost", "{case}");
         }
     }

@@ -199,7 +199,7 @@ fn a_failed_attempt_is_followed_by_another_of_all_parties() {
     let mut world = failed_once(SecureInferenceSpec::default());
     let status = world.status();
     assert_eq!(
-        world.told(PARTIES_READY),
+        world.condition(PARTIES_READY),
         ("AttemptFailed", "alice: Internal: alice failed in the test")
     );
     assert_eq!(status.failure.unwrap().exit_code, Some(1));
@@ -215,9 +215,12 @@ fn what_a_new_attempt_would_not_mend_fails_at_once() {
             let mut world = ready(SecureInferenceSpec::default());
             world.fail("server1", Fault::Exit(reason, speaks));
             world.settle();
-            let (told, message) = world.told(FAILED);
+            let (told, message) = world.condition(FAILED);
             assert_eq!(told, format!("{reason:?}"), "{message}");
-            assert!(message.starts_with("a new attempt would fail alike: server1: "), "{message}");
+            assert!(
+                message.starts_with("a new attempt would fail the same way: server1: "),
+                "{message}"
+            );
             assert_eq!(world.status().attempt, Some(1));
         }
     }
@@ -229,7 +232,7 @@ fn an_end_without_a_result_is_the_failure_whatever_others_say() {
     world.fail("bob", Fault::Mute);
     world.fail("alice", Fault::Exit(Reason::PeerLost, true));
     world.reconcile();
-    assert_eq!(world.told(FAILED).0, "NoResult");
+    assert_eq!(world.condition(FAILED).0, "NoResult");
 }
 
 #[test]
@@ -291,7 +294,7 @@ fn no_attempt_follows_when_the_limit_was_lowered_meanwhile() {
     let mut world = failed_once(SecureInferenceSpec::default());
     world.happen(Event::BackoffLimit(0));
     world.settle();
-    let (reason, message) = world.told(FAILED);
+    let (reason, message) = world.condition(FAILED);
     assert_eq!(reason, "BackoffLimitExceeded");
     assert_eq!(
         message,
@@ -320,16 +323,16 @@ fn the_active_deadline_ends_the_wait_for_another_attempt() {
     world.happen(Event::AdvanceAll);
     world.step(&Step::Rival(true));
     world.reconcile();
-    assert_eq!(world.told(PARTIES_READY).0, "Queued");
+    assert_eq!(world.condition(PARTIES_READY).0, "Queued");
     let again = world.operator.again_at().expect("the deadline");
     world.cluster.now = again;
     world.reconcile();
     assert_eq!(
-        world.told(FAILED),
+        world.condition(FAILED),
         (
             "ActiveDeadlineExceeded",
-            "not complete after 1800 s (spec.activeDeadlineSeconds): another run's pods are \
-             getting their nodes; this one is next in its turn"
+            "not complete after 1800 s (spec.activeDeadlineSeconds): it is queued: the \
+             pods of another run are being scheduled"
         )
     );
     let status = world.status();
@@ -363,14 +366,14 @@ fn the_active_deadline_names_who_is_late() {
     world.reconcile();
     world.happen(Event::Wait(60_000));
     world.reconcile();
-    assert_eq!(world.told(FAILED).0, "ActiveDeadlineExceeded");
+    assert_eq!(world.condition(FAILED).0, "ActiveDeadlineExceeded");
     let failure = world.status().failure.unwrap();
     assert_eq!((failure.role.as_deref(), &*failure.reason), (Some("alice"), "ImagePullBackOff"));
 
     let mut world = ready(SecureInferenceSpec::default());
     world.happen(Event::Wait(1_800_000));
     world.reconcile();
-    let (reason, message) = world.told(FAILED);
+    let (reason, message) = world.condition(FAILED);
     assert_eq!(reason, "ActiveDeadlineExceeded");
     assert_eq!(message, "not complete after 1800 s (spec.activeDeadlineSeconds): it still runs");
 }
@@ -384,13 +387,13 @@ fn the_start_deadline_names_who_is_late_and_why() {
     world.no_image("bob");
     world.reconcile();
     let image = "Back-off pulling image \"party\"";
-    assert_eq!(world.told(PARTIES_READY), ("ImagePullBackOff", &*format!("bob: {image}")));
+    assert_eq!(world.condition(PARTIES_READY), ("ImagePullBackOff", &*format!("bob: {image}")));
     world.happen(Event::Wait(299_000));
     world.reconcile();
     assert!(!world.is(FAILED));
     world.cluster.now = world.operator.again_at().expect("the deadline");
     world.reconcile();
-    let (reason, message) = world.told(FAILED);
+    let (reason, message) = world.condition(FAILED);
     assert_eq!(reason, "StartDeadlineExceeded");
     assert_eq!(
         message,
@@ -574,7 +577,7 @@ fn a_run_without_nodes_gives_way_to_those_that_wait() {
         assert!(world.holds_turn(), "patience");
         world.happen(Event::Wait(30_000));
         world.reconcile();
-        assert_eq!(world.told(PARTIES_READY), ("GaveWay", message));
+        assert_eq!(world.condition(PARTIES_READY), ("GaveWay", message));
         let status = world.status();
         assert_eq!((status.start_seconds_used, status.failed_attempts), (Some(30), None));
         assert!(!world.holds_turn());
@@ -609,7 +612,7 @@ fn the_turn_is_held_until_all_pods_have_nodes() {
     let mut world = job();
     world.step(&Step::Rival(true));
     world.reconcile();
-    assert_eq!(world.told(PARTIES_READY).0, "Queued");
+    assert_eq!(world.condition(PARTIES_READY).0, "Queued");
     assert_eq!((world.status().attempt, world.cluster.pods.len()), (None, 0));
     world.step(&Step::Rival(false));
     world.reconcile();
@@ -679,8 +682,8 @@ fn a_changed_spec_is_refused_unless_the_operator_is_what_changed() {
     let mut world = ready(SecureInferenceSpec::default());
     world.happen(Event::ChangeSpec);
     world.settle();
-    assert_eq!(world.told(FAILED).0, "SpecChanged");
-    assert_eq!(world.told(ACCEPTED).0, "SpecChanged");
+    assert_eq!(world.condition(FAILED).0, "SpecChanged");
+    assert_eq!(world.condition(ACCEPTED).0, "SpecChanged");
 
     let mut world = ready(SecureInferenceSpec::default());
     let resource = world.cluster.resource.as_mut().unwrap();
@@ -694,8 +697,8 @@ fn an_invalid_resource_is_refused_and_nothing_is_made() {
     let mut world = job();
     world.cluster.resource.as_mut().unwrap().metadata.name = Some("Sum".into());
     world.settle();
-    assert_eq!(world.told(FAILED).0, "InvalidSpec");
-    let (reason, message) = world.told(ACCEPTED);
+    assert_eq!(world.condition(FAILED).0, "InvalidSpec");
+    let (reason, message) = world.condition(ACCEPTED);
     assert_eq!(reason, "InvalidSpec");
     assert!(message.starts_with("metadata.name is \"Sum\"; it must be"), "{message}");
     assert!(world.cluster.pods.is_empty() && world.cluster.services.is_empty());

@@ -8,7 +8,7 @@ use kube_cel::{ScopeContext, WarningKind};
 use kube_cel::{Validator, analyze_rule, apply_defaults, compile_schema};
 use operator::api::v1alpha1::SecureInference;
 use operator::job::Job;
-use operator::plan::digest;
+use operator::job::digest;
 use serde_json::{Value, json};
 use spdz::graph::GraphBuilder;
 

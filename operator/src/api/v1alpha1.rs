@@ -40,7 +40,7 @@ pub const MAX_GRAPH_BYTES: usize = 512 << 10;
     namespaced,
     status = "SecureInferenceStatus",
     derive = "PartialEq",
-    doc = "A private inference between parties that trust each other with nothing but their part in the protocol: two servers and a producer of randomness compute on secret shares of a model owner's weights and a client's images. The operator runs each party as a pod and reports how long it took, how right it was and what it cost.",
+    doc = "A private inference between parties that trust each other with nothing but their part in the protocol: two servers and a producer of correlated randomness compute on secret shares of a model owner's weights and a client's images. The operator runs each party as a pod and reports how long it took, how right it was and what it cost.",
     validation = Rule::new("self.metadata.name.size() <= 48 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name must be at most 48 lower-case letters, digits and inner hyphens, and start with a letter: the parties' Services are named after it"),
     printcolumn(name = "Network", type_ = "string", json_path = ".status.network", description = "What is computed."),
     printcolumn(name = "Format", type_ = "string", json_path = ".spec.numberFormat", description = "The number format."),
@@ -98,7 +98,8 @@ pub struct SecureInferenceSpec {
     #[serde(default = "yes")]
     pub network_policy: bool,
     /// All parties must be ready this many seconds after their pods were made, or the run has
-    /// failed. Waiting for other runs to get their pods onto nodes does not count.
+    /// failed. Time in the admission queue, while the pods of other runs are scheduled, does
+    /// not count.
     #[serde(default = "default_start_deadline")]
     #[schemars(range(min = 1, max = 86_400))]
     pub start_deadline_seconds: u32,
@@ -272,8 +273,8 @@ pub struct Workload {
     /// Timed inferences.
     #[schemars(range(min = 1, max = 100_000))]
     pub repetitions: u32,
-    /// When the producer makes randomness: `Inline`, within each inference's time, or `Ahead`,
-    /// for all timed inferences before the first.
+    /// When the producer generates correlated randomness: `Inline`, within each inference's
+    /// time, or `Ahead`, for all timed inferences before the first.
     pub offline: Offline,
     /// Images of the test set that are scored after the timed inferences, from the first; 0
     /// for none. Without it, all 10000 for a network.
@@ -285,7 +286,7 @@ pub struct Workload {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub network: Option<Conditions>,
     /// NOT PRIVATE: the client learns what every layer puts out for so many images of the test
-    /// set, and so the weights, and compares it with the same in the clear. For benchmarks:
+    /// set, and so the weights, and compares it with the plaintext computation. For benchmarks:
     /// only with the shipped weights.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10_000))]
@@ -307,7 +308,7 @@ impl Default for Workload {
     }
 }
 
-/// When randomness is made.
+/// When correlated randomness is generated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Offline {
     /// Within each inference's time.
@@ -354,7 +355,7 @@ pub struct Parties {
     /// The server that holds the second shares.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server1: Option<PodSettings>,
-    /// The producer of randomness.
+    /// The producer of correlated randomness.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub producer: Option<PodSettings>,
     /// The owner of a network's weights.
@@ -423,7 +424,7 @@ impl Default for Placement {
     }
 }
 
-/// How much it matters that parties are apart.
+/// Whether parties must be apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Spread {
     /// Not at all.
@@ -465,7 +466,7 @@ pub struct TtlAfterFinished {
     pub failed: Option<u32>,
 }
 
-/// What became of it; the operator alone writes this.
+/// The observed state; only the operator writes it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct SecureInferenceStatus {
@@ -497,7 +498,7 @@ pub struct SecureInferenceStatus {
     /// When the attempt that runs began; absent while none does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attempt_start_time: Option<MicroTime>,
-    /// Seconds of `spec.startDeadlineSeconds` that attempts used which gave way to other runs.
+    /// Seconds of `spec.startDeadlineSeconds` used by attempts that gave way to other runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_seconds_used: Option<u32>,
     /// When all parties of the last attempt were ready.
@@ -520,7 +521,7 @@ pub struct SecureInferenceStatus {
     pub summary: Option<Summary>,
 }
 
-/// How far a run is.
+/// The phase of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum Phase {
     /// Nothing runs yet.
@@ -575,7 +576,7 @@ pub struct PartyStatus {
     /// The node that it is on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
-    /// How far it is.
+    /// Its phase.
     pub phase: PartyPhase,
     /// What it waits for, or how it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -583,7 +584,7 @@ pub struct PartyStatus {
     /// When its pod was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created_at: Option<Time>,
-    /// When its pod got a node.
+    /// When its pod was scheduled to a node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scheduled_at: Option<Time>,
     /// When its container began to run.
@@ -602,7 +603,7 @@ pub struct PartyStatus {
     pub restarts: i32,
 }
 
-/// How far a party is.
+/// The phase of a party.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum PartyPhase {
     /// Its container does not run yet.
@@ -633,7 +634,7 @@ pub struct Failure {
     /// The exit code of its container, if that ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
-    /// What it said.
+    /// The message of its error.
     pub message: String,
 }
 

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use spdz::channel::Role;
 
 use crate::job::Job;
@@ -31,6 +31,12 @@ pub const ATTEMPT: &str = "secureinference.dev/attempt";
 
 /// The annotation with the session of a party's Secret and pod.
 pub const SESSION: &str = "secureinference.dev/session";
+
+/// Whether an object belongs to a resource: its controller is it, and not another of its name.
+#[must_use]
+pub fn owned_by(owners: &[OwnerReference], uid: &str) -> bool {
+    owners.iter().any(|owner| owner.controller == Some(true) && owner.uid == uid)
+}
 
 /// What every object of a job has.
 fn metadata(job: &Job, name: String) -> ObjectMeta {

@@ -7,11 +7,12 @@ use operator::api::v1alpha1::{Phase, SecureInference, SecureInferenceStatus};
 use operator::conditions::{ACCEPTED, COMPLETE, FAILED, PARTIES_READY, SUSPENDED};
 use operator::events::transitions;
 use operator::job::Addresses;
-use operator::plan::{self, Action, Observed, Plan, Turn};
+use operator::plan::{Action, Admission, Observed, Plan};
 
 use super::cluster::{
     Cluster, DRIVER, ROLES, attempt_of, has_ended, is_ready, role_of, terminated,
 };
+use super::shell::decide;
 
 fn is(status: &SecureInferenceStatus, kind: &str) -> bool {
     status.conditions.iter().any(|c| c.type_ == kind && c.status == "True")
@@ -32,21 +33,21 @@ pub(crate) fn planned(
     let runs = status.attempt_start_time.is_some();
     let over = is(status, COMPLETE) || is(status, FAILED) || is(status, SUSPENDED);
     if resource.metadata.deletion_timestamp.is_some() {
-        assert!(plan.actions.is_empty() && plan.turn == Turn::Leave);
+        assert!(plan.actions.is_empty() && plan.admission == Admission::Release);
         return;
     }
-    // The turn.
-    match plan.turn {
-        Turn::Hold => {
-            assert!(runs && !over && status.ready_time.is_none(), "the turn is held for nothing");
+    // Admission.
+    match plan.admission {
+        Admission::Hold => {
+            assert!(runs && !over && status.ready_time.is_none(), "it stays admitted for nothing");
             let attempt = status.attempt.unwrap();
             let homed = pods_of(observed, attempt)
                 .into_iter()
                 .filter(|pod| pod.spec.as_ref().unwrap().node_name.is_some() || has_ended(pod));
-            assert!(homed.count() < ROLES.len(), "all pods have nodes and the turn is held");
+            assert!(homed.count() < ROLES.len(), "all pods have nodes and it stays admitted");
         }
-        Turn::Want => assert!(!runs && !over && !observed.turn),
-        Turn::Leave => {}
+        Admission::Request => assert!(!runs && !over && !observed.admitted),
+        Admission::Release => {}
     }
     // What runs is not torn down, and nothing else is made.
     for action in &plan.actions {
@@ -74,9 +75,9 @@ pub(crate) fn planned(
     // Looked at again, the same situation is decided alike: nothing is written twice.
     let mut next = resource.clone();
     next.status = Some(status.clone());
-    let again = plan::plan(&next, observed);
-    // It has the turn to ask for then, or begins the next attempt.
-    let goes_on = again.status.attempt > status.attempt || again.turn == Turn::Want;
+    let again = decide(&next, observed);
+    // It has to ask to be admitted then, or begins the next attempt.
+    let goes_on = again.status.attempt > status.attempt || again.admission == Admission::Request;
     if !goes_on {
         assert_eq!(again.status, *status, "the same situation is written about again");
     }

@@ -20,7 +20,7 @@ pub(crate) enum Step {
     Reconcile(Vec<Request>, u8),
     /// The operator looks if it has a reason to.
     Woken,
-    /// Another run asks for the turn, or leaves it.
+    /// Another run asks to be admitted, or leaves the queue.
     Rival(bool),
     /// Another operator takes over; whether it finds that another run has the turn.
     Crash(bool),
@@ -101,7 +101,7 @@ impl World {
     }
 
     /// What a condition says: reason and message.
-    pub(crate) fn told(&self, kind: &str) -> (&str, &str) {
+    pub(crate) fn condition(&self, kind: &str) -> (&str, &str) {
         let resource = self.cluster.resource.as_ref().expect("it is there");
         let status = resource.status.as_ref().expect("it was looked at");
         let condition = conditions::find(status, kind).expect("it was set");

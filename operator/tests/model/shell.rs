@@ -2,15 +2,16 @@
 //! of which may be refused, fail, be its last, or find that something has happened.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp, Unit};
 use kube::ResourceExt;
+use operator::admission_queue::AdmissionQueue;
 use operator::api::v1alpha1::{SecureInference, SecureInferenceStatus};
 use operator::conditions;
 use operator::job::Job;
-use operator::plan::{self, Action, Observed, Plan, Pods, Turn};
+use operator::plan::{self, Action, Admission, Observed, Plan, Pods};
 use operator::resources::{network_policy, pod, service};
-use operator::turns::Turns;
 use party::config::Session;
 use spdz::channel::Role;
 use spdz::prg::SessionId;
@@ -24,7 +25,7 @@ const DETAILS: SignedDuration = SignedDuration::from_secs(1);
 /// The unique id of the resource.
 pub(crate) const JOB: &str = "job";
 
-/// That of another, which also wants the turn.
+/// That of another, which also wants to be admitted.
 const RIVAL: &str = "rival";
 
 /// What becomes of a request.
@@ -44,6 +45,14 @@ pub(crate) enum Request {
     NeverHeard,
 }
 
+/// What to do about a resource, which is validated if that is needed.
+pub(crate) fn decide(resource: &SecureInference, observed: &Observed) -> Plan {
+    match plan::is_settled(resource) {
+        true => plan::clean_up(resource, observed),
+        false => plan::plan(resource, &Job::of(resource).map(Arc::new), observed),
+    }
+}
+
 /// Why a reconcile ended early.
 enum Stop {
     Crash,
@@ -55,7 +64,7 @@ enum Stop {
 /// An operator: nothing in it survives its end.
 #[derive(Default)]
 pub(crate) struct Shell {
-    turns: Turns<String>,
+    queue: AdmissionQueue<String>,
     refusal: Option<String>,
     published: Option<Timestamp>,
     failures: u32,
@@ -76,15 +85,15 @@ impl Shell {
         let sessions = self.sessions;
         *self = Self { sessions, ..Self::default() };
         if rival_holds {
-            self.turns.hold(RIVAL);
+            self.queue.hold(RIVAL);
         }
     }
 
-    /// Another run asks for the turn, or leaves it.
+    /// Another run asks to be admitted, or leaves the queue.
     pub(crate) fn rival(&mut self, asks: bool) {
         if asks {
-            self.turns.ask(RIVAL, 0, RIVAL.into());
-        } else if self.turns.leave(RIVAL).is_some() {
+            self.queue.request(RIVAL, 0, RIVAL.into());
+        } else if self.queue.release(RIVAL).is_some() {
             self.seen = 0;
         }
     }
@@ -95,7 +104,7 @@ impl Shell {
     }
 
     pub(crate) fn holds_turn(&self) -> bool {
-        self.turns.has(JOB)
+        self.queue.is_admitted(JOB)
     }
 
     pub(crate) fn again_at(&self) -> Option<Timestamp> {
@@ -115,7 +124,7 @@ impl Shell {
         match self.rounds(cluster) {
             Ok(()) => self.failures = 0,
             Err(Stop::Crash) => {
-                let rival_holds = self.turns.has(RIVAL);
+                let rival_holds = self.queue.is_admitted(RIVAL);
                 self.crash(rival_holds);
             }
             Err(Stop::Conflict) => self.again_at = Some(conflict),
@@ -133,7 +142,7 @@ impl Shell {
     fn rounds(&mut self, cluster: &mut Cluster) -> Result<(), Stop> {
         for _ in 0..6 {
             let Some(resource) = cluster.resource.clone() else {
-                self.turns.leave(JOB);
+                self.queue.release(JOB);
                 return Ok(());
             };
             let settled = resource.status.as_ref().and_then(conditions::finished).is_some();
@@ -141,8 +150,8 @@ impl Shell {
             checks::planned(cluster, &resource, &observed, &plan);
             let withheld = self.publish(cluster, &resource, &observed, &plan.status)?;
             self.again_at = [plan.again_at, withheld].into_iter().flatten().min();
-            if plan.turn == Turn::Leave {
-                self.turns.leave(JOB);
+            if plan.admission == Admission::Release {
+                self.queue.release(JOB);
             }
             for action in &plan.actions {
                 self.act(cluster, &resource, action)?;
@@ -167,23 +176,23 @@ impl Shell {
             pods: cluster.pods.values().cloned().collect(),
             services,
             policies: cluster.policies.keys().cloned().collect(),
-            turn: self.turns.has(JOB),
-            others_wait: self.turns.others_wait(JOB),
+            admitted: self.queue.is_admitted(JOB),
+            others_wait: self.queue.others_wait(JOB),
             refusal: self.refusal.clone(),
         }
     }
 
     fn plan(&self, resource: &SecureInference, mut observed: Observed) -> (Observed, Plan) {
-        let mut plan = plan::plan(resource, &observed);
-        match plan.turn {
-            Turn::Want => {
-                if self.turns.ask(JOB, 1, JOB.into()) {
-                    observed.turn = true;
-                    plan = plan::plan(resource, &observed);
+        let mut plan = decide(resource, &observed);
+        match plan.admission {
+            Admission::Request => {
+                if self.queue.request(JOB, 1, JOB.into()) {
+                    observed.admitted = true;
+                    plan = decide(resource, &observed);
                 }
             }
-            Turn::Hold => self.turns.hold(JOB),
-            Turn::Leave => {}
+            Admission::Hold => self.queue.hold(JOB),
+            Admission::Release => {}
         }
         (observed, plan)
     }

@@ -1,50 +1,19 @@
-//! A resource that has been checked: what its parties compute and how they are made.
-//!
-//! Pure: knows the resource and what a party reads, and nothing of the cluster.
+//! Whether a resource can be run, decided before anything is made for it.
 
 use std::collections::BTreeMap;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, Path};
 
-use k8s_openapi::api::core::v1::Volume;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt};
-use party::config::{
-    AccuracyWorkload, Computation, Deadlines, Identity, InspectWorkload, OfflineMode, PartyConfig,
-    PlayerTask, Session, Telemetry, Transport, Workload,
-};
+use party::config::{Computation, Session};
 use spdz::channel::Role;
 use spdz::graph::Graph;
 use spdz::prg::SessionId;
 
-use crate::api::v1alpha1::{
-    MAX_GRAPH_BYTES, MAX_NAME_BYTES, Network, Offline, PodSettings, SecureInference,
-    SecureInferenceSpec,
-};
-use crate::trace;
-
-/// The port on which servers listen for their peers.
-pub const PARTY_PORT: u16 = 7000;
-
-/// The port of health and metrics.
-pub const METRICS_PORT: u16 = 9400;
-
-/// Where a party's own Secret is mounted.
-pub const IDENTITY_FOLDER: &str = "/etc/secure-inference";
-
-/// The configuration in that Secret.
-pub const CONFIG_FILE: &str = "party.yaml";
-
-/// Where a player's volume is mounted.
-pub const VOLUME_FOLDER: &str = "/data";
-
-/// The name of a player's volume in its pod.
-pub const VOLUME: &str = "data";
-
-/// Where the image keeps models, test set and references.
-const SHARE_FOLDER: &str = "/usr/share/secure-inference";
-
-/// Images in the test set.
-const TEST_IMAGES: u32 = 10_000;
+use super::definition;
+use super::model::{Job, PartyVolume, TEST_IMAGES, VOLUME};
+use super::render::Addresses;
+use crate::api::v1alpha1::{MAX_NAME_BYTES, Network, SecureInference, SecureInferenceSpec};
 
 /// Why a resource is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,39 +22,6 @@ pub struct Invalid(pub String);
 
 fn invalid<T>(message: impl Into<String>) -> Result<T, Invalid> {
     Err(Invalid(message.into()))
-}
-
-/// A checked resource.
-#[derive(Clone, Debug)]
-pub struct Job {
-    /// Its name.
-    pub name: String,
-    /// Its namespace.
-    pub namespace: String,
-    /// Its unique id.
-    pub uid: String,
-    /// What every object of it refers to.
-    pub owner: OwnerReference,
-    /// What it asks for.
-    pub spec: SecureInferenceSpec,
-    /// What the parties compute.
-    pub computation: Computation,
-    /// The name of what they compute.
-    pub network: String,
-    /// All parties, servers and producer first.
-    pub roles: Vec<Role>,
-    /// The player that commands and measures.
-    pub coordinator: Role,
-    volumes: BTreeMap<Role, PartyVolume>,
-}
-
-/// What a party mounts besides its Secret.
-#[derive(Clone, Debug)]
-pub struct PartyVolume {
-    /// The volume, named [`VOLUME`].
-    pub volume: Volume,
-    /// Whether the party may write on it.
-    pub writable: bool,
 }
 
 impl Job {
@@ -119,6 +55,7 @@ impl Job {
             network: plan.graph().name().to_owned(),
             roles: plan.roles(),
             coordinator: Role::Player(plan.coordinator()),
+            digest: digest(resource),
             computation,
             spec: spec.clone(),
             volumes: BTreeMap::new(),
@@ -129,37 +66,9 @@ impl Job {
         let addresses = Addresses { server0: "127.0.0.1".into(), server1: "127.0.0.1".into() };
         for role in &job.roles {
             let config = job.config(*role, Session(SessionId([0; 16])), &addresses);
-            config.check().map_err(|error| Invalid(error.to_string()))?;
+            config.check_against(&plan).map_err(|error| Invalid(error.to_string()))?;
         }
         Ok(job)
-    }
-
-    /// The name of an attempt's object for a role.
-    #[must_use]
-    pub fn object_name(&self, attempt: u32, role: Role) -> String {
-        format!("{}-{attempt}-{role}", self.name)
-    }
-
-    /// The settings of a role's pod.
-    #[must_use]
-    pub fn pod_settings(&self, role: Role) -> PodSettings {
-        let parties = &self.spec.parties;
-        let own = match role {
-            Role::Server0 => parties.server0.as_ref(),
-            Role::Server1 => parties.server1.as_ref(),
-            Role::Producer => parties.producer.as_ref(),
-            Role::MODEL_OWNER => parties.model_owner.as_ref(),
-            Role::CLIENT => parties.client.as_ref(),
-            Role::Player(_) => None,
-        };
-        let player = self.player(role).and_then(|player| player.pod.as_ref());
-        parties.settings(player.or(own))
-    }
-
-    /// What a role mounts besides its Secret.
-    #[must_use]
-    pub fn volume(&self, role: Role) -> Option<&PartyVolume> {
-        self.volumes.get(&role)
     }
 
     fn read_volumes(&mut self) -> Result<(), Invalid> {
@@ -182,131 +91,6 @@ impl Job {
             })
             .collect::<Result<_, Invalid>>()?;
         Ok(())
-    }
-
-    fn player(&self, role: Role) -> Option<&crate::api::v1alpha1::Player> {
-        self.spec.model.graph.as_ref()?.players.get(role.name())
-    }
-
-    /// Images of the test set that are scored.
-    #[must_use]
-    pub fn accuracy_samples(&self) -> u32 {
-        match (self.spec.workload.accuracy_samples, &self.spec.model.graph) {
-            (Some(samples), _) => samples,
-            (None, None) => TEST_IMAGES,
-            (None, Some(_)) => 0,
-        }
-    }
-
-    /// The configuration of a party.
-    #[must_use]
-    pub fn config(&self, role: Role, session: Session, addresses: &Addresses) -> PartyConfig {
-        let file = |name: &str| Path::new(IDENTITY_FOLDER).join(name);
-        let spec = &self.spec;
-        let everywhere = addresses.everywhere();
-        PartyConfig {
-            role,
-            session,
-            computation: self.computation.clone(),
-            identity: Identity {
-                certificate: file("tls.crt"),
-                key: file("tls.key"),
-                authority: file("ca.crt"),
-            },
-            listen: role.is_server().then(|| (everywhere, PARTY_PORT).into()),
-            peers: PartyConfig::dials(role)
-                .iter()
-                .map(|peer| (*peer, addresses.of_server(*peer)))
-                .collect(),
-            deadlines: Deadlines {
-                // The first party may wait for the last as long as the operator does.
-                connect_seconds: f64::from(spec.start_deadline_seconds),
-                ..Deadlines::default()
-            },
-            transport: Transport { network: spec.workload.network, ..Transport::default() },
-            store: None,
-            threads: match role {
-                Role::Player(_) => None,
-                _ => spec.parties.threads.and_then(|threads| usize::try_from(threads).ok()),
-            },
-            player: self.task(role),
-            workload: self.workload(role),
-            telemetry: Some(Telemetry {
-                listen: Some((everywhere, METRICS_PORT).into()),
-                otlp_endpoint: spec.telemetry.as_ref().map(|traces| traces.otlp_endpoint.clone()),
-                sampling_ratio: spec.telemetry.as_ref().map(|traces| traces.sampling_ratio),
-                traceparent: None,
-            }),
-        }
-    }
-
-    /// The configuration of a party in an attempt, whose trace the start of the party is part of.
-    #[must_use]
-    pub fn config_in(
-        &self,
-        attempt: u32,
-        role: Role,
-        session: Session,
-        addresses: &Addresses,
-    ) -> PartyConfig {
-        let mut config = self.config(role, session, addresses);
-        if let (Some(telemetry), Some(_)) = (&mut config.telemetry, &self.spec.telemetry) {
-            telemetry.traceparent = Some(trace::attempt(&self.uid, attempt));
-        }
-        config
-    }
-
-    /// What a player brings and does, the client of a network excepted.
-    fn task(&self, role: Role) -> Option<PlayerTask> {
-        let Role::Player(_) = role else { return None };
-        let model = &self.spec.model;
-        let inputs = if let Some(network) = model.builtin {
-            (role == Role::MODEL_OWNER).then(|| model_path(network))
-        } else if let Some(volume) = &model.volume {
-            (role == Role::MODEL_OWNER).then(|| Path::new(VOLUME_FOLDER).join(&volume.path))
-        } else {
-            let on_volume = |path: &String| Path::new(VOLUME_FOLDER).join(path);
-            let player = self.player(role);
-            let workload = &self.spec.workload;
-            let coordinates = role == self.coordinator;
-            return Some(PlayerTask {
-                inputs: player.and_then(|player| player.inputs.as_ref()).map(on_volume),
-                outputs: player.and_then(|player| player.outputs.as_ref()).map(on_volume),
-                warmup: coordinates.then_some(workload.warmup.into()),
-                evaluations: coordinates.then_some(workload.repetitions.into()),
-                offline: coordinates.then(|| offline(workload.offline)),
-                result: None,
-            });
-        };
-        inputs.map(|inputs| PlayerTask { inputs: Some(inputs), ..PlayerTask::default() })
-    }
-
-    /// What the client of a network infers.
-    fn workload(&self, role: Role) -> Option<Workload> {
-        let network =
-            self.spec.model.builtin.or(self.spec.model.volume.as_ref().map(|v| v.network));
-        let network = network.filter(|_| role == Role::CLIENT)?;
-        let workload = &self.spec.workload;
-        let samples = self.accuracy_samples();
-        let mnist = Path::new(SHARE_FOLDER).join("mnist");
-        Some(Workload {
-            images: mnist.join("t10k-images-idx3-ubyte.gz"),
-            warmup: workload.warmup.into(),
-            warmup_seconds: workload.warmup_seconds.into(),
-            repetitions: workload.repetitions.into(),
-            offline: offline(workload.offline),
-            accuracy: (samples > 0).then(|| AccuracyWorkload {
-                samples: samples as usize,
-                labels: mnist.join("t10k-labels-idx1-ubyte.gz"),
-                // What weights of one's own say in the clear is known to nobody here.
-                reference: self.spec.model.builtin.is_some().then(|| reference_path(network)),
-            }),
-            inspect: workload.inspect.map(|samples| InspectWorkload {
-                samples: samples as usize,
-                weights: model_path(network),
-            }),
-            result: None,
-        })
     }
 
     /// Checks what is said about players against the players that there are.
@@ -342,54 +126,6 @@ impl Job {
     }
 }
 
-/// Where the servers are reached.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Addresses {
-    /// The cluster address of the Service of `server0`.
-    pub server0: String,
-    /// The cluster address of the Service of `server1`.
-    pub server1: String,
-}
-
-impl Addresses {
-    /// The `host:port` of a server.
-    fn of_server(&self, role: Role) -> String {
-        let host = if role == Role::Server1 { &self.server1 } else { &self.server0 };
-        match host.contains(':') {
-            true => format!("[{host}]:{PARTY_PORT}"),
-            false => format!("{host}:{PARTY_PORT}"),
-        }
-    }
-
-    /// The address that stands for all of a pod's own, in the servers' family.
-    fn everywhere(&self) -> std::net::IpAddr {
-        match self.server0.contains(':') {
-            true => std::net::Ipv6Addr::UNSPECIFIED.into(),
-            false => std::net::Ipv4Addr::UNSPECIFIED.into(),
-        }
-    }
-}
-
-fn offline(offline: Offline) -> OfflineMode {
-    match offline {
-        Offline::Inline => OfflineMode::Inline,
-        Offline::Ahead => OfflineMode::Ahead,
-    }
-}
-
-fn model_path(network: Network) -> PathBuf {
-    shipped("models", network)
-}
-
-fn reference_path(network: Network) -> PathBuf {
-    shipped("references", network)
-}
-
-fn shipped(folder: &str, network: Network) -> PathBuf {
-    let file = format!("{}.safetensors", network.name().to_lowercase());
-    Path::new(SHARE_FOLDER).join(folder).join(file)
-}
-
 fn computation(spec: &SecureInferenceSpec) -> Result<Computation, Invalid> {
     let model = &spec.model;
     let mut computation = match (model.builtin, &model.volume, &model.graph) {
@@ -413,12 +149,6 @@ fn network_of(network: Network, spec: &SecureInferenceSpec) -> Computation {
 }
 
 fn read_graph(definition: &str, spec: &SecureInferenceSpec) -> Result<Graph, Invalid> {
-    if definition.len() > MAX_GRAPH_BYTES {
-        let found = definition.len();
-        return invalid(format!(
-            "spec.model.graph.definition has {found} bytes, at most {MAX_GRAPH_BYTES} are accepted; let a player bring large tensors instead of making them constants"
-        ));
-    }
     if spec.workload.batch_size != 1 {
         return invalid(
             "spec.workload.batchSize is for networks; the shapes of a graph are its own, leave it out",
@@ -434,8 +164,19 @@ fn read_graph(definition: &str, spec: &SecureInferenceSpec) -> Result<Graph, Inv
             "spec.workload.accuracySamples is for networks; a graph of one's own has no test set, leave it out",
         );
     }
-    party::yaml::parse(definition)
-        .map_err(|error| Invalid(format!("spec.model.graph.definition is no graph: {error}")))
+    definition::read(definition)
+        .map_err(|problem| Invalid(format!("spec.model.graph.definition{problem}")))
+}
+
+/// A digest of what may not change once a resource was accepted.
+#[must_use]
+pub fn digest(resource: &SecureInference) -> String {
+    let mut spec = resource.spec.clone();
+    spec.suspend = false;
+    spec.backoff_limit = 0;
+    spec.ttl_after_finished = None;
+    let json = serde_json::to_vec(&spec).unwrap_or_default();
+    blake3::hash(&json).to_hex()[..32].to_owned()
 }
 
 fn check_name(name: &str) -> Result<(), Invalid> {
@@ -507,79 +248,12 @@ fn check_numbers(spec: &SecureInferenceSpec) -> Result<(), Invalid> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use serde_json::{Value, json};
-    use spdz::graph::GraphBuilder;
-    use spdz::plan::NumberFormat;
+mod tests {
+    use serde_json::json;
 
     use super::*;
-    use crate::api::v1alpha1::{
-        GraphModel, Model, ModelVolume, Parties, Player, TtlAfterFinished, VolumeSource,
-    };
-
-    /// The smallest of the networks.
-    pub(crate) fn network() -> SecureInferenceSpec {
-        let model = Model { builtin: Some(Network::A), ..Model::default() };
-        SecureInferenceSpec { model, ..SecureInferenceSpec::default() }
-    }
-
-    /// A network whose weights are on a volume.
-    pub(crate) fn weights(path: &str, source: Value) -> SecureInferenceSpec {
-        let source = volume(source);
-        let weights = ModelVolume { network: Network::A, path: path.into(), source };
-        let model = Model { volume: Some(weights), ..Model::default() };
-        SecureInferenceSpec { model, ..SecureInferenceSpec::default() }
-    }
-
-    /// A graph: alice and bob add their numbers, and carol learns the sum.
-    pub(crate) fn sum() -> SecureInferenceSpec {
-        let graph = GraphBuilder::named("sum", ["alice", "bob", "carol"]);
-        let a = graph.share(graph.local_input("alice", "a", [2]));
-        let b = graph.share(graph.local_input("bob", "b", [2]));
-        graph.output("sum", graph.reveal("carol", graph.add(a, b)));
-        let definition = serde_yaml::to_string(&graph.build().unwrap()).unwrap();
-        let player = |name: &str, inputs: Option<&str>, outputs: Option<&str>| {
-            let source = Some(volume(json!({"persistentVolumeClaim": {"claimName": name}})));
-            let [inputs, outputs] = [inputs, outputs].map(|path| path.map(str::to_owned));
-            (name.to_owned(), Player { source, inputs, outputs, pod: None })
-        };
-        let players = [
-            player("alice", Some("in/a.safetensors"), None),
-            player("bob", Some("b.safetensors"), None),
-            player("carol", None, Some("sum.safetensors")),
-        ];
-        let graph = GraphModel { definition, players: players.into() };
-        let model = Model { graph: Some(graph), ..Model::default() };
-        SecureInferenceSpec { model, ..SecureInferenceSpec::default() }
-    }
-
-    fn volume(source: Value) -> VolumeSource {
-        VolumeSource(source.as_object().unwrap().clone())
-    }
-
-    fn named(name: &str, spec: SecureInferenceSpec) -> Result<Job, Invalid> {
-        let mut resource = SecureInference::new(name, spec);
-        resource.metadata.namespace = Some("lab".into());
-        resource.metadata.uid = Some("one".into());
-        Job::of(&resource)
-    }
-
-    pub(crate) fn job(spec: SecureInferenceSpec) -> Job {
-        named("run", spec).unwrap()
-    }
-
-    /// Why a spec is refused.
-    fn refusal(spec: SecureInferenceSpec) -> String {
-        named("run", spec).map(|_| ()).unwrap_err().to_string()
-    }
-
-    fn addresses(server0: &str, server1: &str) -> Addresses {
-        Addresses { server0: server0.into(), server1: server1.into() }
-    }
-
-    fn config(job: &Job, role: Role) -> PartyConfig {
-        job.config(role, Session(SessionId([7; 16])), &addresses("10.0.0.1", "10.0.0.2"))
-    }
+    use crate::api::v1alpha1::{GraphModel, MAX_GRAPH_BYTES, Model, Player, TtlAfterFinished};
+    use crate::job::tests::{named, network, refusal, sum, weights};
 
     #[test]
     fn names_leave_room_for_attempt_and_role() {
@@ -817,132 +491,5 @@ pub(crate) mod tests {
             message,
             "the resource has no namespace or no uid: it is not from an API server"
         );
-    }
-
-    #[test]
-    fn a_networks_parties_are_told_what_they_need() {
-        let mut spec = network();
-        spec.start_deadline_seconds = 42;
-        spec.parties.threads = Some(3);
-        let job = job(spec);
-        let roles = [Role::Server0, Role::Server1, Role::Producer, Role::MODEL_OWNER, Role::CLIENT];
-        assert_eq!((job.roles.as_slice(), job.coordinator), (&roles[..], Role::CLIENT));
-        assert_eq!((&*job.network, job.object_name(2, Role::CLIENT)), ("A", "run-2-client".into()));
-        for role in roles {
-            let config = config(&job, role);
-            config.check().unwrap();
-            assert_eq!(config.role, role);
-            let folder = Path::new("/etc/secure-inference");
-            assert_eq!(config.identity.certificate, folder.join("tls.crt"));
-            assert_eq!(config.identity.key, folder.join("tls.key"));
-            assert_eq!(config.identity.authority, folder.join("ca.crt"));
-            assert_eq!(config.deadlines.connect_seconds, 42.0);
-            let listens = config.listen.map(|address| address.to_string());
-            assert_eq!(listens.as_deref(), role.is_server().then_some("0.0.0.0:7000"));
-            let peers: Vec<(Role, &str)> =
-                config.peers.iter().map(|(peer, address)| (*peer, address.as_str())).collect();
-            let server0 = (Role::Server0, "10.0.0.1:7000");
-            let server1 = (Role::Server1, "10.0.0.2:7000");
-            assert_eq!(
-                peers,
-                match role {
-                    Role::Server0 => vec![],
-                    Role::Server1 => vec![server0],
-                    _ => vec![server0, server1],
-                }
-            );
-            let multiplies = !matches!(role, Role::Player(_));
-            assert_eq!(config.threads, multiplies.then_some(3));
-            let watched = config.telemetry.and_then(|telemetry| telemetry.listen);
-            assert_eq!(watched.unwrap().to_string(), "0.0.0.0:9400");
-            assert_eq!(config.workload.is_some(), role == Role::CLIENT);
-            let inputs = config.player.and_then(|player| player.inputs);
-            let model = Path::new("/usr/share/secure-inference/models/a.safetensors");
-            assert_eq!(inputs.as_deref(), (role == Role::MODEL_OWNER).then_some(model));
-        }
-    }
-
-    #[test]
-    fn the_client_of_a_network_measures_what_was_asked_for() {
-        let workload = |spec| config(&job(spec), Role::CLIENT).workload.unwrap();
-        let found = workload(network());
-        assert_eq!((found.warmup, found.repetitions, found.offline), (5, 100, OfflineMode::Inline));
-        let accuracy = found.accuracy.unwrap();
-        assert_eq!(accuracy.samples, 10_000);
-        let reference = "/usr/share/secure-inference/references/a.safetensors";
-        assert_eq!(accuracy.reference.as_deref(), Some(Path::new(reference)));
-
-        let mut spec = network();
-        spec.workload.accuracy_samples = Some(0);
-        spec.workload.offline = Offline::Ahead;
-        let found = workload(spec);
-        assert!(found.accuracy.is_none() && found.offline == OfflineMode::Ahead);
-
-        let own = weights("my/w.safetensors", json!({"emptyDir": {}}));
-        let accuracy = workload(own.clone()).accuracy.unwrap();
-        assert_eq!(accuracy.reference, None, "what the weights say is known to nobody here");
-        let owner = config(&job(own), Role::MODEL_OWNER).player.unwrap();
-        assert_eq!(owner.inputs.as_deref(), Some(Path::new("/data/my/w.safetensors")));
-    }
-
-    #[test]
-    fn the_players_of_a_graph_do_what_it_has_them_do() {
-        let mut spec = sum();
-        spec.workload.warmup = 2;
-        spec.workload.repetitions = 9;
-        spec.number_format = NumberFormat::Int100;
-        let job = job(spec);
-        let [alice, carol] = ["alice", "carol"].map(|name| name.parse::<Role>().unwrap());
-        assert_eq!((job.network.as_str(), job.roles.len(), job.coordinator), ("sum", 6, carol));
-        assert_eq!(job.accuracy_samples(), 0);
-        let path = |path: &str| Some(PathBuf::from(path));
-        let task = config(&job, alice).player.unwrap();
-        assert_eq!((task.inputs, task.outputs), (path("/data/in/a.safetensors"), None));
-        assert_eq!((task.warmup, task.evaluations, task.offline), (None, None, None));
-        let task = config(&job, carol).player.unwrap();
-        assert_eq!((task.inputs, task.outputs), (None, path("/data/sum.safetensors")));
-        assert_eq!((task.warmup, task.evaluations), (Some(2), Some(9)));
-        assert_eq!(task.offline, Some(OfflineMode::Inline));
-        assert!(job.volume(carol).unwrap().writable && !job.volume(alice).unwrap().writable);
-    }
-
-    #[test]
-    fn addresses_are_of_the_clusters_family() {
-        let job = job(network());
-        let session = Session(SessionId([7; 16]));
-        let config = job.config(Role::Server1, session, &addresses("fd00::1", "fd00::2"));
-        assert_eq!(config.peers[&Role::Server0], "[fd00::1]:7000");
-        assert_eq!(config.listen.unwrap().to_string(), "[::]:7000");
-        let watched = config.telemetry.and_then(|telemetry| telemetry.listen);
-        assert_eq!(watched.unwrap().to_string(), "[::]:9400");
-    }
-
-    #[test]
-    fn what_is_set_for_a_role_replaces_what_is_set_for_all() {
-        let on = |node: &str| Some([("node".to_owned(), node.to_owned())].into());
-        let settings =
-            |node: &str| PodSettings { node_selector: on(node), ..PodSettings::default() };
-        let parties = Parties {
-            node_selector: on("any"),
-            tolerations: Some(vec![Default::default()]),
-            server1: Some(settings("one")),
-            client: Some(settings("two")),
-            ..Parties::default()
-        };
-        let networks = job(SecureInferenceSpec { parties: parties.clone(), ..network() });
-        let found = networks.pod_settings(Role::Server1);
-        assert_eq!(
-            (found.node_selector, found.tolerations.map(|all| all.len())),
-            (on("one"), Some(1))
-        );
-        assert_eq!(networks.pod_settings(Role::Server0).node_selector, on("any"));
-        assert_eq!(networks.pod_settings(Role::CLIENT).node_selector, on("two"));
-
-        let mut spec = SecureInferenceSpec { parties, ..sum() };
-        let players = &mut spec.model.graph.as_mut().unwrap().players;
-        players.get_mut("bob").unwrap().pod = Some(settings("three"));
-        let graphs = job(spec);
-        assert_eq!(graphs.pod_settings("bob".parse().unwrap()).node_selector, on("three"));
-        assert_eq!(graphs.pod_settings("alice".parse().unwrap()).node_selector, on("any"));
     }
 }

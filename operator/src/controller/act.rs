@@ -1,0 +1,197 @@
+//! Doing what a plan says.
+
+use futures::{TryStreamExt, future, stream};
+use k8s_openapi::api::core::v1::{Pod, Secret, Service};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, Preconditions};
+use kube::{Resource, ResourceExt};
+use party::config::Session;
+use party::identity;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use spdz::channel::Role;
+use spdz::prg::SessionId;
+
+use super::context::{Context, Guarded, MANAGER, of_job};
+use super::error::{Error, failed, gone};
+use crate::api::v1alpha1::SecureInference;
+use crate::job::{Addresses, Job};
+use crate::plan::{Action, Pods};
+use crate::resources::{ATTEMPT, JOB_UID, network_policy, pod, secret, service};
+
+/// Secrets of an attempt that are sent at once: with 67 parties and the largest graph, all of
+/// them take more memory than the operator has.
+const SECRETS_AT_ONCE: usize = 4;
+
+impl Context {
+    /// One after the other; the rest is left when one fails.
+    pub(super) async fn act_all(
+        &self,
+        resource: &SecureInference,
+        job: Option<&Job>,
+        namespace: &str,
+        actions: &[Action],
+    ) -> Result<(), Error> {
+        for action in actions {
+            self.act(resource, job, namespace, action).await?;
+        }
+        Ok(())
+    }
+
+    async fn act(
+        &self,
+        resource: &SecureInference,
+        job: Option<&Job>,
+        namespace: &str,
+        action: &Action,
+    ) -> Result<(), Error> {
+        let client = &self.client;
+        let job = job.ok_or(Error::NotValidated);
+        match action {
+            Action::ApplyPolicies => {
+                let policies = network_policy::build(job?);
+                self.apply_all(resource, namespace, "make the NetworkPolicies", &policies).await?;
+            }
+            Action::ApplyServices(attempt) => {
+                let job = job?;
+                let services =
+                    [Role::Server0, Role::Server1].map(|role| service::build(job, *attempt, role));
+                self.apply_all(resource, namespace, "make the Services", &services).await?;
+            }
+            Action::StartParties { attempt, addresses } => {
+                self.start(resource, job?, namespace, *attempt, addresses).await?;
+            }
+            Action::CompleteParties { attempt, roles, session } => {
+                self.make_pods(resource, namespace, job?, *attempt, roles, *session).await?;
+            }
+            Action::TearDown { attempt, pods } => {
+                self.tear_down(resource, namespace, *attempt, pods).await?;
+            }
+            Action::ForgetPods(names) => {
+                let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
+                for name in names {
+                    let params = DeleteParams::default().grace_period(0);
+                    gone(api.delete(name, &params).await)
+                        .map_err(|error| failed("forget the lost pods", resource, error))?;
+                }
+            }
+            Action::RemovePolicies => {
+                let api: Api<NetworkPolicy> = Api::namespaced(client.clone(), namespace);
+                let uid = resource.uid().unwrap_or_default();
+                api.delete_collection(&DeleteParams::background(), &of_job(&uid))
+                    .await
+                    .map_err(|error| failed("delete the NetworkPolicies", resource, error))?;
+            }
+            Action::DeleteResource => {
+                let api: Api<Guarded> = Api::namespaced(client.clone(), namespace);
+                let this_one = Preconditions { uid: resource.uid(), resource_version: None };
+                let params = DeleteParams::background().preconditions(this_one);
+                gone(api.delete(&resource.name_any(), &params).await)
+                    .map_err(|error| failed("delete after its time", resource, error))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a session: identities for all roles, their Secrets, and then the pods.
+    async fn start(
+        &self,
+        resource: &SecureInference,
+        job: &Job,
+        namespace: &str,
+        attempt: u32,
+        addresses: &Addresses,
+    ) -> Result<(), Error> {
+        let session = SessionId::fresh()?;
+        // The authority's key is gone when this returns.
+        let issued = identity::issue(session, &job.roles)?;
+        let session = Session(session);
+        // Each holds the graph: made as they are sent, not all before the first.
+        let secrets = issued.parties.iter().map(|(role, party)| {
+            let config = job.config_in(attempt, *role, session, addresses);
+            Ok(secret::build(job, attempt, &config, &issued.authority, party)?)
+        });
+        stream::iter(secrets)
+            .try_for_each_concurrent(SECRETS_AT_ONCE, async |secret| {
+                self.apply_all(resource, namespace, "make the Secrets", &[secret]).await
+            })
+            .await?;
+        self.make_pods(resource, namespace, job, attempt, &job.roles, session).await
+    }
+
+    async fn make_pods(
+        &self,
+        resource: &SecureInference,
+        namespace: &str,
+        job: &Job,
+        attempt: u32,
+        roles: &[Role],
+        session: Session,
+    ) -> Result<(), Error> {
+        let pods: Vec<Pod> = roles
+            .iter()
+            .map(|role| pod::build(job, attempt, *role, session, &self.image))
+            .collect();
+        self.apply_all(resource, namespace, "make the pods", &pods).await
+    }
+
+    async fn apply_all<K>(
+        &self,
+        resource: &SecureInference,
+        namespace: &str,
+        action: &'static str,
+        objects: &[K],
+    ) -> Result<(), Error>
+    where
+        K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + DeserializeOwned
+            + Serialize
+            + std::fmt::Debug,
+    {
+        let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
+        let params = PatchParams::apply(MANAGER).force();
+        // Nothing of what the server answers is needed, least of all Secrets.
+        let apply = objects.iter().map(async |object| {
+            let patch = Patch::Apply(object);
+            api.patch_metadata(&object.name_any(), &params, &patch).await.map(drop)
+        });
+        future::try_join_all(apply).await.map_err(|error| failed(action, resource, error)).map(drop)
+    }
+
+    /// Secrets first: no pod can start any more. Services last: they tell that there was
+    /// something to tear down.
+    async fn tear_down(
+        &self,
+        resource: &SecureInference,
+        namespace: &str,
+        attempt: u32,
+        pods: &Pods,
+    ) -> Result<(), Error> {
+        let uid = resource.uid().unwrap_or_default();
+        let selected =
+            ListParams::default().labels(&format!("{JOB_UID}={uid},{ATTEMPT}={attempt}"));
+        let refuse = |error| failed("tear an attempt down", resource, error);
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
+        secrets.delete_collection(&DeleteParams::background(), &selected).await.map_err(refuse)?;
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        match pods {
+            Pods::All => {
+                api.delete_collection(&DeleteParams::background(), &selected)
+                    .await
+                    .map_err(refuse)?;
+            }
+            Pods::Named(names) => {
+                for name in names {
+                    gone(api.delete(name, &DeleteParams::background()).await).map_err(refuse)?;
+                }
+            }
+        }
+        let services: Api<Service> = Api::namespaced(self.client.clone(), namespace);
+        for role in [Role::Server0, Role::Server1] {
+            let name = format!("{}-{attempt}-{role}", resource.name_any());
+            gone(services.delete(&name, &DeleteParams::background()).await).map_err(refuse)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,97 @@
+//! What reconciles share, and what is remembered between them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures::channel::mpsc::UnboundedSender;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use kube::Client;
+use kube::api::ListParams;
+use kube::core::{DeserializeGuard, PartialObjectMeta};
+use kube::runtime::events::Recorder;
+use kube::runtime::reflector::{ObjectRef, Store};
+use party::trace::{Exporter, Span};
+use tokio::time::Instant;
+
+use crate::admission_queue::AdmissionQueue;
+use crate::api::v1alpha1::SecureInference;
+use crate::metrics::Metrics;
+use crate::resources::JOB_UID;
+use crate::validator::Validator;
+
+/// The field manager of objects, and the reporter of events.
+pub(crate) const MANAGER: &str = "secure-inference-operator";
+
+/// The field manager of statuses: servers of old lose the spec's owner if they are one.
+pub(super) const STATUS_MANAGER: &str = "secure-inference-operator-status";
+
+/// A resource as it is watched: one that cannot be read does not stop the others.
+pub(super) type Guarded = DeserializeGuard<SecureInference>;
+
+/// What reconciles share.
+pub(super) struct Context {
+    pub(super) client: Client,
+    pub(super) recorder: Recorder,
+    pub(super) metrics: Metrics,
+    /// The image of parties whose resource names none.
+    pub(super) image: String,
+    pub(super) exporter: Option<Exporter>,
+    pub(super) queue: AdmissionQueue<ObjectRef<Guarded>>,
+    pub(super) validator: Arc<Validator<ObjectRef<Guarded>>>,
+    pub(super) wake: UnboundedSender<ObjectRef<Guarded>>,
+    pub(super) resources: Store<Guarded>,
+    pub(super) pods: Store<Pod>,
+    pub(super) services: Store<PartialObjectMeta<Service>>,
+    pub(super) policies: Store<PartialObjectMeta<NetworkPolicy>>,
+    pub(super) memory: Mutex<HashMap<String, Memory>>,
+}
+
+/// What is remembered of a resource between reconciles; nothing that a restart may not lose.
+#[derive(Default)]
+pub(super) struct Memory {
+    /// When its status was last published.
+    pub(super) published: Option<Instant>,
+    /// Reconciles that failed one after the other.
+    pub(super) failures: u32,
+    /// What the API server would not make.
+    pub(super) refusal: Option<String>,
+}
+
+impl Context {
+    fn memory(&self) -> MutexGuard<'_, HashMap<String, Memory>> {
+        // A panic elsewhere leaves nothing half done here.
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn remember<T>(&self, uid: &str, with: impl FnOnce(&mut Memory) -> T) -> T {
+        with(self.memory().entry(uid.into()).or_default())
+    }
+
+    pub(super) fn forget(&self, uid: &str) {
+        self.memory().remove(uid);
+        self.validator.forget(uid);
+        self.wake(self.queue.release(uid));
+    }
+
+    /// Has the run that may be admitted now reconciled.
+    pub(super) fn wake(&self, next: Option<ObjectRef<Guarded>>) {
+        if let Some(next) = next {
+            // Nobody listens only after the controller has stopped.
+            let _ = self.wake.unbounded_send(next);
+        }
+    }
+
+    pub(super) fn send(&self, span: Span) {
+        if let Some(exporter) = self.exporter.as_ref()
+            && exporter.settings().samples(span.trace)
+        {
+            exporter.send(Box::new(span));
+        }
+    }
+}
+
+/// Everything of a job.
+pub(super) fn of_job(uid: &str) -> ListParams {
+    ListParams::default().labels(&format!("{JOB_UID}={uid}"))
+}
