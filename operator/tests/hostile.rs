@@ -10,9 +10,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use operator::api::v1alpha1::{MAX_GRAPH_BYTES, SecureInference};
+use operator::health::Status;
 use operator::job::{MAX_FITS, MAX_LEVELS, MAX_PARTS};
 use operator::metrics::Metrics;
-use operator::server;
 use operator::validator::{Validated, Validator};
 use peak_alloc::PeakAlloc;
 use serde_json::{Value, json};
@@ -202,7 +202,7 @@ async fn probe(address: SocketAddr, stop: Arc<AtomicBool>) -> Duration {
             .unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
-        assert!(answer.ends_with("ok\n"), "{answer}");
+        assert!(answer.ends_with("alive\n"), "{answer}");
         longest = longest.max(began.elapsed());
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -279,7 +279,9 @@ fn what_a_hostile_tenant_writes_stops_nobody() {
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        tokio::spawn(server::serve(free, Metrics::new().unwrap(), Arc::default()));
+        let health = Status { metrics: Metrics::new().unwrap(), ready: Arc::default() };
+        let listener = party::http::listen(free).unwrap();
+        tokio::spawn(party::http::serve(listener, Arc::new(health)));
         while TcpStream::connect(free).await.is_err() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }

@@ -71,7 +71,7 @@ impl Job {
                 ..Deadlines::default()
             },
             transport: Transport { network: spec.workload.network, ..Transport::default() },
-            stock: None,
+            store: None,
             threads: match role {
                 Role::Player(_) => None,
                 _ => spec.parties.threads.and_then(|threads| usize::try_from(threads).ok()),

@@ -467,8 +467,8 @@ mod tests {
             ),
             (
                 |spec| player(spec, "carol").inputs = Some("in".into()),
-                "the configuration of carol has `player.inputs`, but the graph has it bring \
-                 nothing",
+                "the configuration of carol has `player.inputs`, but the graph has no input \
+                 of it",
             ),
         ];
         for (change, problem) in rows {
