@@ -17,7 +17,7 @@ table1: build ## The main job: the paper's Table 1, on this machine
 report: build ## Table 1 and larger batches, several times each, as a page: results/report/report.html
 	$(CARGO) run --locked --quiet --release -p bench -- sweep bench/sweeps/report.yaml --out results/report --report
 
-sweep: ## Measure what the sweep file FILE says, with a report; the same command goes on after Ctrl-C
+sweep: ## Measure the cells of the sweep file FILE, with a report; the same command continues after Ctrl-C
 	@test -n '$(FILE)' || { echo 'make sweep: name a file, such as FILE=bench/sweeps/networks.yaml' >&2; exit 2; }
 	$(CARGO) build --locked --release -p party -p bench $(on_cluster)
 	$(CARGO) run --locked --quiet --release -p bench $(on_cluster) -- sweep '$(FILE)' --out 'results/$(basename $(notdir $(FILE)))' --report
@@ -36,7 +36,7 @@ test: lint ## Format, lints, unit, property and five-process tests, the examples
 e2e: ## The operator on a real Kubernetes: that of KUBECONFIG, or a throwaway one; ONLY=words picks cases
 	$(CARGO) test --locked $(all) --test e2e -- $(ONLY)
 
-faults: ## Five processes killed, stopped, cut off, misled at every message; `make test` does a few; ONLY=words
+faults: ## Faults at every message of five processes; `make test` tries a few messages; ONLY=words
 	$(CARGO) test --locked $(all) --no-run
 	$(CARGO) test --locked $(all) --test faults -- --all $(ONLY)
 
@@ -44,7 +44,7 @@ soak: ## 100,000 inferences through one set of processes: memory, latency and co
 	$(CARGO) test --locked $(all) --no-run
 	$(CARGO) test --locked $(all) --test soak -- --inferences 100000
 
-fuzz: ## Fuzz every decoder for TIME seconds each, 60 without it; `make test` has a short run without a fuzzer
+fuzz: ## Fuzz every decoder for TIME seconds each, by default 60; `make test` has a short run without a fuzzer
 	fuzz/run.sh $(or $(TIME),60)
 
 lint: ## Check the format, and lints with warnings denied
@@ -62,13 +62,13 @@ supply-chain: ## Check licences, sources and advisories of all dependencies; REQ
 image: ## Pack target/image/secure-inference.tar; IMAGE names it, ENGINE=podman or docker builds the Containerfile
 	CARGO='$(CARGO)' IMAGE='$(IMAGE)' ENGINE='$(ENGINE)' hack/image/build.sh
 
-sbom: image ## List what the image holds beside it, target/image/secure-inference.cdx.json, in CycloneDX's JSON
+sbom: image ## Write the image's bill of materials, target/image/secure-inference.cdx.json, in CycloneDX's JSON
 	hack/image/sbom.sh
 
-image-check: sbom ## Check the image: its files, no secrets, the system's libraries, the list of what it holds
+image-check: sbom ## Check the image: its files, no secrets, the system's libraries, the bill of materials
 	hack/image/check.sh
 
-reproducible: ## Build the image of the commit twice, in other folders, and compare all of it; two builds from nothing
+reproducible: ## Build the image of the commit twice from nothing, in other folders, and compare every byte
 	hack/image/reproducible.sh
 
 chart-test: ## Test the Helm chart on the cluster of KUBECONFIG, by default that of cluster-up with the image loaded
@@ -77,5 +77,5 @@ chart-test: ## Test the Helm chart on the cluster of KUBECONFIG, by default that
 cluster-up: ## Start a real Kubernetes of one node for tests (Debian 12, root); built the first time, 7 minutes
 	hack/test-cluster/cluster.sh up
 
-cluster-down: ## End it, and put the machine back as it was
+cluster-down: ## Stop it, and restore the machine
 	hack/test-cluster/cluster.sh down
