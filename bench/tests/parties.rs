@@ -651,7 +651,7 @@ fn inferences_are_made_for_a_time_before_those_that_count() {
     // One that would never end is refused before anybody is waited for.
     scenario.config(Role::CLIENT).workload.as_mut().unwrap().warmup_seconds = 601;
     let failure = &failures(&mut scenario.start())[&Role::CLIENT];
-    let expected = "workload.warmupSeconds is 601, expected at most 600";
+    let expected = "workload.warmupSeconds is 601, expected 0 to 600";
     assert!(failure.message.contains(expected), "{failure}");
 }
 
