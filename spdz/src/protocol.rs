@@ -34,6 +34,13 @@ pub trait Protocol {
         Self::OWN_ROLES.iter().copied().chain(players).collect()
     }
 
+    /// The roles of a computation that connect to a role.
+    #[must_use]
+    fn accepts(role: Role, players: &[Name]) -> Vec<Role> {
+        let dialling = Self::edges(players).into_iter().filter(|edge| edge.accepts == role);
+        dialling.map(|edge| edge.dials).collect()
+    }
+
     /// The connections of a computation: who dials whom.
     #[must_use]
     fn edges(players: &[Name]) -> Vec<Edge> {

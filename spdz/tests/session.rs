@@ -13,6 +13,7 @@ use spdz::graph::{GraphBuilder, Tensors};
 use spdz::network::{IMAGES, LOGITS, Layer, Network};
 use spdz::plan::{NumberFormat, Plan, TensorId, Truncation};
 use spdz::polynomial::{Fit, Polynomial};
+use spdz::protocol::{Protocol, Spdz};
 use spdz::role;
 
 /// Small, and with every kind of layer and every operation of a plan.
@@ -477,7 +478,7 @@ fn observers_are_told_of_every_part_that_their_role_has() {
                 let settings = Settings { ahead, ..Settings::new(format, truncation, 7) };
                 let plan = Plan::compile(graph, format, truncation).unwrap();
                 let outcome = run(graph, settings, evaluations);
-                for role in plan.roles() {
+                for role in Spdz::roles(plan.graph().players()) {
                     let [offline, online] = parts(&plan, role);
                     let phase = |phase, steps: &Option<Vec<usize>>, number: u64| -> Vec<Told> {
                         let Some(steps) = steps else { return Vec::new() };

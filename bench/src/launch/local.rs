@@ -25,6 +25,7 @@ use party::run::Progress;
 use party::termination::{Reason, TERMINATION_VARIABLE, Termination};
 use spdz::channel::{Name, Role};
 use spdz::prg::{NoRandomness, SessionId};
+use spdz::protocol::{Protocol, Spdz};
 
 use super::{MULTIPLYING, threads};
 
@@ -144,7 +145,7 @@ pub fn party_program() -> Result<PathBuf, LaunchError> {
 /// If there is no plan, certificates cannot be made or written, or there is no free port.
 pub fn configure(job: &Job, folder: &Path) -> Result<Vec<PartyConfig>, LaunchError> {
     let session = SessionId::fresh()?;
-    let issued = identity::issue(session, &job.computation.plan()?.roles())?;
+    let issued = identity::issue(session, &Spdz::roles(job.computation.plan()?.graph().players()))?;
     // No player has an underscore in its name.
     let authority = folder.join("session_authority.crt");
     write(&authority, issued.authority.as_bytes())?;
@@ -173,7 +174,7 @@ pub fn configure(job: &Job, folder: &Path) -> Result<Vec<PartyConfig>, LaunchErr
                 computation: job.computation.clone(),
                 identity: Identity { certificate, key, authority: authority.clone() },
                 listen: role.is_server().then(|| address(role)),
-                peers: PartyConfig::dials(role)
+                peers: Spdz::dials(role)
                     .iter()
                     .map(|peer| (*peer, address(*peer).to_string()))
                     .collect(),

@@ -15,6 +15,7 @@ use party::yaml;
 use spdz::graph::Graph;
 use spdz::network::weights::{FoldedLinear, Weights};
 use spdz::plan::{NumberFormat, Plan, Truncation};
+use spdz::protocol::{Protocol, Spdz};
 
 use crate::decoder::Decoder;
 use crate::seeds;
@@ -96,7 +97,7 @@ pub const GRAPH: Decoder = Decoder {
 fn listed(plan: &Plan) {
     let lengths = [plan.largest_message(), plan.online_bytes(), plan.rounds()];
     assert!(lengths.iter().all(|length| *length < 1 << 60), "a length that cannot be");
-    assert!(plan.roles().len() >= 4 && !plan.outputs().is_empty());
+    assert!(Spdz::roles(plan.graph().players()).len() >= 4 && !plan.outputs().is_empty());
     assert!(plan.to_string().starts_with("plan version"));
     let dividend = plan.format().precision().dividend;
     for step in plan.steps() {

@@ -8,6 +8,7 @@ use party::config::{
     Session, Telemetry, Transport, Workload,
 };
 use spdz::channel::Role;
+use spdz::protocol::{Protocol, Spdz};
 
 use super::model::{IDENTITY_FOLDER, Job, METRICS_PORT, PARTY_PORT, VOLUME_FOLDER};
 use crate::api::v1alpha1::{Network, Offline};
@@ -61,7 +62,7 @@ impl Job {
                 authority: file("ca.crt"),
             },
             listen: role.is_server().then(|| (everywhere, PARTY_PORT).into()),
-            peers: PartyConfig::dials(role)
+            peers: Spdz::dials(role)
                 .iter()
                 .map(|peer| (*peer, addresses.of_server(*peer)))
                 .collect(),

@@ -9,6 +9,7 @@ use party::config::{Computation, Session};
 use spdz::channel::Role;
 use spdz::graph::Graph;
 use spdz::prg::SessionId;
+use spdz::protocol::{Protocol, Spdz};
 
 use super::definition;
 use super::model::{Job, PartyVolume, TEST_IMAGES, VOLUME};
@@ -53,7 +54,7 @@ impl Job {
             namespace,
             uid,
             network: plan.graph().name().to_owned(),
-            roles: plan.roles(),
+            roles: Spdz::roles(plan.graph().players()),
             coordinator: Role::Player(plan.coordinator()),
             digest: digest(resource),
             computation,

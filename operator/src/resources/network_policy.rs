@@ -7,8 +7,8 @@ use k8s_openapi::api::networking::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use party::config::PartyConfig;
 use spdz::channel::Role;
+use spdz::protocol::{Protocol, Spdz};
 
 use super::{JOB_UID, ROLE, map, metadata};
 use crate::job::{Job, METRICS_PORT, PARTY_PORT};
@@ -31,18 +31,14 @@ pub fn build(job: &Job) -> Vec<NetworkPolicy> {
         let callers: Vec<&str> = job
             .roles
             .iter()
-            .filter(|role| PartyConfig::dials(**role).contains(&server))
+            .filter(|role| Spdz::dials(**role).contains(&server))
             .map(Role::name)
             .collect();
         let from = ingress(vec![peer(job, &callers)], PARTY_PORT);
         policy(job, server.name(), Some(&[server.name()]), Some(vec![from]), None)
     });
-    let callers: Vec<&str> = job
-        .roles
-        .iter()
-        .filter(|role| !PartyConfig::dials(**role).is_empty())
-        .map(Role::name)
-        .collect();
+    let callers: Vec<&str> =
+        job.roles.iter().filter(|role| !Spdz::dials(**role).is_empty()).map(Role::name).collect();
     let to_servers = NetworkPolicyEgressRule {
         ports: Some(vec![port(PARTY_PORT)]),
         to: Some(vec![peer(job, &["server0", "server1"])]),
@@ -208,7 +204,7 @@ mod tests {
             for from in &job.roles {
                 for to in &job.roles {
                     let [source, target] = [from, to].map(|role| labels(&job, *role));
-                    let dials = PartyConfig::dials(*from).contains(to);
+                    let dials = Spdz::dials(*from).contains(to);
                     let passes = |port| passes(&policies, &source, &target, port);
                     assert_eq!(passes(PARTY), dials, "{from} to {to}");
                     for port in [METRICS, ("UDP", PARTY.1), ("TCP", 443), ("TCP", 22)] {

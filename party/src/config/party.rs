@@ -8,6 +8,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use spdz::channel::Role;
 use spdz::plan::Plan;
+use spdz::protocol::{Protocol, Spdz};
 
 use super::computation::Computation;
 use super::deadlines::Deadlines;
@@ -99,22 +100,6 @@ impl PartyConfig {
         self.threads.and_then(NonZeroUsize::new).unwrap_or_else(cores)
     }
 
-    /// The roles that this one dials.
-    #[must_use]
-    pub fn dials(role: Role) -> &'static [Role] {
-        match role {
-            Role::Server0 => &[],
-            Role::Server1 => &[Role::Server0],
-            Role::Producer | Role::Player(_) => &[Role::Server0, Role::Server1],
-        }
-    }
-
-    /// The roles of a run of `plan` that dial this one.
-    #[must_use]
-    pub fn accepts(role: Role, plan: &Plan) -> Vec<Role> {
-        plan.roles().into_iter().filter(|peer| Self::dials(*peer).contains(&role)).collect()
-    }
-
     /// Checks what the types do not say.
     ///
     /// # Errors
@@ -129,7 +114,7 @@ impl PartyConfig {
     /// As [`check`](Self::check), compiling excepted.
     pub fn check_against(&self, plan: &Plan) -> Result<(), ConfigError> {
         let role = self.role;
-        let roles = plan.roles();
+        let roles = Spdz::roles(plan.graph().players());
         if !roles.contains(&role) {
             let roles: Vec<&str> = roles.iter().map(Role::name).collect();
             let (graph, roles) = (plan.graph().name(), roles.join(", "));
@@ -161,8 +146,8 @@ impl PartyConfig {
             }
             _ => section(self.player.is_some(), false, "player")?,
         }
-        for peer in Self::dials(role).iter().chain(self.peers.keys()) {
-            let needed = Self::dials(role).contains(peer);
+        for peer in Spdz::dials(role).iter().chain(self.peers.keys()) {
+            let needed = Spdz::dials(role).contains(peer);
             section(self.peers.contains_key(peer), needed, &format!("peers.{peer}"))?;
         }
         if let Some(store) = &self.store {
@@ -263,7 +248,7 @@ peers: { server0: '127.0.0.1:7000' }
     fn every_player_dials_both_servers() {
         let plan = Computation::of_graph(three(), NumberFormat::Int64).plan().unwrap();
         let players = ["alice", "bob", "carol", "dave"].map(|name| name.parse().unwrap());
-        let accepts = |role| PartyConfig::accepts(role, &plan);
+        let accepts = |role| Spdz::accepts(role, plan.graph().players());
         assert_eq!(accepts(Role::Server1)[1..], players);
         assert_eq!(accepts(Role::Server1)[0], Role::Producer);
         assert_eq!(accepts(Role::Server0)[..2], [Role::Server1, Role::Producer]);

@@ -298,8 +298,10 @@ impl Acceptor {
 #[cfg(test)]
 mod tests {
     use super::*;
+
     use crate::config::Computation;
     use spdz::plan::NumberFormat;
+    use spdz::protocol::{Protocol, Spdz};
     use tokio_rustls::rustls::pki_types::pem::PemObject;
 
     const SESSION: SessionId = SessionId([1; 16]);
@@ -317,7 +319,7 @@ mod tests {
         let gate = Gate {
             role: Role::Server1,
             session: SESSION,
-            expected: PartyConfig::accepts(Role::Server1, &plan),
+            expected: Spdz::accepts(Role::Server1, plan.graph().players()),
             admitted: Mutex::default(),
             arrivals: mpsc::unbounded_channel().0,
             queue: 1,

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use spdz::channel::{Name, Role};
 use spdz::plan::Plan;
+use spdz::protocol::{Protocol, Spdz};
 
 use super::error::ConnectError;
 use super::handshake::{Introduction, introduce};
@@ -54,13 +55,13 @@ fn connect_where(
     let introduction = Introduction::new(config, plan);
     let queue = queue_frames(plan, config.transport.chunk_bytes);
     let shaping = config.transport.network.map(|conditions| Arc::new(Shaping::new(conditions)));
-    let mut expected = PartyConfig::accepts(config.role, plan);
+    let mut expected = Spdz::accepts(config.role, plan.graph().players());
     expected.retain(|peer| wanted(*peer));
     let connecting = async {
         let mut acceptor =
             accept::listen(config, expected, &credentials, queue, shaping.clone()).await?;
         let mut arrivals = Vec::new();
-        for &peer in PartyConfig::dials(config.role).iter().filter(|peer| wanted(**peer)) {
+        for &peer in Spdz::dials(config.role).iter().filter(|peer| wanted(**peer)) {
             arrivals.push(
                 dial::dial(config, &credentials, peer, queue, shaping.as_ref(), until).await?,
             );

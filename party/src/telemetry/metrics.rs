@@ -16,11 +16,11 @@ use prometheus::{
 };
 use spdz::channel::{Name, Phase, Role};
 use spdz::plan::{Plan, Route};
+use spdz::protocol::{Protocol, Spdz};
 use spdz::role::Outcome;
 
 use super::watch::Witness;
 use crate::COMMIT;
-use crate::config::PartyConfig;
 use crate::net::{Counters, Link};
 use crate::result::{Inspection, LayerRange};
 use crate::trace::Counts;
@@ -56,8 +56,8 @@ struct Part {
 
 impl Part {
     fn of(role: Role, plan: &Plan) -> Self {
-        let dialled = PartyConfig::dials(role).iter().copied();
-        let peers = dialled.chain(PartyConfig::accepts(role, plan)).collect();
+        let dialled = Spdz::dials(role).iter().copied();
+        let peers = dialled.chain(Spdz::accepts(role, plan.graph().players())).collect();
         let outputs =
             |role| plan.outputs().iter().any(|output| Role::Player(output.player) == role);
         let operation = |(index, step): (usize, &spdz::plan::Step)| {

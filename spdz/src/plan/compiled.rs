@@ -8,7 +8,7 @@ use super::digest::Digest;
 use super::error::PlanError;
 use super::rounds::in_rounds;
 use super::step::Step;
-use crate::channel::{Name, Role};
+use crate::channel::Name;
 use crate::graph::{Graph, Lifetime};
 use crate::ops::Operation;
 use crate::ring::{NumberFormat, Truncation};
@@ -204,13 +204,6 @@ impl Plan {
         let coordinator = players().find(|player| brings(*player)).or_else(|| players().next());
         // Every graph reveals something to somebody.
         coordinator.unwrap_or(self.graph.players()[0])
-    }
-
-    /// All roles of a session: servers, producer, and the graph's players.
-    #[must_use]
-    pub fn roles(&self) -> Vec<Role> {
-        let players = self.graph.players().iter().copied().map(Role::Player);
-        [Role::Server0, Role::Server1, Role::Producer].into_iter().chain(players).collect()
     }
 
     /// Public tensors.
