@@ -15,10 +15,9 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::watch_object;
 use kube::{Api, Client, Config, ResourceExt};
 use operator::api::v1alpha1::{
-    Model, Network, Offline, Parties, Phase, SecureInference, SecureInferenceSpec, Workload,
+    Model, Network, Parties, Phase, SecureInference, SecureInferenceSpec, Workload,
 };
 use operator::conditions::{ACCEPTED, FAILED};
-use party::config::OfflineMode;
 use party::run::Progress;
 use tokio::runtime::Runtime;
 use tokio::time::{Instant, timeout};
@@ -389,10 +388,7 @@ fn spec(
             warmup: settings.warmup.try_into()?,
             warmup_seconds: settings.warmup_seconds().try_into()?,
             repetitions: settings.repetitions.try_into()?,
-            offline: match key.offline_mode {
-                OfflineMode::Inline => Offline::Inline,
-                OfflineMode::Ahead => Offline::Ahead,
-            },
+            offline: key.offline_mode,
             accuracy_samples: Some(samples.try_into()?),
             network: key.conditions,
             inspect: None,

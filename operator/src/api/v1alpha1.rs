@@ -12,7 +12,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
 use kube::{CustomResource, CustomResourceExt, KubeSchema};
-use party::config::Conditions;
+use party::config::{Conditions, OfflineMode, limits};
 use party::result::RunResult;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -101,7 +101,7 @@ pub struct SecureInferenceSpec {
     /// failed. Time in the admission queue, while the pods of other runs are scheduled, does
     /// not count.
     #[serde(default = "default_start_deadline")]
-    #[schemars(range(min = 1, max = 86_400))]
+    #[schemars(range(min = 1, max = limits::MAX_DEADLINE_SECONDS))]
     pub start_deadline_seconds: u32,
     /// The run must be complete this many seconds after its first attempt began, all attempts
     /// together, or it has failed.
@@ -261,21 +261,23 @@ pub struct Player {
 #[serde(rename_all = "camelCase", default)]
 pub struct Workload {
     /// Inputs of one inference.
-    #[schemars(range(min = 1, max = 1024))]
+    #[schemars(range(min = limits::BATCH_SIZE.min, max = limits::BATCH_SIZE.max))]
     pub batch_size: u32,
     /// Inferences before the timed ones.
     #[schemars(range(min = 0, max = 100_000))]
     pub warmup: u32,
     /// For how long a network's client has inferences made before those, seconds: nodes that
     /// have just started pods have more to do for a while. A graph has none.
-    #[schemars(range(min = 0, max = 600))]
+    #[schemars(range(min = limits::WARMUP_SECONDS.min, max = limits::WARMUP_SECONDS.max))]
     pub warmup_seconds: u32,
     /// Timed inferences.
     #[schemars(range(min = 1, max = 100_000))]
     pub repetitions: u32,
     /// When the producer generates correlated randomness: `Inline`, within each inference's
     /// time, or `Ahead`, for all timed inferences before the first.
-    pub offline: Offline,
+    #[serde(with = "OfflineSchema")]
+    #[schemars(with = "OfflineSchema")]
+    pub offline: OfflineMode,
     /// Images of the test set that are scored after the timed inferences, from the first; 0
     /// for none. Without it, all 10000 for a network.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -289,7 +291,7 @@ pub struct Workload {
     /// set, and so the weights, and compares it with the plaintext computation. For benchmarks:
     /// only with the shipped weights.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 10_000))]
+    #[schemars(range(min = limits::INSPECTED.min, max = limits::INSPECTED.max))]
     pub inspect: Option<u32>,
 }
 
@@ -300,7 +302,7 @@ impl Default for Workload {
             warmup: 5,
             warmup_seconds: 0,
             repetitions: 100,
-            offline: Offline::Inline,
+            offline: OfflineMode::Inline,
             accuracy_samples: None,
             network: None,
             inspect: None,
@@ -308,11 +310,11 @@ impl Default for Workload {
     }
 }
 
-/// When correlated randomness is generated.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum Offline {
+/// The values of an offline mode, as Kubernetes spells them.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(remote = "OfflineMode")]
+enum OfflineSchema {
     /// Within each inference's time.
-    #[default]
     Inline,
     /// For all timed inferences before the first.
     Ahead,
@@ -336,7 +338,7 @@ pub struct Parties {
     /// How many threads each server and the producer divide large products among; without it
     /// as many as its container has cores.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 256))]
+    #[schemars(range(min = limits::THREADS.min, max = limits::THREADS.max))]
     pub threads: Option<u32>,
     /// What each container asks of its node and may not exceed.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -444,7 +446,7 @@ pub struct Telemetry {
     pub otlp_endpoint: String,
     /// The part of inferences that is traced.
     #[serde(default = "all_of_it")]
-    #[schemars(range(min = 0.0, max = 1.0))]
+    #[schemars(range(min = limits::SAMPLING_RATIO.min, max = limits::SAMPLING_RATIO.max))]
     pub sampling_ratio: f64,
 }
 

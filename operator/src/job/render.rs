@@ -4,14 +4,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use party::config::{
-    AccuracyWorkload, Deadlines, Identity, InspectWorkload, OfflineMode, PartyConfig, PlayerTask,
-    Session, Telemetry, Transport, Workload,
+    AccuracyWorkload, Deadlines, Identity, InspectWorkload, PartyConfig, PlayerTask, Session,
+    Telemetry, Transport, Workload,
 };
 use spdz::channel::Role;
 use spdz::protocol::{Protocol, Spdz};
 
 use super::model::{IDENTITY_FOLDER, Job, METRICS_PORT, PARTY_PORT, VOLUME_FOLDER};
-use crate::api::v1alpha1::{Network, Offline};
+use crate::api::v1alpha1::Network;
 use crate::trace;
 
 /// Where the image keeps models, test set and references.
@@ -122,7 +122,7 @@ impl Job {
                 outputs: player.and_then(|player| player.outputs.as_ref()).map(on_volume),
                 warmup: coordinates.then_some(workload.warmup.into()),
                 evaluations: coordinates.then_some(workload.repetitions.into()),
-                offline: coordinates.then(|| offline(workload.offline)),
+                offline: coordinates.then_some(workload.offline),
                 result: None,
             });
         };
@@ -142,7 +142,7 @@ impl Job {
             warmup: workload.warmup.into(),
             warmup_seconds: workload.warmup_seconds.into(),
             repetitions: workload.repetitions.into(),
-            offline: offline(workload.offline),
+            offline: workload.offline,
             accuracy: (samples > 0).then(|| AccuracyWorkload {
                 samples: samples as usize,
                 labels: mnist.join("t10k-labels-idx1-ubyte.gz"),
@@ -155,13 +155,6 @@ impl Job {
             }),
             result: None,
         })
-    }
-}
-
-fn offline(offline: Offline) -> OfflineMode {
-    match offline {
-        Offline::Inline => OfflineMode::Inline,
-        Offline::Ahead => OfflineMode::Ahead,
     }
 }
 
@@ -180,6 +173,7 @@ fn shipped(folder: &str, network: Network) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use party::config::OfflineMode;
     use serde_json::json;
     use spdz::plan::NumberFormat;
     use spdz::prg::SessionId;
@@ -242,7 +236,7 @@ mod tests {
 
         let mut spec = network();
         spec.workload.accuracy_samples = Some(0);
-        spec.workload.offline = Offline::Ahead;
+        spec.workload.offline = OfflineMode::Ahead;
         let found = workload(spec);
         assert!(found.accuracy.is_none() && found.offline == OfflineMode::Ahead);
 

@@ -2,9 +2,18 @@
 
 use serde::{Deserialize, Serialize};
 
-/// When randomness is made.
+/// When correlated randomness is generated.
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+    clap::ValueEnum,
 )]
 #[serde(rename_all = "camelCase")]
 pub enum OfflineMode {
