@@ -15,7 +15,7 @@ use crate::error::{ProcessError, RunError, at, parting};
 use crate::net::{self, Link};
 use crate::report::{LayerSpan, Report};
 use crate::store::{Bounded, Disk};
-use crate::telemetry::{Telemetry, Watcher, Witness};
+use crate::telemetry::{Clocked, Telemetry, TimedObserver};
 
 /// Serves all evaluations of the session, and reports what it measured to the coordinator.
 pub(crate) fn serve<R: ProtocolRing>(
@@ -54,7 +54,7 @@ pub(crate) fn serve<R: ProtocolRing>(
     );
     let departing = departing.into_iter().map(|(_, link)| link).collect();
     let mut server = match set_up {
-        Ok(server) => server.observed_by(Watcher((&mut clock, telemetry.witness()))),
+        Ok(server) => server.observed_by(Clocked((&mut clock, telemetry.recorders()))),
         Err(error) => {
             // The caller tells the others.
             let error = RunError::from(error);
@@ -99,7 +99,7 @@ impl LayerClock {
     }
 }
 
-impl Witness for LayerClock {
+impl TimedObserver for LayerClock {
     fn begin(&mut self, phase: Phase, _: u64, at: Instant) {
         self.phase = phase;
         self.last = at;

@@ -15,7 +15,7 @@ use crate::config::{PartyConfig, PlayerTask};
 use crate::error::{OutputError, RunError};
 use crate::net::{self, Link};
 use crate::result::RunResult;
-use crate::telemetry::{Telemetry, Told, Watcher};
+use crate::telemetry::{Clocked, Recorders, Telemetry};
 use crate::tensors::{Inputs, Outputs};
 
 /// What a player did.
@@ -78,7 +78,7 @@ pub(crate) fn play<R: Ring>(
 
 /// Commands and measures a graph's evaluations.
 fn coordinate<R: Ring, C: Channel>(
-    mut player: Player<R, C, Watcher<Told>>,
+    mut player: Player<R, C, Clocked<Recorders>>,
     series: Series,
     inputs: &Inputs,
     outputs: &mut Option<Outputs>,
@@ -93,7 +93,7 @@ fn coordinate<R: Ring, C: Channel>(
 
 /// Takes part in evaluations that another player commands.
 fn follow<R: Ring, C: Channel>(
-    mut player: Player<R, C, Watcher<Told>>,
+    mut player: Player<R, C, Clocked<Recorders>>,
     inputs: &Inputs,
     outputs: &mut Option<Outputs>,
     out_of_range: &mut OutOfRangeOutputs,

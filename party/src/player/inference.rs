@@ -19,7 +19,7 @@ use crate::inspection::Inspector;
 use crate::net::{self, Link};
 use crate::progress::{Progress, Stage};
 use crate::result::{AccuracyCounter, Inspection, RunResult};
-use crate::telemetry::{Telemetry, Told, Watcher};
+use crate::telemetry::{Clocked, Recorders, Telemetry};
 use crate::workload::ImageSet;
 
 /// Infers and scores images, and measures it.
@@ -90,7 +90,7 @@ pub(super) fn infer<R: Ring>(
 
 /// Has images inferred and compares each layer's outputs with the plaintext ones.
 fn inspect<R: Ring, C: Channel>(
-    client: &mut Player<R, C, Watcher<Told>>,
+    client: &mut Player<R, C, Clocked<Recorders>>,
     mut inspector: Inspector,
     images: &ImageSet,
     batch: usize,

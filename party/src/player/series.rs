@@ -11,7 +11,7 @@ use spdz::role::{self, Player};
 use crate::config::OfflineMode;
 use crate::error::{OutputError, RunError};
 use crate::progress::{Progress, Stage};
-use crate::telemetry::{Told, Watcher};
+use crate::telemetry::{Clocked, Recorders};
 
 /// How many evaluations, and when their randomness is made.
 #[derive(Clone, Copy)]
@@ -80,7 +80,7 @@ impl Measured {
 /// Has a series of evaluations made on the `inputs` of each, counted from 0; hands the outputs
 /// to `keep`, `None` where they were out of range.
 pub(super) fn measure<R: Ring, C: Channel>(
-    player: &mut Player<R, C, Watcher<Told>>,
+    player: &mut Player<R, C, Clocked<Recorders>>,
     series: Series,
     last_report: &mut Option<Instant>,
     out_of_range: &mut OutOfRangeOutputs,
@@ -89,7 +89,7 @@ pub(super) fn measure<R: Ring, C: Channel>(
 ) -> Result<Measured, RunError> {
     let milliseconds = |from: Instant| from.elapsed().as_secs_f64() * 1e3;
     let Series { warmup, timed, offline } = series;
-    let prepare = |player: &mut Player<R, C, Watcher<Told>>| {
+    let prepare = |player: &mut Player<R, C, Clocked<Recorders>>| {
         let start = Instant::now();
         let ready = player.prepare()?;
         Ok::<_, RunError>((ready, milliseconds(start)))
@@ -128,7 +128,7 @@ pub(super) fn measure<R: Ring, C: Channel>(
 /// Has evaluations made for so long, before any that count: a machine that has just started
 /// the parties has more to do for a while.
 pub(super) fn settle<R: Ring, C: Channel>(
-    player: &mut Player<R, C, Watcher<Told>>,
+    player: &mut Player<R, C, Clocked<Recorders>>,
     time: Duration,
     last_report: &mut Option<Instant>,
     out_of_range: &mut OutOfRangeOutputs,

@@ -19,7 +19,7 @@ use spdz::plan::{Plan, Route};
 use spdz::protocol::{Protocol, Spdz};
 use spdz::role::Outcome;
 
-use super::watch::Witness;
+use super::observer::TimedObserver;
 use crate::COMMIT;
 use crate::net::{Counters, Link};
 use crate::result::{Inspection, LayerRange};
@@ -429,7 +429,7 @@ impl Recorder {
     }
 }
 
-impl Witness for Recorder {
+impl TimedObserver for Recorder {
     fn begin(&mut self, phase: Phase, _: u64, at: Instant) {
         self.phase = Some(phase);
         self.began = at;

@@ -15,18 +15,18 @@ use crate::result::Inspection;
 use crate::termination::Reason;
 
 mod metrics;
+mod observer;
 mod status;
 mod traces;
-mod watch;
 
 use metrics::{Metrics, Recorder};
+pub(crate) use observer::{Clocked, TimedObserver};
 pub(crate) use status::Readiness;
 use status::Status;
 use traces::{Tracer, Traces};
-pub(crate) use watch::{Watcher, Witness};
 
 /// What records a role's work.
-pub(crate) type Told = (Option<Recorder>, Option<Tracer>);
+pub(crate) type Recorders = (Option<Recorder>, Option<Tracer>);
 
 /// The telemetry of one run.
 #[derive(Debug, Default)]
@@ -99,7 +99,7 @@ impl Telemetry {
     }
 
     /// The set-up is done. What records the role's work from now on.
-    pub(crate) fn witness(&self) -> Told {
+    pub(crate) fn recorders(&self) -> Recorders {
         self.set_up();
         let status = self.status.as_ref();
         let recorder = status.map(|status| Recorder::new(status.metrics().clone()));
@@ -107,8 +107,8 @@ impl Telemetry {
     }
 
     /// The same, for a role that nobody else watches.
-    pub(crate) fn observer(&self) -> Watcher<Told> {
-        Watcher(self.witness())
+    pub(crate) fn observer(&self) -> Clocked<Recorders> {
+        Clocked(self.recorders())
     }
 
     /// The set-up is done, by a role that has nothing else to do.

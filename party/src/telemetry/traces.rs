@@ -15,7 +15,7 @@ use spdz::plan::{Plan, Route};
 use spdz::prg::SessionId;
 use spdz::role::Outcome;
 
-use super::watch::Witness;
+use super::observer::TimedObserver;
 use crate::background::Background;
 use crate::config::PartyConfig;
 use crate::logs;
@@ -285,7 +285,7 @@ impl Tracer {
     }
 }
 
-impl Witness for Tracer {
+impl TimedObserver for Tracer {
     fn begin(&mut self, phase: Phase, inference_number: u64, at: Instant) {
         self.phase = Some(phase);
         self.began = at;

@@ -1,12 +1,12 @@
-//! One look at the clock for all who want to know when a role did what.
+//! Observers of a role that want to know when it did what share one reading of the clock.
 
 use std::time::Instant;
 
 use spdz::channel::Phase;
 use spdz::role::{Observer, Outcome};
 
-/// As [`Observer`], but told when it happened.
-pub(crate) trait Witness {
+/// As [`Observer`], with the time of each event.
+pub(crate) trait TimedObserver {
     /// A phase of an evaluation begins.
     fn begin(&mut self, phase: Phase, inference: u64, at: Instant);
     /// A step of the plan is done.
@@ -15,10 +15,10 @@ pub(crate) trait Witness {
     fn end(&mut self, outcome: Outcome, at: Instant);
 }
 
-/// Looks at the clock.
-pub(crate) struct Watcher<W>(pub(crate) W);
+/// Reads the clock for its observer.
+pub(crate) struct Clocked<W>(pub(crate) W);
 
-impl<W: Witness> Observer for Watcher<W> {
+impl<W: TimedObserver> Observer for Clocked<W> {
     fn begin(&mut self, phase: Phase, inference: u64) {
         self.0.begin(phase, inference, Instant::now());
     }
@@ -32,21 +32,21 @@ impl<W: Witness> Observer for Watcher<W> {
     }
 }
 
-impl<W: Witness> Witness for Option<W> {
+impl<W: TimedObserver> TimedObserver for Option<W> {
     fn begin(&mut self, phase: Phase, inference: u64, at: Instant) {
-        self.iter_mut().for_each(|witness| witness.begin(phase, inference, at));
+        self.iter_mut().for_each(|observer| observer.begin(phase, inference, at));
     }
 
     fn step(&mut self, step: usize, at: Instant) {
-        self.iter_mut().for_each(|witness| witness.step(step, at));
+        self.iter_mut().for_each(|observer| observer.step(step, at));
     }
 
     fn end(&mut self, outcome: Outcome, at: Instant) {
-        self.iter_mut().for_each(|witness| witness.end(outcome, at));
+        self.iter_mut().for_each(|observer| observer.end(outcome, at));
     }
 }
 
-impl<W: Witness> Witness for &mut W {
+impl<W: TimedObserver> TimedObserver for &mut W {
     fn begin(&mut self, phase: Phase, inference: u64, at: Instant) {
         (**self).begin(phase, inference, at);
     }
@@ -60,7 +60,7 @@ impl<W: Witness> Witness for &mut W {
     }
 }
 
-impl<V: Witness, W: Witness> Witness for (V, W) {
+impl<V: TimedObserver, W: TimedObserver> TimedObserver for (V, W) {
     fn begin(&mut self, phase: Phase, inference: u64, at: Instant) {
         self.0.begin(phase, inference, at);
         self.1.begin(phase, inference, at);
