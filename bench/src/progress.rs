@@ -35,17 +35,17 @@ impl Reporter {
         self.say(what);
     }
 
-    /// The player that commands got further.
+    /// The coordinator got further.
     pub(crate) fn update(&mut self, progress: Progress) {
         if self.stage != Some(progress.stage) {
             self.stage = Some(progress.stage);
             self.say(match progress.stage {
                 Stage::Settle => "warming up, in seconds",
-                Stage::Prepare => "having randomness made ahead",
+                Stage::Prepare => "preprocessing",
                 Stage::Warmup => "warming up",
                 Stage::Timed => "timed evaluations",
                 Stage::Accuracy => "scoring the test set",
-                Stage::Inspect => "comparing what layers put out",
+                Stage::Inspect => "comparing the outputs of layers",
             });
             self.bar.reset();
             self.bar.set_length(progress.of);

@@ -1,4 +1,4 @@
-//! `bench reference`: what the networks say in the clear, for clients to score their
+//! `bench reference`: the outputs of the plaintext networks, for clients to score their
 //! outputs against.
 
 use std::fs;

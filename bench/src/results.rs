@@ -1,23 +1,17 @@
 //! `results.json`: what a benchmark measured, and on what.
 //!
-//! A *cell* is one thing that is measured: a network or graph, in a number format, at a
-//! batch size, in one place. A *trial* of it is one launch of its parties, with all the
-//! inferences that they run. What a cell says is merged from its trials.
+//! A [cell](crate::cell) of it says what its trials measured together.
 
-use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 
-use party::config::{Conditions, OfflineMode};
 use party::files::write_whole;
 use party::result::{Latency, LayerTime, QUANTILES, RunResult};
 use serde::{Deserialize, Serialize};
-use spdz::plan::{NumberFormat, Truncation};
 
+use crate::cell::{CellId, Trial};
 use crate::environment::Environment;
 use crate::floor::Speeds;
-use crate::sweep::Settings;
-use crate::sweep::pace::Pace;
+use crate::settings::Settings;
 
 /// The version of the schema.
 pub const SCHEMA_VERSION: u32 = 4;
@@ -55,74 +49,12 @@ pub struct Sweep {
     pub settings: Settings,
 }
 
-/// Where parties run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Place {
-    /// As processes on this machine.
-    Local,
-    /// As pods.
-    Cluster,
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Local => "local",
-            Self::Cluster => "cluster",
-        })
-    }
-}
-
-/// What tells a cell from the others.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Key {
-    /// The name of the network or graph.
-    pub network: String,
-    /// The number format.
-    pub format: NumberFormat,
-    /// The truncation.
-    pub truncation: Truncation,
-    /// Inputs of one inference.
-    pub batch_size: usize,
-    /// When randomness is made.
-    pub offline_mode: OfflineMode,
-    /// The network that was imitated on all links; as they are without it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub conditions: Option<Conditions>,
-    /// Where the parties ran.
-    #[serde(rename = "where")]
-    pub place: Place,
-}
-
-/// `C Int64 Local, batch 10`, and what is not usual.
-impl fmt::Display for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { network, format, truncation, batch_size, .. } = self;
-        write!(f, "{network} {format} {truncation}, batch {batch_size}")?;
-        if self.offline_mode == OfflineMode::Ahead {
-            write!(f, ", randomness ahead")?;
-        }
-        if let Some(Conditions { rtt_ms, bandwidth_mbps, .. }) = self.conditions {
-            write!(f, ", {rtt_ms} ms")?;
-            if let Some(bandwidth) = bandwidth_mbps {
-                write!(f, " and {bandwidth} Mbit/s")?;
-            }
-        }
-        if self.place == Place::Cluster {
-            write!(f, ", cluster")?;
-        }
-        Ok(())
-    }
-}
-
 /// A cell: what was measured, and against what.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Cell {
     /// What tells it from the others.
-    pub key: Key,
+    pub key: CellId,
     /// All trials together ([`merge`]); absent if none succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub merged: Option<RunResult>,
@@ -140,29 +72,10 @@ pub struct Cell {
     pub failure: Option<String>,
 }
 
-/// One launch of all parties.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Trial {
-    /// The round of the sweep that it belongs to, counted from 0: each has one trial of
-    /// every cell.
-    pub round: u32,
-    /// When it began, seconds since 1970.
-    pub started_unix_seconds: u64,
-    /// How fast the machine was just before and just after; absent in a cluster.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pace: Option<Pace>,
-    /// In a cluster the node of each role.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub nodes: BTreeMap<String, String>,
-    /// What the parties reported.
-    pub result: RunResult,
-}
-
 impl Cell {
     /// The cell of these trials.
     #[must_use]
-    pub fn of(key: Key, floor_ms: Option<f64>, trials: Vec<Trial>) -> Self {
+    pub fn of(key: CellId, floor_ms: Option<f64>, trials: Vec<Trial>) -> Self {
         let merged = merge(trials.iter().map(|trial| &trial.result));
         Self { key, merged, floor_ms, trials, suspicious: false, failure: None }
     }
@@ -411,52 +324,9 @@ impl Results {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
-
-    /// A result of so many repetitions that took so long.
-    pub(crate) fn result(samples: &[f64]) -> RunResult {
-        RunResult {
-            network: "A".into(),
-            format: NumberFormat::Int64,
-            truncation: Truncation::Local,
-            batch_size: 1,
-            repetitions: samples.len() as u64,
-            offline_mode: OfflineMode::Inline,
-            combined: Latency::with_distribution(samples),
-            online: Latency::with_distribution(samples),
-            offline: Latency::of(samples),
-            online_bytes: 4,
-            offline_bytes: 5,
-            online_rounds: 6,
-            out_of_range: 0,
-            layers: vec![LayerTime::new(0, "dense1", "matmul", samples[0], 1.0)],
-            accuracy: None,
-            inspection: None,
-        }
-    }
-
-    pub(crate) fn trial(samples: &[f64]) -> Trial {
-        Trial {
-            round: 0,
-            started_unix_seconds: 7,
-            pace: None,
-            nodes: BTreeMap::new(),
-            result: result(samples),
-        }
-    }
-
-    pub(crate) fn key() -> Key {
-        Key {
-            network: "A".into(),
-            format: NumberFormat::Int64,
-            truncation: Truncation::Local,
-            batch_size: 1,
-            offline_mode: OfflineMode::Inline,
-            conditions: None,
-            place: Place::Local,
-        }
-    }
+    use crate::cell::tests::{key, result, trial};
 
     #[test]
     fn one_trial_stays_as_it_is_and_several_become_one() {
@@ -493,7 +363,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_cell_has_no_unknown_keys_and_says_what_it_is() {
+    fn a_cell_has_no_unknown_keys() {
         let cell = Cell::of(key(), Some(1.5), vec![trial(&[3.0, 3.0])]);
         assert_eq!(cell.times_floor(), Some(2.0));
         let mut object = serde_json::to_value(&cell).unwrap();
@@ -503,11 +373,6 @@ pub(crate) mod tests {
         object["more"] = 1.into();
         let error = read(&object).unwrap_err().to_string();
         assert!(error.contains("unknown field `more`"), "{error}");
-        assert_eq!(key().to_string(), "A Int64 Local, batch 1");
-        let conditions =
-            Some(Conditions { rtt_ms: 40.0, jitter_ms: 0.0, bandwidth_mbps: Some(100.0) });
-        let key = Key { conditions, place: Place::Cluster, ..key() };
-        assert_eq!(key.to_string(), "A Int64 Local, batch 1, 40 ms and 100 Mbit/s, cluster");
     }
 
     #[test]

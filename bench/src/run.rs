@@ -1,31 +1,27 @@
 //! `bench run`: a graph of the user's own, on this machine.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::{self, Write as _};
+use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use anyhow::{Context, bail};
-use party::config::{
-    Computation, Deadlines, MAX_CONFIG_BYTES, OfflineMode, PlayerTask, Store, Transport,
-};
+use anyhow::Context;
+use party::config::{Computation, Deadlines, OfflineMode, PlayerTask, Store, Transport};
 use party::result::{Latency, RunResult};
-use party::tensors::describe;
-use party::yaml;
 use spdz::channel::Name;
-use spdz::graph::Graph;
 use spdz::plan::{NumberFormat, Plan, Truncation};
 
+use crate::graph_file;
 use crate::launch::local::{self, Job};
 use crate::progress::Reporter;
 
 /// What `bench run --help` says besides its options.
 pub(crate) const HELP: &str = "\
 A graph names its players and lists its nodes; a node reads earlier ones by
-their number, counted from 0. What is shared is private, what is revealed is
-learnt by one player, and players compute alone before the one and after the
-other. This is bob's score of alice's features, which only alice learns:
+their number, counted from 0. A player computes on its inputs in plaintext,
+shares them, and what is computed on shares is private until it is revealed to
+one player. This is bob's score of alice's features, revealed to alice alone:
 
   name: score
   players: [alice, bob]
@@ -54,9 +50,9 @@ row. Outputs have it always.
 pub struct Run {
     /// The graph, JSON or YAML.
     pub graph: PathBuf,
-    /// What players bring.
+    /// Each player's inputs.
     pub inputs: BTreeMap<Name, PathBuf>,
-    /// Where to write what players learn.
+    /// Where to write each player's outputs.
     pub outputs: BTreeMap<Name, PathBuf>,
     /// The number format.
     pub format: NumberFormat,
@@ -76,15 +72,15 @@ pub struct Run {
     pub transport: Transport,
 }
 
-/// What came of it; printed as a short table.
+/// What was measured; printed as a short table.
 #[derive(Clone, Debug)]
 pub struct Report {
     /// What was measured.
     pub result: RunResult,
     /// How many processes there were.
     pub processes: usize,
-    /// For each player that learns something: its name, what it learns, and the file.
-    pub learnt: Vec<(Name, String, Option<PathBuf>)>,
+    /// For each player with outputs: its name, its outputs, and the file.
+    pub outputs: Vec<(Name, String, Option<PathBuf>)>,
     /// What the plan says of its polynomials, [`Plan::polynomial_error`].
     pub polynomial_error: f64,
     /// And of its local truncations, [`Plan::local_failure`].
@@ -97,7 +93,7 @@ impl Run {
     /// # Errors
     /// If a file is missing or wrong, something does not fit the graph, or the run fails.
     pub fn run(&self, interrupted: &AtomicBool) -> anyhow::Result<Report> {
-        let graph = read_graph(&self.graph)?;
+        let graph = graph_file::read(&self.graph)?;
         let computation = Computation {
             truncation: self.truncation,
             ..Computation::of_graph(graph, self.format)
@@ -125,7 +121,7 @@ impl Run {
         ended.context("the run failed")?;
         let json = fs::read(&result).context("there is no result")?;
         let result = serde_json::from_slice(&json).context("the result cannot be read")?;
-        let learnt = plan.graph().players().iter().filter_map(|player| {
+        let outputs = plan.graph().players().iter().filter_map(|player| {
             let outputs = plan.graph().outputs_of(*player);
             let names = outputs.iter().map(|(name, shape)| format!("{name} {shape:?}"));
             let names = names.collect::<Vec<_>>().join(", ");
@@ -135,99 +131,20 @@ impl Run {
         Ok(Report {
             result,
             processes: configs.len(),
-            learnt: learnt.collect(),
+            outputs: outputs.collect(),
             polynomial_error: plan.polynomial_error(),
             local_failure: plan.local_failure(),
         })
     }
 
-    /// What each player does, if the files are those that the graph needs.
+    /// The task of each player, if the files are those that the graph needs.
     fn players(&self, plan: &Plan, result: &Path) -> anyhow::Result<BTreeMap<Name, PlayerTask>> {
-        let mut tasks = tasks(&self.inputs, &self.outputs, plan)?;
+        let mut tasks = graph_file::tasks(&self.inputs, &self.outputs, plan)?;
         let coordinator = tasks.entry(plan.coordinator()).or_default();
         coordinator.evaluations = Some(self.evaluations);
         coordinator.offline = Some(self.offline);
         coordinator.result = Some(result.into());
         Ok(tasks)
-    }
-}
-
-/// What each player of a graph brings and keeps, if the files are those that it needs.
-///
-/// # Errors
-/// If there is no such player, one brings or learns nothing, or a file is missing.
-pub(crate) fn tasks(
-    inputs: &BTreeMap<Name, PathBuf>,
-    outputs: &BTreeMap<Name, PathBuf>,
-    plan: &Plan,
-) -> anyhow::Result<BTreeMap<Name, PlayerTask>> {
-    let graph = plan.graph();
-    let all = graph.players().iter().map(Name::as_str).collect::<Vec<_>>().join(", ");
-    let named = inputs.keys().chain(outputs.keys());
-    if let Some(player) = named.into_iter().find(|name| !graph.players().contains(name)) {
-        bail!("graph {} has no player {player}; its players are {all}", graph.name());
-    }
-    let mut missing = String::new();
-    let mut files = BTreeSet::new();
-    let mut tasks = BTreeMap::new();
-    for &player in graph.players() {
-        let brings = graph.inputs_of(player);
-        let mut task = PlayerTask::default();
-        match inputs.get(&player) {
-            Some(_) if brings.is_empty() => {
-                bail!("--player {player}=...: the graph has {player} bring nothing; leave it out")
-            }
-            // The parties may run in another folder than this program.
-            Some(path) => {
-                let whole = fs::canonicalize(path);
-                task.inputs =
-                    Some(whole.with_context(|| format!("--player {player}={}", path.display()))?);
-            }
-            None if brings.is_empty() => {}
-            None => {
-                // Writing to a string cannot fail.
-                let _ = write!(
-                    missing,
-                    "\n  --player {player}=FILE, safetensors with {}",
-                    describe(&brings)
-                );
-            }
-        }
-        if let Some(path) = outputs.get(&player) {
-            if graph.outputs_of(player).is_empty() {
-                bail!("--output {player}=...: {player} learns nothing; leave it out");
-            }
-            let whole = std::path::absolute(path)?;
-            if !files.insert(whole.clone()) {
-                bail!("two players would write {}; name another file", path.display());
-            }
-            task.outputs = Some(whole);
-        }
-        if task != PlayerTask::default() {
-            tasks.insert(player, task);
-        }
-    }
-    if !missing.is_empty() {
-        bail!("graph {} needs what its players bring:{missing}", graph.name());
-    }
-    Ok(tasks)
-}
-
-/// Reads a graph, JSON or YAML by the file's ending.
-///
-/// # Errors
-/// If it cannot be read, is too large, or is no graph.
-pub fn read_graph(path: &Path) -> anyhow::Result<Graph> {
-    let place = || format!("graph {}", path.display());
-    let size = fs::metadata(path).with_context(place)?.len();
-    if size > MAX_CONFIG_BYTES {
-        bail!("{} has {size} bytes, at most {MAX_CONFIG_BYTES} are read", place());
-    }
-    let text = fs::read_to_string(path).with_context(place)?;
-    match path.extension().and_then(|ending| ending.to_str()) {
-        Some("json") => serde_json::from_str(&text).with_context(place),
-        Some("yaml" | "yml") => yaml::parse(&text).with_context(place),
-        _ => bail!("{}: expected a file that ends in .json or .yaml", place()),
     }
 }
 
@@ -265,7 +182,7 @@ impl fmt::Display for Report {
         if self.polynomial_error > 0.0 {
             writeln!(
                 f,
-                "Polynomials are within {:.1} units in the last place (2^-{}) of their values in the clear.",
+                "Polynomials are within {:.1} units in the last place (2^-{}) of their plaintext values.",
                 self.polynomial_error,
                 format.precision().fraction
             )?;
@@ -277,12 +194,12 @@ impl fmt::Display for Report {
                 self.local_failure
             )?;
         }
-        for (player, names, file) in &self.learnt {
+        for (player, names, file) in &self.outputs {
             match file {
-                Some(file) => writeln!(f, "{player} learnt {names}: {}", file.display())?,
+                Some(file) => writeln!(f, "outputs of {player}, {names}: {}", file.display())?,
                 None => writeln!(
                     f,
-                    "{player} learnt {names}: not kept, --output {player}=FILE keeps it"
+                    "outputs of {player}, {names}: not kept, --output {player}=FILE keeps them"
                 )?,
             }
         }
@@ -293,6 +210,7 @@ impl fmt::Display for Report {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use spdz::graph::Graph;
 
     /// The graph in the help.
     pub(crate) fn example() -> String {
@@ -326,8 +244,11 @@ pub(crate) mod tests {
             party: "party".into(),
             transport: Transport::default(),
         };
-        let plan =
-            Plan::compile(&read_graph(&run.graph).unwrap(), NumberFormat::Int64, Truncation::Local);
+        let plan = Plan::compile(
+            &graph_file::read(&run.graph).unwrap(),
+            NumberFormat::Int64,
+            Truncation::Local,
+        );
         let tasks = run.players(&plan.unwrap(), Path::new("result.json"));
         tasks.map(|tasks| format!("{tasks:?}")).map_err(|error| format!("{error:#}"))
     }
@@ -346,29 +267,13 @@ pub(crate) mod tests {
         let cases: [(Files<'_>, Files<'_>, &str); 5] = [
             (&both[..1], &[], "--player bob=FILE, safetensors with weights [3, 1]"),
             (&[], &[], "--player alice=FILE, safetensors with features [1, 3]"),
-            (&both, &[("bob", "out")], "bob learns nothing"),
+            (&both, &[("bob", "out")], "bob has no outputs"),
             (&[("carol", "there")], &[], "has no player carol; its players are alice, bob"),
             (&[("alice", "nowhere"), both[1]], &[], "nowhere"),
         ];
         for (inputs, outputs, expected) in cases {
             let error = run(inputs, outputs).unwrap_err();
             assert!(error.contains(expected), "{error}\n(expected {expected})");
-        }
-    }
-
-    #[test]
-    fn a_file_that_is_no_graph_is_named() {
-        let folder = tempfile::tempdir().unwrap();
-        for (name, text, expected) in [
-            ("graph.json", "{}", "missing field `name`"),
-            ("graph.txt", "", "ends in .json or .yaml"),
-            ("graph.yaml", "name: x\nplayers: [a]\nnodes: []\nmore: 1\n", "unknown field `more`"),
-            ("graph.yml", "name: x\nplayers: [a]\nnodes: []\n", "nobody receives an output"),
-        ] {
-            let path = folder.path().join(name);
-            fs::write(&path, text).unwrap();
-            let error = format!("{:#}", read_graph(&path).unwrap_err());
-            assert!(error.contains(expected) && error.contains(name), "{error}");
         }
     }
 }

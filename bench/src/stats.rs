@@ -5,24 +5,24 @@
 //! - They slow down by half for seconds, since others share their cores. A trial's *level*
 //!   is the lower quartile of the means of its blocks, which is that of the machine at its
 //!   fast if it was fast for a quarter of the trial; and the level is divided by the
-//!   [pace](crate::sweep::pace) around it, so that a trial in a slow minute counts for what
-//!   it would have been in a fast one.
+//!   [pace](crate::pace) around it, so that a trial in a slow minute counts for what it would
+//!   have been in a fast one.
 //! - Two launches of the same parties differ by some percent whatever the machine does.
-//!   Only several trials tell how much, and few tell it badly: what a cell's own trials say
-//!   of it is balanced with what those of all cells say, and intervals are widened for how
-//!   little both know (Student's t).
-//! - It drifts by a tenth within a minute in ways that no pace shows. Where two builds took
-//!   turns, each trial is set against the one beside it, without paces, and what both saw of the
-//!   machine is gone from the difference. Two sweeps after each other differ by more than their
-//!   trials say, since those of one are close in time: intervals of their ratio have room for it.
+//!   Only several trials tell how much, and few tell it badly: the variance of a cell's own
+//!   trials is pooled with that of all cells, and intervals use the quantiles of Student's t.
+//! - It drifts by a tenth within a minute in ways that no pace shows. Where the trials of two
+//!   builds are alternating, the *paired differences* count: each trial minus that of the other
+//!   build in the same round, without paces, so that what both saw of the machine cancels. Two
+//!   sweeps after each other differ by more than their trials say, since those of one are close
+//!   in time: intervals of their ratio have room for it.
 //! - Its cores are now near each other and now far, for seconds to minutes, which costs those
-//!   who talk a tenth ([`handover`](crate::sweep::pace::Pace::handover_nanos)). Of two sweeps, the
-//!   trials of a cell that had it alike are compared; where there are none, the interval has
-//!   room for the difference.
+//!   who talk a tenth ([`handover`](crate::pace::Pace::handover_nanos)). Of two sweeps, only the
+//!   *matched subsets* of a cell's trials are compared, those with the cores equally far from
+//!   each other; where there are none, the interval has room for the difference.
 //! - Rounds differ: what happens in one happens to all its cells. The ratio of all cells
 //!   together therefore varies as its rounds do.
-//! - Of many cells some look slower by chance. Intervals of cells are wide enough for all
-//!   of them to hold at once.
+//! - Of many cells some look slower by chance. Intervals of cells are simultaneous: wide enough
+//!   for all of them to hold at once.
 //!
 //! Everything is on a scale of logarithms, where a slow-down by a factor is a difference.
 
@@ -31,7 +31,7 @@ use rand::{RngExt, SeedableRng};
 
 /// One trial: the means of its blocks, milliseconds, and the machine's pace around it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Measured {
+pub struct Observation {
     /// The round that it belongs to.
     pub round: u32,
     /// Means of blocks of consecutive repetitions, milliseconds.
@@ -43,13 +43,13 @@ pub struct Measured {
     pub handover: Option<[f64; 2]>,
 }
 
-/// The trials of one cell in two sweeps, or of two builds that took turns in one.
+/// The trials of one cell in two sweeps, or of two builds whose trials alternate in one sweep.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pair {
     /// In the first.
-    pub before: Vec<Measured>,
+    pub before: Vec<Observation>,
     /// In the second.
-    pub after: Vec<Measured>,
+    pub after: Vec<Observation>,
 }
 
 /// How many times as long something takes after as before.
@@ -106,9 +106,9 @@ pub struct Ratios {
     pub cells: Vec<Ratio>,
     /// Of all pairs together: the geometric mean.
     pub all: Ratio,
-    /// How many pairs have no trials that had the machine's cores equally far from each other
-    /// in both: they had to be compared as they are.
-    pub unlike: usize,
+    /// How many pairs have no matched subsets, trials that had the machine's cores equally far
+    /// from each other in both: they had to be compared as they are.
+    pub unmatched: usize,
 }
 
 /// Relative spread of launches that is assumed where nothing tells it.
@@ -124,7 +124,7 @@ const MOVED_SPREAD: f64 = 0.05;
 /// Cores are far from each other where a handover takes so many times as long as the shortest.
 const FAR: f64 = 2.5;
 
-/// As how many degrees of freedom the spread of all cells counts beside a cell's own.
+/// As how many degrees of freedom the pooled variance of all cells counts with a cell's own.
 const PRIOR_FREEDOM: f64 = 4.0;
 
 /// Between the paces before and after a trial, relative: it saw two machines.
@@ -151,9 +151,9 @@ struct Side {
     mean: f64,
 }
 
-/// The trials of two sweeps that had the machine's cores equally far from each other, and
-/// whether there are any; all of them where there are none, or where it is not known.
-fn alike(pairs: &[Pair]) -> Vec<(Pair, bool)> {
+/// Of the trials of two sweeps the subsets that had the machine's cores equally far from each
+/// other, and whether there are any; all trials where there are none, or where that is not known.
+fn matched_subsets(pairs: &[Pair]) -> Vec<(Pair, bool)> {
     let trials = || pairs.iter().flat_map(|pair| pair.before.iter().chain(&pair.after));
     let known: Option<Vec<[f64; 2]>> = trials().map(|trial| trial.handover).collect();
     let Some(known) = known else {
@@ -161,18 +161,19 @@ fn alike(pairs: &[Pair]) -> Vec<(Pair, bool)> {
     };
     let shortest = known.iter().flatten().fold(f64::INFINITY, |least, nanos| least.min(*nanos));
     // Before and after: cores that moved meanwhile were at neither distance.
-    let at = |far: bool, trials: &[Measured]| -> Vec<Measured> {
+    let at = |far: bool, trials: &[Observation]| -> Vec<Observation> {
         let is = |nanos: f64| (nanos > FAR * shortest) == far;
-        let found = |trial: &&Measured| trial.handover.is_some_and(|both| both.into_iter().all(is));
+        let found =
+            |trial: &&Observation| trial.handover.is_some_and(|both| both.into_iter().all(is));
         trials.iter().filter(found).cloned().collect()
     };
     let of = |pair: &Pair| {
-        let alike = [true, false]
+        let subsets = [true, false]
             .map(|far| Pair { before: at(far, &pair.before), after: at(far, &pair.after) });
         let fewest = |pair: &Pair| pair.before.len().min(pair.after.len());
-        // One trial on each side says more than many that are not alike.
-        match alike.into_iter().max_by_key(fewest) {
-            Some(alike) if fewest(&alike) > 0 => (alike, true),
+        // One matched trial on each side says more than many that do not match.
+        match subsets.into_iter().max_by_key(fewest) {
+            Some(matched) if fewest(&matched) > 0 => (matched, true),
             _ => (pair.clone(), false),
         }
     };
@@ -180,16 +181,16 @@ fn alike(pairs: &[Pair]) -> Vec<(Pair, bool)> {
 }
 
 impl Side {
-    fn of(trials: &[Measured], paced: bool) -> Self {
-        let steady = |trial: &&Measured| {
+    fn of(trials: &[Observation], paced: bool) -> Self {
+        let steady = |trial: &&Observation| {
             !paced
                 || trial.pace.is_some_and(|[before, after]| (before / after).ln().abs() < UNSTEADY)
         };
         // Two trials of a machine that changed are better than one that saw it steady.
         let enough = trials.iter().filter(steady).count() >= 2;
-        let trials: Vec<&Measured> =
+        let trials: Vec<&Observation> =
             trials.iter().filter(|trial| !enough || steady(trial)).collect();
-        let level = |trial: &Measured| {
+        let level = |trial: &Observation| {
             let pace = trial.pace.filter(|_| paced);
             lower_quartile(&trial.blocks).ln() - pace.map_or(0.0, |[a, b]| ((a + b) / 2.0).ln())
         };
@@ -200,9 +201,9 @@ impl Side {
         Self { levels, blocks, mean }
     }
 
-    /// Of two builds that took turns: how the second's trials differ from the first's beside
-    /// them. Nothing if no round has both.
-    fn beside(pair: &Pair) -> Option<Self> {
+    /// Of two builds whose trials alternate: how each of the second's differs from the
+    /// first's in the same round. Nothing if no round has both.
+    fn paired_differences(pair: &Pair) -> Option<Self> {
         let (mut levels, mut blocks) = (Vec::new(), Vec::new());
         for after in &pair.after {
             let Some(before) = pair.before.iter().find(|before| before.round == after.round) else {
@@ -286,9 +287,9 @@ pub(crate) fn lower_quartile(values: &[f64]) -> f64 {
     low + (high - low) * place.fract()
 }
 
-/// How much wider an interval is that knows the spread from so many degrees of freedom
-/// (Abramowitz and Stegun 26.7.5, at 0.975).
-fn widening(freedom: f64) -> f64 {
+/// The 0.975 quantile of Student's t distribution with so many degrees of freedom (Abramowitz
+/// and Stegun 26.7.5).
+fn t_quantile(freedom: f64) -> f64 {
     let z = NORMAL;
     let terms = [
         (z.powi(3) + z) / 4.0,
@@ -299,7 +300,7 @@ fn widening(freedom: f64) -> f64 {
     for (power, term) in (1..).zip(terms) {
         t += term / freedom.powi(power);
     }
-    t / z
+    t
 }
 
 /// The middle of some numbers, the larger of the two if there are two; 0 of none.
@@ -317,30 +318,30 @@ fn quantile(mut values: Vec<f64>, p: f64) -> f64 {
 }
 
 /// The sides of each cell, the one whose mean counts last, and how the difference varies
-/// besides: one side if each trial has another beside it, else two.
-fn sides(pairs: &[Pair], took_turns: bool) -> Vec<(Vec<Side>, f64)> {
-    let beside = |pair| Some((vec![Side::beside(pair)?], 0.0));
-    let beside: Option<Vec<_>> = pairs.iter().map(beside).collect();
-    if let Some(beside) = beside.filter(|_| took_turns) {
-        return beside;
+/// besides: one side of paired differences where trials alternate, else two.
+fn sides(pairs: &[Pair], alternating: bool) -> Vec<(Vec<Side>, f64)> {
+    let paired = |pair| Some((vec![Side::paired_differences(pair)?], 0.0));
+    let paired: Option<Vec<_>> = pairs.iter().map(paired).collect();
+    if let Some(paired) = paired.filter(|_| alternating) {
+        return paired;
     }
     let trials = || pairs.iter().flat_map(|pair| pair.before.iter().chain(&pair.after));
     let paced = trials().all(|trial| trial.pace.is_some());
-    alike(pairs)
+    matched_subsets(pairs)
         .into_iter()
-        .map(|(pair, alike)| {
-            let apart = if alike { SWEEP_SPREAD } else { MOVED_SPREAD };
+        .map(|(pair, matched)| {
+            let apart = if matched { SWEEP_SPREAD } else { MOVED_SPREAD };
             let sides = vec![Side::of(&pair.before, paced), Side::of(&pair.after, paced)];
             (sides, apart * f64::sqrt(2.0))
         })
         .collect()
 }
 
-/// Compares cells, of two sweeps or of two builds that `took_turns`. Every side must have a
+/// Compares cells, of two sweeps or of two builds whose trials are `alternating`. Every side must have a
 /// trial, and every trial a block. The same input and seed give the same answer.
 #[must_use]
-pub fn compare(pairs: &[Pair], took_turns: bool, seed: u64) -> Ratios {
-    let (sides, apart): (Vec<Vec<Side>>, Vec<f64>) = sides(pairs, took_turns).into_iter().unzip();
+pub fn compare(pairs: &[Pair], alternating: bool, seed: u64) -> Ratios {
+    let (sides, apart): (Vec<Vec<Side>>, Vec<f64>) = sides(pairs, alternating).into_iter().unzip();
 
     // What all cells together say of how much launches differ.
     let add = |(a, b): (f64, f64), (c, d): (f64, f64)| (a + c, b + d);
@@ -379,7 +380,7 @@ pub fn compare(pairs: &[Pair], took_turns: bool, seed: u64) -> Ratios {
         .iter()
         .zip(spreads.iter().zip(&apart))
         .map(|(sides, ((spread, freedom), apart))| {
-            let wider = widening(*freedom);
+            let wider = t_quantile(*freedom) / NORMAL;
             let mut replicates = |side: &Side| side.replicates(*spread, &shapes, &mut random);
             let all: Vec<Vec<f64>> = sides.iter().map(&mut replicates).collect();
             let one = |replicate: usize| {
@@ -408,14 +409,14 @@ pub fn compare(pairs: &[Pair], took_turns: bool, seed: u64) -> Ratios {
         estimates.iter().zip(&errors).map(|(estimate, error)| ratio(*estimate, reach * error));
     let all = estimates.iter().sum::<f64>() / estimates.len() as f64;
     let most = sides.iter().map(Vec::len).max().unwrap_or(0);
-    let unlike = apart.iter().filter(|apart| **apart > SWEEP_SPREAD * f64::sqrt(2.0)).count();
-    // What sweeps differ by besides is of all cells alike.
+    let unmatched = apart.iter().filter(|apart| **apart > SWEEP_SPREAD * f64::sqrt(2.0)).count();
+    // What sweeps differ by besides is common to all cells.
     let apart = apart.iter().sum::<f64>() / apart.len() as f64;
     let rounds: Vec<Vec<f64>> = (0..most)
         .map(|which| rounds(&sides.iter().filter_map(|s| s.get(which)).collect::<Vec<_>>()))
         .collect();
     let all = ratio(all, reach_of_all(&rounds, apart, &mut random));
-    Ratios { cells: cells.collect(), all, unlike }
+    Ratios { cells: cells.collect(), all, unmatched }
 }
 
 /// How each round of a sweep differs from the others, on average of the cells.
@@ -437,7 +438,7 @@ fn rounds(sides: &[&Side]) -> Vec<f64> {
 /// How far the ratio of all cells may be off, where sweeps that are `apart` vary by so much.
 fn reach_of_all(rounds: &[Vec<f64>], apart: f64, random: &mut StdRng) -> f64 {
     let freedom: usize = rounds.iter().map(|rounds| rounds.len().saturating_sub(1)).sum();
-    let wider = if freedom > 0 { widening(freedom as f64) } else { 1.0 };
+    let t = if freedom > 0 { t_quantile(freedom as f64) } else { NORMAL };
     let mut mean = |rounds: &Vec<f64>| {
         let n = rounds.len().max(1);
         let draw = |random: &mut StdRng| match rounds.len() {
@@ -449,7 +450,7 @@ fn reach_of_all(rounds: &[Vec<f64>], apart: f64, random: &mut StdRng) -> f64 {
     let deviations =
         (0..REPLICATES).map(|_| rounds.iter().fold(0.0, |sum, rounds| mean(rounds) - sum));
     let square = deviations.map(|d| d * d).sum::<f64>() / REPLICATES as f64;
-    NORMAL * (wider.powi(2) * square + apart.powi(2)).sqrt()
+    (t.powi(2) * square + (NORMAL * apart).powi(2)).sqrt()
 }
 
 #[cfg(test)]
@@ -479,7 +480,7 @@ mod tests {
         }
 
         /// A sweep of cells that take these milliseconds.
-        fn sweep(&mut self, cells: &[f64], rounds: u32) -> Vec<Vec<Measured>> {
+        fn sweep(&mut self, cells: &[f64], rounds: u32) -> Vec<Vec<Observation>> {
             let mut sweep = vec![Vec::new(); cells.len()];
             let apart: Vec<f64> =
                 cells.iter().map(|_| (self.sweeps * self.normal()).exp()).collect();
@@ -500,7 +501,7 @@ mod tests {
                     };
                     let blocks = (0..32).map(|_| block(self)).collect();
                     let pace = 112.0 * speed * (0.01 * self.normal()).exp();
-                    sweep[cell].push(Measured {
+                    sweep[cell].push(Observation {
                         round,
                         blocks,
                         pace: Some([pace, pace]),
@@ -512,7 +513,7 @@ mod tests {
         }
     }
 
-    fn pairs(before: Vec<Vec<Measured>>, after: Vec<Vec<Measured>>) -> Vec<Pair> {
+    fn pairs(before: Vec<Vec<Observation>>, after: Vec<Vec<Observation>>) -> Vec<Pair> {
         before.into_iter().zip(after).map(|(before, after)| Pair { before, after }).collect()
     }
 
@@ -621,7 +622,7 @@ mod tests {
 
     #[test]
     fn a_trial_of_an_unsteady_machine_does_not_count_where_others_do() {
-        let trial = |ms: f64, pace| Measured {
+        let trial = |ms: f64, pace| Observation {
             round: 0,
             blocks: vec![ms; 4],
             pace: Some(pace),
@@ -641,7 +642,7 @@ mod tests {
             let cells = |by: f64| {
                 let of = |ms: &f64| {
                     let blocks = (0..32).map(|block| ms * by * (1.0 + f64::from(block) / 1e4));
-                    vec![Measured {
+                    vec![Observation {
                         round: 0,
                         blocks: blocks.collect(),
                         pace: None,
@@ -665,9 +666,9 @@ mod tests {
     }
 
     #[test]
-    fn builds_that_took_turns_are_told_apart_on_a_machine_that_drifts() {
+    fn alternating_builds_are_told_apart_on_a_machine_that_drifts() {
         // A fifth up and down from round to round, and no pace that shows it.
-        let turns = |seed, factor: f64| {
+        let rounds = |seed, factor: f64| {
             let mut machine = Machine::new(seed, 0.05, [0.0, 1.0]);
             // One sweep that both are of.
             machine.sweeps = 0.0;
@@ -685,20 +686,20 @@ mod tests {
             }
             pairs
         };
-        let slower = |factor, took_turns| {
-            let found = |seed: &u64| alarm(&compare(&turns(*seed, factor), took_turns, 1));
+        let slower = |factor, alternating| {
+            let found = |seed: &u64| alarm(&compare(&rounds(*seed, factor), alternating, 1));
             (0..40).filter(found).count()
         };
         let (same, slow, apart) = (slower(1.0, true), slower(1.1, true), slower(1.1, false));
         assert!(same <= 4, "{same} false alarms of 40");
         assert!(slow >= 38, "{slow} of 40 found");
-        assert!(apart < slow, "{apart} of 40 without turns");
+        assert!(apart < slow, "{apart} of 40 without pairing");
     }
 
     #[test]
     fn few_degrees_of_freedom_widen_as_students_do() {
         for (freedom, t) in [(4.0, 2.776), (8.0, 2.306), (30.0, 2.042), (1e6, 1.960)] {
-            let found = NORMAL * widening(freedom);
+            let found = t_quantile(freedom);
             assert!((found / t - 1.0).abs() < 0.005, "{freedom}: {found}, in tables {t}");
         }
     }

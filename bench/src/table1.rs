@@ -9,7 +9,8 @@ use crate::environment::Environment;
 use crate::floor::{ProductSpeed, Speeds};
 use crate::paper;
 use crate::results::Results;
-use crate::sweep::{Settings, Table};
+use crate::settings::Settings;
+use crate::sweep::Table;
 
 /// An accuracy beside that of the network in the clear.
 struct Compared {

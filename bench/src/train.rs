@@ -8,7 +8,6 @@
 //! by the test set.
 
 mod augment;
-pub(crate) mod command;
 mod model;
 mod ops;
 

@@ -19,8 +19,8 @@ use bench::launch::here::{Files, Here};
 use bench::launch::local::{self, Failure, Job, LaunchError};
 use bench::results::Results;
 use bench::run::{Report, Run};
-use bench::sweep::settings::{Link, Truncate};
-use bench::sweep::{self, Settings};
+use bench::settings::{Link, Settings, Truncate};
+use bench::sweep;
 use bytes::Bytes;
 use common::{
     Series, get, network_job, own_folder, party_program, read_tensor, scrape, signal, wait_for,
@@ -1089,7 +1089,7 @@ fn the_run_command_says_what_it_needs_and_what_it_did() {
         assert!(table.contains(expected), "{table}");
     }
     assert!(table.contains("of evaluations fail by local truncation"), "{table}");
-    assert!(table.contains("alice learnt mean []: not kept, --output alice=FILE"), "{table}");
+    assert!(table.contains("outputs of alice, mean []: not kept, --output alice=FILE"), "{table}");
 
     // A party's refusal is the command's.
     write_tensors(&files[&"bob".parse().unwrap()], &[("w", Dtype::F64, vec![2, 3], &brought.w)]);

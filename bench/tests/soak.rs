@@ -36,7 +36,7 @@ const GROWTH: f64 = 0.05;
 const LOOKS: u64 = 20;
 
 /// By how much the last inferences may be slower than those of a session that has just begun.
-/// The two take turns, so that a slow minute does not land on one.
+/// The two alternate, so that a slow minute does not land on one.
 const DRIFT: f64 = 0.25;
 
 /// How often they do, and with how many inferences each.

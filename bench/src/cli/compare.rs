@@ -6,9 +6,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::FAILURE;
-use crate::compare::Comparison;
-pub(super) use crate::compare::Incomparable;
+use super::exit::FAILURE;
+use crate::compare::{Comparison, Incomparable};
 use crate::results::Results;
 
 /// What `bench compare --help` says besides its options.
@@ -17,7 +16,7 @@ The ratio is that of typical moments, each trial divided by how fast the machine
 was around it (a piece of work that no build changes), and so not exactly that of
 the means. An interval says which ratios are plausible; those of all cells hold at
 once. A verdict needs an interval without 1 and a ratio beyond the threshold.
-Sweeps with more trials tell smaller changes; those of a single trial, such as
+Sweeps with more trials detect smaller changes; those of a single trial, such as
 table1's, only large ones.
 ";
 
@@ -46,12 +45,12 @@ impl Arguments {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let read = |path: &PathBuf| Results::read(path).map_err(Incomparable::from);
         let (before, after) = (read(&self.before)?, read(&self.after)?);
-        tell(&before, &after, self.threshold)
+        print(&before, &after, self.threshold)
     }
 }
 
 /// Prints a comparison; whether something became worse is the exit code.
-pub(super) fn tell(before: &Results, after: &Results, threshold: f64) -> anyhow::Result<ExitCode> {
+pub(super) fn print(before: &Results, after: &Results, threshold: f64) -> anyhow::Result<ExitCode> {
     let comparison = Comparison::of(before, after, threshold)?;
     write!(io::stdout().lock(), "{comparison}")?;
     Ok(if comparison.is_regression() { ExitCode::from(FAILURE) } else { ExitCode::SUCCESS })

@@ -6,20 +6,22 @@ use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 
 use anyhow::bail;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use party::config::OfflineMode;
-use spdz::plan::NumberFormat;
 
-use super::{Folders, Offline, Program, compare, format_parser, interruptible};
+use super::common::{Offline, interruptible, within};
+use super::compare;
+use super::selection::{Selection, replace};
+use crate::cell::Place;
 use crate::compare::THRESHOLD;
 #[cfg(feature = "cluster")]
 use crate::launch::cluster::Cluster;
 use crate::launch::here::{Files, Here};
 use crate::launch::{ClusterOptions, Launcher};
 use crate::report;
-use crate::results::{Place, Results};
-use crate::sweep::settings::{Link, Truncate};
-use crate::sweep::{self, Settings};
+use crate::results::Results;
+use crate::settings::{BATCH_SIZES, Link, Settings, TRIALS, Truncate, WARMUP_SECONDS};
+use crate::sweep;
 
 /// What `bench sweep --help` says besides its options.
 pub(super) const HELP: &str = "\
@@ -59,50 +61,6 @@ fails leaves its reason in its cell, and the sweep goes on; exit code 1 then.
 /// Folder for what another build measured, in that of the first.
 const AGAINST: &str = "against";
 
-/// Where parties run, on the command line.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum On {
-    /// As processes on this machine
-    Local,
-    /// As pods, through the operator of the cluster that KUBECONFIG names
-    Cluster,
-}
-
-/// A truncation on the command line.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum TruncateBy {
-    /// Local for Int64 and Interactive for Int100
-    #[value(name = "usual")]
-    Usual,
-    /// Without interaction; wrong with a small probability
-    #[value(name = "Local")]
-    Local,
-    /// In one round; never wrong within the format's range
-    #[value(name = "Interactive")]
-    Interactive,
-}
-
-/// A network to imitate, on the command line.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Imitate {
-    /// None
-    Loopback,
-    /// 0.5 ms there and back, 10 Gbit/s
-    Lan,
-    /// 40 ms there and back, 100 Mbit/s
-    Wan,
-}
-
-impl From<Imitate> for Link {
-    fn from(imitate: Imitate) -> Self {
-        match imitate {
-            Imitate::Loopback => Self::Loopback,
-            Imitate::Lan => Self::Lan,
-            Imitate::Wan => Self::Wan,
-        }
-    }
-}
-
 /// Arguments of `bench sweep`.
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -110,63 +68,38 @@ pub struct Arguments {
     file: Option<PathBuf>,
     /// Where the parties run [default: local]
     #[arg(long, value_name = "WHERE")]
-    on: Option<On>,
+    on: Option<Place>,
     /// What people call the sweep [default: sweep]
     #[arg(long)]
     name: Option<String>,
-    /// Networks to measure [default: A,B,C]
-    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
-    networks: Option<Vec<String>>,
     /// Images of one inference [default: 1]
-    #[arg(long, value_name = "NUMBERS", value_delimiter = ',')]
+    #[arg(long, value_name = "NUMBERS", value_delimiter = ',', value_parser = within::<usize>(BATCH_SIZES))]
     batch_sizes: Option<Vec<usize>>,
-    /// Number formats to measure [default: Int64,Int100]
-    #[arg(long, value_name = "FORMATS", value_delimiter = ',', ignore_case = true)]
-    #[arg(value_parser = format_parser())]
-    formats: Option<Vec<NumberFormat>>,
     /// How products are brought back to the format's precision [default: usual]
     #[arg(long, value_name = "HOW", value_delimiter = ',', ignore_case = true)]
-    truncations: Option<Vec<TruncateBy>>,
+    truncations: Option<Vec<Truncate>>,
     /// When the producer makes randomness [default: inline]
     #[arg(long, value_name = "WHEN", value_delimiter = ',')]
     offline: Option<Vec<Offline>>,
     /// Networks to imitate between the parties [default: loopback]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
-    conditions: Option<Vec<Imitate>>,
+    conditions: Option<Vec<Link>>,
     /// Trials of each cell [default: 3]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = within::<u32>(TRIALS))]
     trials: Option<u32>,
-    /// Timed inferences of each trial [default: 100]
-    #[arg(long, value_name = "N")]
-    repetitions: Option<u64>,
-    /// Inferences before them [default: 5]
-    #[arg(long, value_name = "N")]
-    warmup: Option<u64>,
-    /// For how long a network's inferences are made before those [default: 0, in a
+    /// For how long a network's inferences are made before any that count [default: 0, in a
     /// cluster 3]
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = within::<u64>(WARMUP_SECONDS))]
     warmup_seconds: Option<u64>,
-    /// Images of the test set scored in each cell's first trial [default: 0]
-    #[arg(long, value_name = "N")]
-    accuracy_samples: Option<usize>,
     /// Of the order of the trials [default: 1]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Threads that each server and the producer divide large products among; without
-    /// it they share the cores
-    #[arg(long, value_name = "N")]
-    threads: Option<usize>,
-    /// Folder for results.json and, until it is there, for the journal
-    #[arg(long, value_name = "DIR", default_value = "results")]
-    out: PathBuf,
+    #[command(flatten)]
+    selection: Selection,
     /// Write the report too, beside results.json (see bench report)
     #[arg(long)]
     report: bool,
-    #[command(flatten)]
-    folders: Folders,
-    #[command(flatten)]
-    program: Program,
-    /// The party program of another build, whose trials take turns with those of the first:
+    /// The party program of another build, whose trials alternate with the first's:
     /// what it measures goes to DIR/against, and is compared as by bench compare
     #[arg(long, value_name = "FILE")]
     against: Option<PathBuf>,
@@ -210,36 +143,6 @@ fn connect(_: ClusterOptions, _: &Settings) -> anyhow::Result<Box<dyn Launcher>>
     )
 }
 
-/// Puts what was given into its place.
-fn replace<T>(place: &mut T, given: Option<T>) {
-    if let Some(given) = given {
-        *place = given;
-    }
-}
-
-fn all<A, B: From<A>>(given: Option<Vec<A>>) -> Option<Vec<B>> {
-    given.map(|given| given.into_iter().map(B::from).collect())
-}
-
-impl From<TruncateBy> for Truncate {
-    fn from(truncation: TruncateBy) -> Self {
-        match truncation {
-            TruncateBy::Usual => Self::Usual,
-            TruncateBy::Local => Self::Local,
-            TruncateBy::Interactive => Self::Interactive,
-        }
-    }
-}
-
-impl From<On> for Place {
-    fn from(on: On) -> Self {
-        match on {
-            On::Local => Self::Local,
-            On::Cluster => Self::Cluster,
-        }
-    }
-}
-
 impl Arguments {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let settings = self.settings()?;
@@ -251,7 +154,7 @@ impl Arguments {
         };
         let launchers: Vec<Box<dyn Launcher>> = match settings.on {
             Place::Local => {
-                let first = self.folders.with(self.program.path()?);
+                let first = self.selection.files()?;
                 let second = self.against.map(|party| Files { party, ..first.clone() });
                 let builds = [Some(first), second].into_iter().flatten();
                 let here = |files| Ok(Box::new(Here::new(files, &settings)?) as Box<dyn Launcher>);
@@ -259,7 +162,7 @@ impl Arguments {
             }
             Place::Cluster => {
                 if self.against.is_some() {
-                    bail!("--against takes turns on this machine; in a cluster run two sweeps");
+                    bail!("--against compares builds on this machine; in a cluster run two sweeps");
                 }
                 let ClusterArguments { namespace, keep, image, deadline, .. } = self.cluster;
                 let options = ClusterOptions { namespace, image, deadline_seconds: deadline, keep };
@@ -267,7 +170,7 @@ impl Arguments {
             }
         };
         let options = sweep::Options {
-            journal: Some(self.out.clone()),
+            journal: Some(self.selection.out.clone()),
             parallel,
             stop_at_failure: false,
             in_order: false,
@@ -282,7 +185,7 @@ impl Arguments {
             let _ = writeln!(io::stderr().lock(), "the same command goes on from here");
         }
         let results = finished?.results;
-        let folders = [self.out.clone(), self.out.join(AGAINST)];
+        let folders = [self.selection.out.clone(), self.selection.out.join(AGAINST)];
         let mut paths = Vec::new();
         for (results, folder) in results.iter().zip(&folders) {
             let path = results.write(folder)?;
@@ -290,13 +193,13 @@ impl Arguments {
             paths.push(path);
         }
         if self.report {
-            report::of(&paths, &self.out)?;
+            report::of(&paths, &self.selection.out)?;
         }
-        if !sweep::forget(&results, &self.out)? {
+        if !sweep::forget(&results, &self.selection.out)? {
             bail!("trials failed, their cells say why; the same command tries them again");
         }
         match &results[..] {
-            [before, after] => compare::tell(before, after, THRESHOLD),
+            [before, after] => compare::print(before, after, THRESHOLD),
             _ => Ok(ExitCode::SUCCESS),
         }
     }
@@ -307,21 +210,17 @@ impl Arguments {
             Some(path) => Settings::read(path)?,
             None => Settings::default(),
         };
+        self.selection.apply(&mut settings);
+        let offline = self.offline.iter().flatten().copied().map(OfflineMode::from);
         replace(&mut settings.name, self.name.clone());
-        replace(&mut settings.on, self.on.map(Place::from));
-        replace(&mut settings.networks, self.networks.clone());
+        replace(&mut settings.on, self.on);
         replace(&mut settings.batch_sizes, self.batch_sizes.clone());
-        replace(&mut settings.formats, self.formats.clone());
-        replace(&mut settings.truncations, all(self.truncations.clone()));
-        replace(&mut settings.offline, all::<_, OfflineMode>(self.offline.clone()));
-        replace(&mut settings.conditions, all(self.conditions.clone()));
+        replace(&mut settings.truncations, self.truncations.clone());
+        replace(&mut settings.offline, self.offline.as_ref().map(|_| offline.collect()));
+        replace(&mut settings.conditions, self.conditions.clone());
         replace(&mut settings.trials, self.trials);
-        replace(&mut settings.repetitions, self.repetitions);
-        replace(&mut settings.warmup, self.warmup);
         settings.warmup_seconds = self.warmup_seconds.or(settings.warmup_seconds);
-        replace(&mut settings.accuracy_samples, self.accuracy_samples);
         replace(&mut settings.seed, self.seed);
-        settings.threads = self.threads.or(settings.threads);
         Ok(settings)
     }
 }

@@ -12,7 +12,7 @@
 //! - *Rounds.* Each crossing of a message costs one exchange: two parties send a small
 //!   message each and wait for the other's, so both cross at the same time. There are
 //!   four crossings offline (the command to server 0, from there to the producer, what
-//!   it deals to the servers, their word to the client that they are ready) and online
+//!   it sends to the servers, their word to the client that they are ready) and online
 //!   one for each opening and two more (input and output): the client's two trips there
 //!   and back, the producer's one, and the exchanges between the servers.
 //! - *Bytes.* At the bandwidth of one direction while both are busy: offline what the
@@ -52,7 +52,7 @@ take at the speeds measured here, offline and then online, one after the other:
 
   rounds    crossings x one exchange (two processes send 64 bytes each and wait for
             the other's). Crossings: 4 offline (command to server 0, on to the
-            producer, what it deals, ready to the client), 1 an opening, 2 for the
+            producer, what it sends, ready to the client), 1 an opening, 2 for the
             input and the output.
   bytes     bytes / bandwidth of one direction while both are busy: what the
             producer sends to the server that gets more, the masked input to one
@@ -241,7 +241,7 @@ pub struct Entry {
     pub floors: Floors,
 }
 
-/// What came of it; printed as a table.
+/// What was measured; printed as a table.
 #[derive(Clone, Debug)]
 pub struct Report {
     /// The machine and the build.

@@ -75,8 +75,8 @@ pub fn measure(
     serde_json::from_slice(&json).context("the result cannot be read")
 }
 
-/// One end of the connection: exchanges messages with the other, and writes what came of
-/// it if it is server 1's.
+/// One end of the connection: exchanges messages with the other, and writes the speeds if it
+/// is server 1's.
 ///
 /// # Errors
 /// If the configuration is not a server's, or the other end does not come or leaves.

@@ -18,13 +18,15 @@ use operator::api::v1alpha1::{
     Model, Network, Parties, Phase, SecureInference, SecureInferenceSpec, Workload,
 };
 use operator::conditions::{ACCEPTED, FAILED};
+use party::result::RunResult;
 use party::run::Progress;
 use tokio::runtime::Runtime;
 use tokio::time::{Instant, timeout};
 
-use super::{ClusterOptions, Launcher, MULTIPLYING, Outcome, Request, TrialError, threads};
-use crate::environment::{ClusterEnvironment, Node};
-use crate::sweep::Settings;
+use super::{ClusterOptions, Launcher, MULTIPLYING, TrialError, threads};
+use crate::cell::{CellId, CellPlan, Trial};
+use crate::environment::{ClusterEnvironment, Node, unix_seconds};
+use crate::settings::Settings;
 
 /// The label of a sweep's resources; its value is the sweep's id.
 pub const SWEEP_LABEL: &str = "secureinference.dev/sweep";
@@ -100,34 +102,39 @@ impl Cluster {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    fn resource(&self, trial: &Request<'_>) -> anyhow::Result<SecureInference> {
+    fn resource(
+        &self,
+        cell: &CellPlan,
+        round: u32,
+        scored: bool,
+    ) -> anyhow::Result<SecureInference> {
         let id = self.id.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let name = format!("{id}-c{}-r{}", trial.cell, trial.round);
-        let mut spec = spec(trial, &self.settings, &self.options)?;
+        let name = format!("{id}-c{}-r{round}", cell.position);
+        let mut spec = spec(&cell.key, scored, &self.settings, &self.options)?;
         spec.parties.threads = self.threads.map(TryInto::try_into).transpose()?;
         let mut resource = SecureInference::new(&name, spec);
         resource.labels_mut().insert(SWEEP_LABEL.into(), id);
         Ok(resource)
     }
 
+    /// Has the operator run a resource, and waits for what it reports.
     async fn trial(
         &self,
-        trial: &Request<'_>,
+        resource: &SecureInference,
         interrupted: &AtomicBool,
-    ) -> Result<Outcome, TrialError> {
-        let resource = self.resource(trial).map_err(TrialError::Hopeless)?;
+    ) -> Result<(RunResult, BTreeMap<String, String>), TrialError> {
         let name = resource.name_any();
-        let outcome = async {
-            self.create(&resource).await.map_err(TrialError::Hopeless)?;
+        let ended = async {
+            self.create(resource).await.map_err(TrialError::NonRetryable)?;
             let ended = self.follow(&name, interrupted).await?;
             self.collect(ended).await
         }
         .await;
-        if !self.options.keep || matches!(outcome, Err(TrialError::Interrupted)) {
+        if !self.options.keep || matches!(ended, Err(TrialError::Interrupted)) {
             // What is left behind has the sweep's label, so that it can be found.
             let _ = answered(self.resources().delete(&name, &DeleteParams::background())).await;
         }
-        outcome
+        ended
     }
 
     /// Makes the resource, in place of what an interrupted trial left under its name.
@@ -186,7 +193,7 @@ impl Cluster {
                 _ => {}
             }
             if !looked_at && begun.elapsed() > OPERATOR_PATIENCE {
-                return Err(TrialError::Hopeless(anyhow!(
+                return Err(TrialError::NonRetryable(anyhow!(
                     "the operator has not looked at SecureInference {name} within {} s{trouble}; is it \
                      running, and does it watch namespace {}? See: kubectl get pods --all-namespaces \
                      --selector app.kubernetes.io/name=secure-inference,app.kubernetes.io/component=operator",
@@ -203,8 +210,11 @@ impl Cluster {
         }
     }
 
-    /// What a run that has ended reports.
-    async fn collect(&self, resource: SecureInference) -> Result<Outcome, TrialError> {
+    /// What a run that has ended reports, and the node of each role.
+    async fn collect(
+        &self,
+        resource: SecureInference,
+    ) -> Result<(RunResult, BTreeMap<String, String>), TrialError> {
         let why = failure(&resource);
         let status = resource.status.unwrap_or_default();
         let Some(result) = status.results else {
@@ -216,7 +226,7 @@ impl Cluster {
         if let Some(party) = status.parties.first() {
             self.see(&party.pod, &nodes).await;
         }
-        Ok(Outcome { result, pace: None, nodes })
+        Ok((result, nodes))
     }
 
     /// Remembers what parties ran on. Nothing depends on it, so this may lack permissions.
@@ -254,11 +264,16 @@ impl Cluster {
 impl Launcher for Cluster {
     fn launch(
         &self,
-        trial: &Request<'_>,
+        cell: &CellPlan,
+        round: u32,
+        scored: bool,
         _: &mut dyn FnMut(Progress),
         interrupted: &AtomicBool,
-    ) -> Result<Outcome, TrialError> {
-        self.runtime.block_on(self.trial(trial, interrupted))
+    ) -> Result<Trial, TrialError> {
+        let started_unix_seconds = unix_seconds();
+        let resource = self.resource(cell, round, scored).map_err(TrialError::NonRetryable)?;
+        let (result, nodes) = self.runtime.block_on(self.trial(&resource, interrupted))?;
+        Ok(Trial { round, started_unix_seconds, pace: None, nodes, result })
     }
 
     fn belongs_to(&self, sweep: &str) {
@@ -367,18 +382,18 @@ fn absent_is_fine(error: kube::Error) -> anyhow::Result<()> {
 
 /// The run of a trial.
 fn spec(
-    trial: &Request<'_>,
+    key: &CellId,
+    scored: bool,
     settings: &Settings,
     options: &ClusterOptions,
 ) -> anyhow::Result<SecureInferenceSpec> {
-    let key = &trial.planned.key;
     let builtin = match key.network.as_str() {
         "A" => Network::A,
         "B" => Network::B,
         "C" => Network::C,
         other => return Err(anyhow!("in a cluster there is no network {other}")),
     };
-    let samples = if trial.scored { settings.accuracy_samples } else { 0 };
+    let samples = if scored { settings.accuracy_samples } else { 0 };
     Ok(SecureInferenceSpec {
         model: Model { builtin: Some(builtin), ..Model::default() },
         number_format: key.format,

@@ -15,13 +15,14 @@ use spdz::channel::Name;
 use tempfile::TempDir;
 
 use super::local::{self, Job, LaunchError};
-use super::{Launcher, Outcome, Request, TrialError};
+use super::{Launcher, TrialError};
+use crate::cell::{CellPlan, Trial};
 use crate::data;
+use crate::environment::unix_seconds;
+use crate::graph_file::{self, GraphFile};
+use crate::pace::{self, Pace};
 use crate::reference::{self, file_in};
-use crate::run;
-use crate::sweep::Settings;
-use crate::sweep::pace::{self, Pace};
-use crate::sweep::settings::{GraphFile, Planned};
+use crate::settings::Settings;
 
 /// Images of one inference when the test set is scored, unless more are timed at once anyway:
 /// what the parties compute for each image stays the same, and takes less time.
@@ -43,7 +44,7 @@ pub struct Files {
 pub struct Here {
     files: Files,
     settings: Settings,
-    /// What networks say in the clear, by name.
+    /// The outputs of plaintext networks, by name.
     references: Mutex<BTreeMap<String, PathBuf>>,
     folder: TempDir,
     commit: String,
@@ -70,7 +71,7 @@ impl Here {
         Ok(Self { files, settings, references, folder, commit })
     }
 
-    /// The file with what a network says in the clear, made when it is first asked for.
+    /// The file with the outputs of a plaintext network, made when it is first asked for.
     fn reference(&self, network: &str) -> anyhow::Result<PathBuf> {
         let mut references = self.references.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(path) = references.get(network) {
@@ -84,8 +85,8 @@ impl Here {
     }
 
     /// What the parties of a network are to do.
-    fn network(&self, planned: &Planned, task: Task, result: &Path) -> anyhow::Result<Job> {
-        let network = &planned.key.network;
+    fn network(&self, cell: &CellPlan, task: Task, result: &Path) -> anyhow::Result<Job> {
+        let network = &cell.key.network;
         let file = |file: data::File| -> anyhow::Result<PathBuf> {
             // The parties may run in another folder than this program.
             Ok(fs::canonicalize(file.locate(&self.files.data)?)?)
@@ -105,44 +106,45 @@ impl Here {
             warmup: timed(self.settings.warmup),
             warmup_seconds: timed(self.settings.warmup_seconds()),
             repetitions: timed(self.settings.repetitions),
-            offline: planned.key.offline_mode,
+            offline: cell.key.offline_mode,
             accuracy: task.scored.then(accuracy).transpose()?,
             inspect: None,
             result: Some(result.into()),
         };
         let players =
             BTreeMap::from([(Name::MODEL_OWNER, PlayerTask { inputs, ..PlayerTask::default() })]);
-        Ok(self.job(planned, players, Some(workload)))
+        Ok(self.job(cell, players, Some(workload)))
     }
 
     /// What the parties of a graph are to do.
-    fn graph(&self, planned: &Planned, graph: &GraphFile, result: &Path) -> anyhow::Result<Job> {
-        let plan = planned.computation.plan()?;
-        let mut players = run::tasks(&graph.players, &BTreeMap::new(), &plan).map_err(|error| {
-            anyhow::anyhow!("{error}\n(under `players` of {})", graph.file.display())
-        })?;
+    fn graph(&self, cell: &CellPlan, graph: &GraphFile, result: &Path) -> anyhow::Result<Job> {
+        let plan = cell.computation.plan()?;
+        let mut players =
+            graph_file::tasks(&graph.players, &BTreeMap::new(), &plan).map_err(|error| {
+                anyhow::anyhow!("{error}\n(under `players` of {})", graph.file.display())
+            })?;
         let coordinator = players.entry(plan.coordinator()).or_default();
         coordinator.warmup = Some(self.settings.warmup);
         coordinator.evaluations = Some(self.settings.repetitions);
-        coordinator.offline = Some(planned.key.offline_mode);
+        coordinator.offline = Some(cell.key.offline_mode);
         coordinator.result = Some(result.into());
-        Ok(self.job(planned, players, None))
+        Ok(self.job(cell, players, None))
     }
 
     fn job(
         &self,
-        planned: &Planned,
+        cell: &CellPlan,
         players: BTreeMap<Name, PlayerTask>,
         workload: Option<Workload>,
     ) -> Job {
         Job {
-            computation: planned.computation.clone(),
+            computation: cell.computation.clone(),
             players,
             workload,
             store: self.settings.store(),
             threads: self.settings.threads,
             deadlines: Deadlines::default(),
-            transport: Transport { network: planned.key.conditions, ..self.settings.transport() },
+            transport: Transport { network: cell.key.conditions, ..self.settings.transport() },
         }
     }
 
@@ -151,17 +153,17 @@ impl Here {
         configs: &[party::config::PartyConfig],
         folder: &Path,
         result: &Path,
-        tell: &mut dyn FnMut(Progress),
+        on_progress: &mut dyn FnMut(Progress),
         interrupted: &AtomicBool,
     ) -> anyhow::Result<RunResult> {
         let mut running = local::start(configs, folder, &self.files.party)?;
-        running.wait(interrupted, tell)?;
+        running.wait(interrupted, on_progress)?;
         let json = fs::read(result).context("the client left no result")?;
         let run: RunResult =
             serde_json::from_slice(&json).context("the client's result cannot be read")?;
         if run.accuracy.is_some_and(|accuracy| accuracy.plaintext.is_none()) {
             anyhow::bail!(
-                "the client was given what network {} says in the clear, but its result does not \
+                "the client was given the outputs of the plaintext network {}, but its result does not \
                  compare with it; give this program and the party the same version",
                 run.network
             );
@@ -185,44 +187,44 @@ impl Here {
     /// Scores the test set, by parties of their own.
     fn score(
         &self,
-        planned: &Planned,
-        tell: &mut dyn FnMut(Progress),
+        cell: &CellPlan,
+        on_progress: &mut dyn FnMut(Progress),
         interrupted: &AtomicBool,
     ) -> Result<RunResult, TrialError> {
         let task = Task { timed: false, scored: true };
-        let mut large = planned.clone();
+        let mut large = cell.clone();
         large.computation.batch_size = Some(self.scoring_batch());
-        let (scores, _) = self.launch_once(&large, task, tell, interrupted)?;
+        let (scores, _) = self.launch_once(&large, task, on_progress, interrupted)?;
         if scores.out_of_range == 0 {
             return Ok(scores);
         }
         // Where one image is out of range all of its batch would count as wrong.
-        let (scores, _) = self.launch_once(planned, task, tell, interrupted)?;
+        let (scores, _) = self.launch_once(cell, task, on_progress, interrupted)?;
         Ok(scores)
     }
 
     /// Starts the parties and waits for what they report; how fast the machine was around it.
     fn launch_once(
         &self,
-        planned: &Planned,
+        cell: &CellPlan,
         task: Task,
-        tell: &mut dyn FnMut(Progress),
+        on_progress: &mut dyn FnMut(Progress),
         interrupted: &AtomicBool,
     ) -> Result<(RunResult, Pace), TrialError> {
         let prepare = || {
             let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
             let result = folder.path().join("result.json");
-            let job = match &planned.graph {
-                None => self.network(planned, task, &result)?,
-                Some(graph) => self.graph(planned, graph, &result)?,
+            let job = match &cell.graph {
+                None => self.network(cell, task, &result)?,
+                Some(graph) => self.graph(cell, graph, &result)?,
             };
             let configs = local::configure(&job, folder.path())?;
             anyhow::Ok((folder, result, configs))
         };
         // What is wrong with files and settings another trial finds too.
-        let (folder, result, configs) = prepare().map_err(TrialError::Hopeless)?;
+        let (folder, result, configs) = prepare().map_err(TrialError::NonRetryable)?;
         let before = pace::measure();
-        let run = self.run(&configs, folder.path(), &result, tell, interrupted);
+        let run = self.run(&configs, folder.path(), &result, on_progress, interrupted);
         let pace = Pace::between(before, pace::measure());
         let result = run.map_err(|error| {
             let launch = error.downcast_ref::<LaunchError>();
@@ -234,7 +236,7 @@ impl Here {
             } else if matches!(launch, Some(LaunchError::Failed { .. })) || launch.is_none() {
                 TrialError::Failed(error)
             } else {
-                TrialError::Hopeless(error)
+                TrialError::NonRetryable(error)
             }
         })?;
         Ok((result, pace))
@@ -248,19 +250,22 @@ impl Launcher for Here {
 
     fn launch(
         &self,
-        trial: &Request<'_>,
-        tell: &mut dyn FnMut(Progress),
+        cell: &CellPlan,
+        round: u32,
+        scored: bool,
+        on_progress: &mut dyn FnMut(Progress),
         interrupted: &AtomicBool,
-    ) -> Result<Outcome, TrialError> {
-        let Request { planned, scored, .. } = *trial;
-        let apart = scored && planned.computation.batch() < self.scoring_batch();
+    ) -> Result<Trial, TrialError> {
+        let started_unix_seconds = unix_seconds();
+        let apart = scored && cell.computation.batch() < self.scoring_batch();
         let task = Task { timed: true, scored: scored && !apart };
-        let (mut result, pace) = self.launch_once(planned, task, tell, interrupted)?;
+        let (mut result, pace) = self.launch_once(cell, task, on_progress, interrupted)?;
         if apart {
-            let scores = self.score(planned, tell, interrupted)?;
+            let scores = self.score(cell, on_progress, interrupted)?;
             result.accuracy = scores.accuracy;
             result.out_of_range += scores.out_of_range;
         }
-        Ok(Outcome { result, pace: Some(pace), nodes: BTreeMap::new() })
+        let pace = Some(pace);
+        Ok(Trial { round, started_unix_seconds, pace, nodes: BTreeMap::new(), result })
     }
 }

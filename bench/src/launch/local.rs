@@ -69,7 +69,7 @@ pub enum LaunchError {
     /// A configuration is larger than what a party reads.
     #[error(
         "the configuration of a party would have {found} bytes, at most {MAX_CONFIG_BYTES} are \
-         read; let a player bring large tensors instead of making them constants of the graph"
+         read; make large tensors inputs of a player instead of constants of the graph"
     )]
     Size {
         /// Its size.
@@ -111,7 +111,7 @@ impl std::fmt::Display for Failure {
 pub struct Job {
     /// What they compute.
     pub computation: Computation,
-    /// What players bring and do.
+    /// The inputs, outputs and task of each player.
     pub players: BTreeMap<Name, PlayerTask>,
     /// What the client of a network does instead.
     pub workload: Option<Workload>,
@@ -294,7 +294,7 @@ pub(crate) fn start_with(
             .arg(&path)
             .env(TERMINATION_VARIABLE, &ending)
             .stdin(Stdio::null())
-            // The player that commands tells how far it is; the others say nothing.
+            // The coordinator reports how far it is; the others say nothing.
             .stdout(match role {
                 Role::Player(_) => Stdio::piped(),
                 _ => Stdio::null(),
@@ -335,7 +335,7 @@ impl Running {
         self.parties.iter_mut().find(|(party, _)| *party == role).map(|(_, child)| child)
     }
 
-    /// Waits until the player that commands has told of its first evaluation.
+    /// Waits until the coordinator has reported its first evaluation.
     ///
     /// # Errors
     /// If a party failed before, or on interruption.

@@ -1,14 +1,11 @@
 //! Where parties run: as processes on this machine, or as pods of a cluster.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
-use party::result::RunResult;
 use party::run::Progress;
 
+use crate::cell::{CellPlan, Trial};
 use crate::environment::ClusterEnvironment;
-use crate::sweep::pace::Pace;
-use crate::sweep::settings::Planned;
 
 #[cfg(feature = "cluster")]
 pub mod cluster;
@@ -39,16 +36,19 @@ pub struct ClusterOptions {
 
 /// Launches trials: each starts all parties of a computation and waits for what they report.
 pub trait Launcher: Sync {
-    /// Runs one trial.
+    /// Runs one trial of a cell, the one of this round; it scores the test set too if it is
+    /// `scored`. `on_progress` is called while it runs.
     ///
     /// # Errors
     /// If it fails, cannot begin, or is interrupted. No party is left running.
     fn launch(
         &self,
-        trial: &Request<'_>,
-        tell: &mut dyn FnMut(Progress),
+        cell: &CellPlan,
+        round: u32,
+        scored: bool,
+        on_progress: &mut dyn FnMut(Progress),
         interrupted: &AtomicBool,
-    ) -> Result<Outcome, TrialError>;
+    ) -> Result<Trial, TrialError>;
 
     /// The sweep that trials belong to from now on.
     fn belongs_to(&self, _sweep: &str) {}
@@ -64,31 +64,7 @@ pub trait Launcher: Sync {
     }
 }
 
-/// One trial.
-#[derive(Clone, Copy, Debug)]
-pub struct Request<'a> {
-    /// What to measure.
-    pub planned: &'a Planned,
-    /// Its place among the cells.
-    pub cell: usize,
-    /// Which of its trials.
-    pub round: u32,
-    /// Whether to score the test set too.
-    pub scored: bool,
-}
-
-/// What a trial reports.
-#[derive(Clone, Debug)]
-pub struct Outcome {
-    /// What the parties measured.
-    pub result: RunResult,
-    /// How fast the machine was around it.
-    pub pace: Option<Pace>,
-    /// In a cluster the node of each role.
-    pub nodes: BTreeMap<String, String>,
-}
-
-/// Why there is no outcome.
+/// Why a trial measured nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum TrialError {
     /// The user interrupted it.
@@ -99,7 +75,7 @@ pub enum TrialError {
     Failed(anyhow::Error),
     /// No trial can succeed until the user does something.
     #[error("{0:#}")]
-    Hopeless(anyhow::Error),
+    NonRetryable(anyhow::Error),
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The report's cells as CSV: one row a cell, of all runs.
 
-use super::model::{Measured, Report};
+use super::model::{MeasuredCell, Report};
+use crate::cell::CellId;
 
 /// The columns and what they hold; times are milliseconds of one inference.
 pub const COLUMNS: [(&str, &str); 36] = [
@@ -8,7 +9,7 @@ pub const COLUMNS: [(&str, &str); 36] = [
     ("sweep", "the id of its sweep"),
     ("commit", "what it was built from"),
     ("network", "the network or graph"),
-    ("format", "Int64 or Int100"),
+    ("format", "the number format, such as Int64"),
     ("truncation", "Local or Interactive"),
     ("batch_size", "inputs of one inference"),
     ("offline_mode", "when randomness is made: inline or ahead"),
@@ -34,9 +35,9 @@ pub const COLUMNS: [(&str, &str); 36] = [
     ("offline_bytes", "sent by all parties offline, for one inference"),
     ("online_rounds", "exchanges between the servers"),
     ("accuracy_samples", "inputs scored; empty, and the next four, if none were"),
-    ("accuracy_plaintext", "part that is right in the clear"),
-    ("accuracy_secure", "part that is right on shares"),
-    ("accuracy_agreement", "part where both say the same"),
+    ("accuracy_plaintext", "part that the plaintext network gets right"),
+    ("accuracy_secure", "part that the evaluation on shares gets right"),
+    ("accuracy_agreement", "part where both predict the same"),
     ("mean_kl_divergence", "mean KL divergence, nats"),
     ("suspicious", "true if the trials differ more than they should"),
     ("failure", "why a trial failed; without a time if none succeeded"),
@@ -79,7 +80,7 @@ fn text(text: &str) -> String {
     }
 }
 
-fn key(key: &crate::results::Key) -> Vec<String> {
+fn key(key: &CellId) -> Vec<String> {
     let conditions = key.conditions;
     vec![
         text(&key.network),
@@ -98,7 +99,7 @@ fn optional(value: Option<f64>) -> String {
     value.map_or_else(String::new, |value| value.to_string())
 }
 
-fn measured(cell: &Measured) -> Vec<String> {
+fn measured(cell: &MeasuredCell) -> Vec<String> {
     let result = &cell.result;
     let accuracy = result.accuracy;
     vec![

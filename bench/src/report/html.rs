@@ -3,7 +3,8 @@
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::model::Report;
-use super::sections::{Figure, Headline, Plot, Section, Table, headlines, sections};
+use super::parts::{Figure, Headline, Plot, Section, Table};
+use super::sections::{headlines::headlines, sections};
 use super::theme;
 
 /// The style sheet but for its colours.

@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 
 use super::model::Report;
-use super::sections::{Headline, Section, Table, headlines, sections};
+use super::parts::{Headline, Section, Table};
+use super::sections::{headlines::headlines, sections};
 
 /// The whole file.
 pub(super) fn render(report: &Report<'_>) -> String {

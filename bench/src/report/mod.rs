@@ -1,13 +1,13 @@
 //! `bench report`: results as Markdown, as a page, as CSV and as JSON.
 //!
-//! [`model`] computes what results say, `sections` puts it into words, plots and tables,
+//! [`model`] computes what results say, `sections` puts it into words, plots and tables
+//! (`parts`),
 //! and the others write those down. Only this module reads and writes files.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use clap::Args;
 use party::files::write_whole;
 
 use crate::results::Results;
@@ -17,6 +17,8 @@ mod figures;
 mod html;
 mod markdown;
 pub mod model;
+mod naming;
+mod parts;
 mod plot;
 mod sections;
 mod theme;
@@ -26,40 +28,6 @@ pub use model::{Report, Run};
 /// Most results of one report.
 const MAX_RUNS: usize = 16;
 
-/// What `bench report --help` says besides its options.
-fn help() -> String {
-    let mut text = String::from(
-        "Beside the results it writes report.html (a page that needs no network), report.md, \
-         report.csv and report.json. The columns of report.csv, times in milliseconds of one \
-         inference:\n\n",
-    );
-    for (name, meaning) in csv::COLUMNS {
-        text.push_str(&format!("  {name:<20} {meaning}\n"));
-    }
-    text
-}
-
-/// Arguments of `bench report`.
-#[derive(Debug, Args)]
-#[command(after_long_help = help())]
-pub struct Arguments {
-    /// Folders with a results.json, or such files; the report is about the last, and the
-    /// first is the baseline that the later ones are compared with
-    #[arg(value_name = "DIR", required = true)]
-    results: Vec<PathBuf>,
-    /// Folder for the report; that of the last results without it
-    #[arg(long, value_name = "DIR")]
-    out: Option<PathBuf>,
-}
-
-impl Arguments {
-    /// Reads, computes, writes, and says where the report is.
-    pub(crate) fn run(self) -> anyhow::Result<()> {
-        let out = self.out.or_else(|| folder_of(self.results.last()?)).context("no results")?;
-        of(&self.results, &out)
-    }
-}
-
 /// The report of `results` into the folder `out`; says where it is.
 pub(crate) fn of(results: &[PathBuf], out: &Path) -> anyhow::Result<()> {
     let paths = write(&read_all(results)?, out)?;
@@ -68,10 +36,6 @@ pub(crate) fn of(results: &[PathBuf], out: &Path) -> anyhow::Result<()> {
         writeln!(stdout, "{}", path.display())?;
     }
     Ok(())
-}
-
-fn folder_of(path: &Path) -> Option<PathBuf> {
-    if path.is_dir() { Some(path.into()) } else { path.parent().map(Path::to_path_buf) }
 }
 
 /// Reads results, from folders or files, and gives each a name of its own.

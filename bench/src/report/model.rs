@@ -5,16 +5,18 @@ use std::path::PathBuf;
 
 use party::config::OfflineMode;
 use party::result::RunResult;
+use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use spdz::plan::{NumberFormat, Truncation};
 
 use super::figures::time;
+use super::naming::{Naming, is_usual};
+use crate::cell::{CellId, Place};
 use crate::compare::{Comparison, THRESHOLD};
 use crate::environment::Environment;
 use crate::floor::Speeds;
 use crate::paper::{self, PaperRow};
-use crate::results::{Cell, Key, Place, Results};
-use party::config::Conditions;
+use crate::results::{Cell, Results};
 
 /// The version of `report.json`.
 pub const REPORT_VERSION: u32 = 1;
@@ -35,8 +37,8 @@ pub struct Report<'a> {
     pub table1: Vec<Table1Row<'a>>,
     /// What was measured at several batch sizes.
     pub batches: Vec<BatchScaling<'a>>,
-    /// What was measured in both formats.
-    pub formats: Vec<Pair<'a>>,
+    /// What was measured in several formats.
+    pub formats: Vec<InFormats<'a>>,
     /// The later runs against the first.
     pub comparisons: Vec<Against<'a>>,
     #[serde(skip)]
@@ -59,7 +61,7 @@ pub struct Run {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub speeds: Option<Speeds>,
     /// The cells with a result.
-    pub cells: Vec<Measured>,
+    pub cells: Vec<MeasuredCell>,
     /// What failed.
     pub failures: Vec<Failure>,
     /// All that was read, to compare it with another.
@@ -70,9 +72,9 @@ pub struct Run {
 /// A cell with a result.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Measured {
+pub struct MeasuredCell {
     /// What tells it from others.
-    pub key: Key,
+    pub key: CellId,
     /// Of all trials together.
     pub result: RunResult,
     /// What messages and products alone would take, milliseconds.
@@ -97,7 +99,7 @@ pub struct Measured {
 #[serde(rename_all = "camelCase")]
 pub struct Failure {
     /// Which.
-    pub key: Key,
+    pub key: CellId,
     /// Why.
     pub why: String,
     /// Other trials succeeded.
@@ -108,14 +110,14 @@ pub struct Failure {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Table1Row<'a> {
-    /// Which cell is beside it.
-    pub key: &'a Key,
+    /// Our cell.
+    pub key: &'a CellId,
     /// The paper's numbers.
     pub paper: &'static PaperRow,
     /// The paper's mean runtime over ours.
     pub ratio: f64,
     #[serde(skip)]
-    pub(super) cell: &'a Measured,
+    pub(super) cell: &'a MeasuredCell,
 }
 
 /// One computation at several batch sizes.
@@ -123,7 +125,7 @@ pub struct Table1Row<'a> {
 #[serde(rename_all = "camelCase")]
 pub struct BatchScaling<'a> {
     /// The smallest one's.
-    pub key: &'a Key,
+    pub key: &'a CellId,
     /// In ascending order.
     pub points: Vec<BatchPoint>,
 }
@@ -140,22 +142,36 @@ pub struct BatchPoint {
     pub inputs_per_second: f64,
 }
 
-/// One computation in both formats.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Pair<'a> {
-    /// The cell with `Int64`.
-    #[serde(serialize_with = "key_alone")]
-    pub int64: &'a Measured,
-    /// The cell with `Int100`.
-    #[serde(serialize_with = "key_alone")]
-    pub int100: &'a Measured,
-    /// The mean runtime of `Int100` over that of `Int64`.
-    pub ratio: f64,
+/// One computation in several number formats, each with its usual truncation. As JSON the
+/// key of each cell under the name of its format, `int64` for `Int64`, and `ratio`.
+#[derive(Debug)]
+pub struct InFormats<'a> {
+    /// A cell for each format that was measured, at least two, in the order of
+    /// [`NumberFormat::ALL`].
+    pub cells: Vec<&'a MeasuredCell>,
 }
 
-fn key_alone<S: Serializer>(cell: &Measured, serializer: S) -> Result<S::Ok, S::Error> {
-    cell.key.serialize(serializer)
+impl InFormats<'_> {
+    /// The mean runtime in the last format over that in the first.
+    #[must_use]
+    pub fn ratio(&self) -> f64 {
+        let mean = |cell: &MeasuredCell| cell.result.combined.mean_ms;
+        mean(self.cells[self.cells.len() - 1]) / mean(self.cells[0])
+    }
+}
+
+impl Serialize for InFormats<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        for cell in &self.cells {
+            let name = cell.key.format.to_string();
+            let first = name.chars().take(1).flat_map(char::to_lowercase);
+            let name: String = first.chain(name.chars().skip(1)).collect();
+            map.serialize_entry(&name, &cell.key)?;
+        }
+        map.serialize_entry("ratio", &self.ratio())?;
+        map.end()
+    }
 }
 
 impl Run {
@@ -171,7 +187,7 @@ impl Run {
                 failures.push(Failure { key: key.clone(), why, measured: merged.is_some() });
             }
             let Some(result) = merged else { continue };
-            cells.push(Measured {
+            cells.push(MeasuredCell {
                 inputs_per_second: key.batch_size as f64 * 1e3 / result.combined.mean_ms,
                 key,
                 result,
@@ -196,7 +212,7 @@ impl Run {
 }
 
 /// Keys are equal but for what `change` levels.
-fn same_but(a: &Key, b: &Key, change: impl Fn(&mut Key)) -> bool {
+fn same_but(a: &CellId, b: &CellId, change: impl Fn(&mut CellId)) -> bool {
     let [mut a, mut b] = [a.clone(), b.clone()];
     change(&mut a);
     change(&mut b);
@@ -204,8 +220,8 @@ fn same_but(a: &Key, b: &Key, change: impl Fn(&mut Key)) -> bool {
 }
 
 /// The cells of the paper's Table 1.
-fn table1(cells: &[Measured]) -> Vec<Table1Row<'_>> {
-    let row = |cell: &'_ Measured| {
+fn table1(cells: &[MeasuredCell]) -> Vec<Table1Row<'_>> {
+    let row = |cell: &'_ MeasuredCell| {
         let paper = paper::table1(&cell.key.network, cell.key.format)?;
         (cell.key.batch_size == 1 && cell.key.offline_mode == OfflineMode::Inline)
             .then(|| (paper, paper.mean_ms / cell.result.combined.mean_ms))
@@ -220,9 +236,9 @@ fn table1(cells: &[Measured]) -> Vec<Table1Row<'_>> {
 }
 
 /// What was measured at several batch sizes.
-fn batches(cells: &[Measured]) -> Vec<BatchScaling<'_>> {
+fn batches(cells: &[MeasuredCell]) -> Vec<BatchScaling<'_>> {
     let mut groups: Vec<BatchScaling<'_>> = vec![];
-    let mut sorted: Vec<&Measured> = cells.iter().collect();
+    let mut sorted: Vec<&MeasuredCell> = cells.iter().collect();
     // Stable: what is equal stays in the order of the settings.
     sorted.sort_by_key(|cell| cell.key.batch_size);
     for cell in sorted {
@@ -243,26 +259,25 @@ fn batches(cells: &[Measured]) -> Vec<BatchScaling<'_>> {
     groups
 }
 
-fn is_usual(key: &Key) -> bool {
-    key.truncation == key.format.usual_truncation()
-}
-
-/// What was measured in both formats, each with its usual truncation.
-fn formats(cells: &[Measured]) -> Vec<Pair<'_>> {
-    let of =
-        |format| cells.iter().filter(move |cell| cell.key.format == format && is_usual(&cell.key));
-    let level = |key: &mut Key| {
-        key.format = NumberFormat::Int64;
+/// What was measured in several formats, each with its usual truncation.
+fn formats(cells: &[MeasuredCell]) -> Vec<InFormats<'_>> {
+    let mut groups: Vec<InFormats<'_>> = vec![];
+    let level = |key: &mut CellId| {
+        key.format = NumberFormat::default();
         key.truncation = Truncation::Local;
     };
-    of(NumberFormat::Int64)
-        .filter_map(|int64| {
-            let int100 =
-                of(NumberFormat::Int100).find(|int100| same_but(&int64.key, &int100.key, level))?;
-            let ratio = int100.result.combined.mean_ms / int64.result.combined.mean_ms;
-            Some(Pair { int64, int100, ratio })
-        })
-        .collect()
+    for format in NumberFormat::ALL {
+        let measured = |cell: &&MeasuredCell| cell.key.format == format && is_usual(&cell.key);
+        for cell in cells.iter().filter(measured) {
+            let same = |group: &&mut InFormats<'_>| same_but(&group.cells[0].key, &cell.key, level);
+            match groups.iter_mut().find(same) {
+                Some(group) => group.cells.push(cell),
+                None => groups.push(InFormats { cells: vec![cell] }),
+            }
+        }
+    }
+    groups.retain(|group| group.cells.len() > 1);
+    groups
 }
 
 impl<'a> Report<'a> {
@@ -284,7 +299,7 @@ impl<'a> Report<'a> {
             batches: batches(&subject.cells),
             formats: formats(&subject.cells),
             comparisons: runs[1..].iter().map(|run| Against::of(&runs[0], run)).collect(),
-            naming: Naming::of(&subject.cells),
+            naming: Naming::of(subject.cells.iter().map(|cell| &cell.key)),
         })
     }
 
@@ -360,104 +375,13 @@ fn notes(run: &Run) -> Vec<String> {
     notes
 }
 
-/// How cells are called where others are around: without what all share.
-#[derive(Debug, Default)]
-pub(super) struct Naming {
-    truncations: bool,
-    modes: bool,
-    conditions: bool,
-    places: bool,
-}
-
-impl Naming {
-    fn of(cells: &[Measured]) -> Self {
-        let keys = || cells.iter().map(|cell| &cell.key);
-        let differ = |same: fn(&Key, &Key) -> bool| {
-            let mut keys = keys();
-            keys.next().is_some_and(|first| keys.any(|key| !same(first, key)))
-        };
-        Self {
-            truncations: keys().any(|key| !is_usual(key)),
-            modes: differ(|a, b| a.offline_mode == b.offline_mode),
-            conditions: differ(|a, b| a.conditions == b.conditions),
-            places: differ(|a, b| a.place == b.place),
-        }
-    }
-
-    /// What is said of a cell besides network, format, truncation and batch size.
-    fn circumstances(&self, key: &Key) -> String {
-        let mode = self.modes.then(|| format!(", randomness {}", key.offline_mode));
-        let shaped = || key.conditions.map_or_else(|| "links as they are".into(), conditions);
-        let conditions = self.conditions.then(|| format!(", {}", shaped()));
-        let place = self.places.then(|| format!(", {}", key.place));
-        [mode, conditions, place].into_iter().flatten().collect()
-    }
-
-    /// What cells of one plot share: `Batch 10, randomness ahead`.
-    pub(super) fn group(&self, key: &Key) -> String {
-        format!("Batch {}{}", key.batch_size, self.circumstances(key))
-    }
-
-    /// What tells cells of one plot apart: `C Int64`.
-    pub(super) fn cell(&self, key: &Key) -> String {
-        format!("{} {}", key.network, self.format(key))
-    }
-
-    /// The format, and what else tells lines of one network apart.
-    pub(super) fn format(&self, key: &Key) -> String {
-        if self.truncations {
-            format!("{} {}", key.format, key.truncation)
-        } else {
-            key.format.to_string()
-        }
-    }
-
-    /// The network, and the rest of what is the same at all batch sizes.
-    pub(super) fn network(&self, key: &Key) -> String {
-        format!("{}{}", key.network, self.circumstances(key))
-    }
-
-    /// A row of Table 1, where all are of batch 1.
-    pub(super) fn table1(&self, key: &Key) -> String {
-        format!("{}{}", self.cell(key), self.circumstances(key))
-    }
-
-    /// What both of a [`Pair`] share.
-    pub(super) fn pair(&self, key: &Key) -> String {
-        format!("{}, batch {}{}", key.network, key.batch_size, self.circumstances(key))
-    }
-
-    /// What tells cells of one network apart: `Int64, batch 10`.
-    pub(super) fn without_network(&self, key: &Key) -> String {
-        format!("{}, batch {}{}", self.format(key), key.batch_size, self.circumstances(key))
-    }
-
-    /// All that tells a cell from the others of its run: `C Int64, batch 10`.
-    pub(super) fn full(&self, key: &Key) -> String {
-        format!("{} {}", key.network, self.without_network(key))
-    }
-}
-
-/// `40 ms round trip, 100 Mbit/s`.
-pub(super) fn conditions(conditions: Conditions) -> String {
-    let Conditions { rtt_ms, jitter_ms, bandwidth_mbps } = conditions;
-    let mut text = format!("{rtt_ms} ms round trip");
-    if jitter_ms > 0.0 {
-        text.push_str(&format!(" ± {jitter_ms} ms"));
-    }
-    if let Some(bandwidth) = bandwidth_mbps {
-        text.push_str(&format!(", {bandwidth} Mbit/s"));
-    }
-    text
-}
-
 /// One run against the first.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Against<'a> {
     /// Which run.
     pub run: &'a str,
-    /// What came of it; nothing if no cell was measured in both.
+    /// The comparison; nothing if no cell was measured in both.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub comparison: Option<Comparison>,
     /// How many cells only one of the two has.
@@ -470,17 +394,5 @@ impl<'a> Against<'a> {
         let both = comparison.as_ref().map_or(0, |comparison| comparison.cells.len());
         let unmatched = run.cells.len() + baseline.cells.len() - 2 * both;
         Self { run: &run.name, comparison, unmatched }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn conditions_are_read_as_a_sentence() {
-        let text =
-            conditions(Conditions { rtt_ms: 40.0, jitter_ms: 2.0, bandwidth_mbps: Some(100.0) });
-        assert_eq!(text, "40 ms round trip ± 2 ms, 100 Mbit/s");
     }
 }

@@ -153,8 +153,25 @@ pub(super) enum Shape {
     Circle,
     /// A filled square.
     Square,
+    /// A square on its corner.
+    Diamond,
+    /// A triangle on its side.
+    Triangle,
     /// A circle with nothing in it.
     Ring,
+}
+
+impl Shape {
+    /// What it is in a line of text.
+    pub(super) fn glyph(self) -> char {
+        match self {
+            Self::Circle => '●',
+            Self::Square => '■',
+            Self::Diamond => '◆',
+            Self::Triangle => '▲',
+            Self::Ring => '○',
+        }
+    }
 }
 
 fn point(shape: Shape, ink: Ink, x: f64, y: f64, title: &str) -> Markup {
@@ -164,6 +181,14 @@ fn point(shape: Shape, ink: Ink, x: f64, y: f64, title: &str) -> Markup {
                 Shape::Circle => circle .fill cx=(Px(x)) cy=(Px(y)) r="5" { title { (title) } },
                 Shape::Ring => circle .ring cx=(Px(x)) cy=(Px(y)) r="4.5" { title { (title) } },
                 Shape::Square => rect .fill x=(Px(x - 4.5)) y=(Px(y - 4.5)) width="9" height="9" {
+                    title { (title) }
+                },
+                Shape::Diamond => polygon .fill
+                    points=(Path(&[(x - 6.0, y), (x, y - 6.0), (x + 6.0, y), (x, y + 6.0)])) {
+                    title { (title) }
+                },
+                Shape::Triangle => polygon .fill
+                    points=(Path(&[(x - 5.5, y + 4.5), (x, y - 5.5), (x + 5.5, y + 4.5)])) {
                     title { (title) }
                 },
             }

@@ -6,9 +6,9 @@ use std::fmt::Write as _;
 /// A hue with a meaning of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ink {
-    /// `Int64`, or the first of several.
+    /// The first of several, such as number formats.
     Blue,
-    /// `Int100`, or the second.
+    /// The second.
     Vermilion,
     /// A third.
     Green,

@@ -8,10 +8,11 @@ use party::files::write_whole;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::cell::{CellId, CellPlan, Trial};
 use crate::environment::Environment;
 use crate::floor::Speeds;
-use crate::results::{Key, SCHEMA_VERSION, Sweep, Trial};
-use crate::sweep::Settings;
+use crate::results::{SCHEMA_VERSION, Sweep};
+use crate::settings::Settings;
 
 /// The folder of the journal in that of the results.
 pub const JOURNAL_FOLDER: &str = "journal";
@@ -26,7 +27,7 @@ pub struct Head {
     pub sweep: Sweep,
     /// On what it began.
     pub environment: Environment,
-    /// The commits of the builds whose trials take turns.
+    /// The commits of the builds whose trials alternate.
     pub builds: Vec<String>,
     /// What its floors come from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -38,21 +39,20 @@ pub struct Head {
 /// A trial that succeeded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Entry {
-    key: Key,
-    seconds: f64,
-    trial: Trial,
-}
-
-/// A trial of a cell that has been done.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Done {
-    /// The cell's place in the settings' order.
-    pub cell: usize,
+pub struct Record {
+    /// Of which cell.
+    pub key: CellId,
+    /// By which of the builds, from 0.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub build: usize,
     /// How long it took with all around it, seconds.
     pub seconds: f64,
-    /// What came of it.
+    /// What it measured.
     pub trial: Trial,
+}
+
+fn is_first(build: &usize) -> bool {
+    *build == 0
 }
 
 /// Why there is no journal to write to.
@@ -158,41 +158,58 @@ impl Journal {
         self.write(&self.folder.join(HEAD), head)
     }
 
-    fn path(&self, cell: usize, round: u32) -> PathBuf {
-        self.folder.join(format!("cell-{cell:04}-round-{round:03}.json"))
+    fn path(&self, position: usize, build: usize, round: u32) -> PathBuf {
+        let by = if is_first(&build) { String::new() } else { format!("-build-{build}") };
+        self.folder.join(format!("cell-{position:04}-round-{round:03}{by}.json"))
     }
 
-    /// Keeps a trial.
+    /// Keeps a trial of `cell`.
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn keep(&self, key: &Key, done: &Done) -> Result<(), JournalError> {
-        let Done { cell, seconds, trial } = done.clone();
-        let path = self.path(cell, trial.round);
-        self.write(&path, &Entry { key: key.clone(), seconds, trial })
+    pub fn keep(&self, cell: &CellPlan, record: &Record) -> Result<(), JournalError> {
+        self.write(&self.path(cell.position, record.build, record.trial.round), record)
     }
 
-    /// All trials that were kept of `rounds` rounds of these cells, round by round.
+    /// All trials that were kept of `rounds` rounds of these cells by so many builds, round by
+    /// round.
     ///
     /// # Errors
     /// If one cannot be read, or is of another cell.
-    pub fn kept(&self, keys: &[&Key], rounds: u32) -> Result<Vec<Done>, JournalError> {
+    pub fn kept(
+        &self,
+        cells: &[CellPlan],
+        builds: usize,
+        rounds: u32,
+    ) -> Result<Vec<Record>, JournalError> {
         let mut kept = Vec::new();
         for round in 0..rounds {
-            for (cell, key) in keys.iter().enumerate() {
-                let path = self.path(cell, round);
-                if !path.exists() {
-                    continue;
+            for build in 0..builds {
+                for cell in cells {
+                    let path = self.path(cell.position, build, round);
+                    if path.exists() {
+                        kept.push(self.record(&path, &cell.key, build, round)?);
+                    }
                 }
-                let Entry { key: found, seconds, trial } = self.read(&path)?;
-                if found != **key || trial.round != round {
-                    let differences = vec![format!("{key} and {found} of {}", path.display())];
-                    return Err(JournalError::Another { folder: self.folder.clone(), differences });
-                }
-                kept.push(Done { cell, seconds, trial });
             }
         }
         Ok(kept)
+    }
+
+    /// The record in a file, which is of this trial.
+    fn record(
+        &self,
+        path: &Path,
+        key: &CellId,
+        build: usize,
+        round: u32,
+    ) -> Result<Record, JournalError> {
+        let record: Record = self.read(path)?;
+        if (&record.key, record.build, record.trial.round) == (key, build, round) {
+            return Ok(record);
+        }
+        let differences = vec![format!("{key} and {} of {}", record.key, path.display())];
+        Err(JournalError::Another { folder: self.folder.clone(), differences })
     }
 
     /// Removes the journal: what was in it is in the results.
@@ -227,7 +244,8 @@ impl Journal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::results::tests::{key, trial};
+    use crate::cell::tests::{key, trial};
+    use party::config::Computation;
 
     fn head(settings: &Settings) -> Head {
         let sweep = Sweep { id: "x".into(), name: "x".into(), settings: settings.clone() };
@@ -253,24 +271,38 @@ mod tests {
         let begun = head(&settings);
         journal.begin(&begun).unwrap();
         assert_eq!(journal.resume(&settings, &environment, &builds).unwrap(), Some(begun));
-        let keys = [key(), Key { batch_size: 10, ..key() }];
-        let keys: Vec<&Key> = keys.iter().collect();
-        assert_eq!(journal.kept(&keys, 3).unwrap(), []);
-        let done =
-            |cell, round| Done { cell, seconds: 0.5, trial: Trial { round, ..trial(&[1.0, 2.0]) } };
-        for (cell, round) in [(1, 2), (0, 0), (1, 0)] {
-            journal.keep(keys[cell], &done(cell, round)).unwrap();
+        let cell = |position, batch_size| CellPlan {
+            key: CellId { batch_size, ..key() },
+            position,
+            computation: Computation::of_network("A", batch_size, key().format),
+            graph: None,
+        };
+        let cells = [cell(0, 1), cell(1, 10)];
+        assert_eq!(journal.kept(&cells, 2, 3).unwrap(), []);
+        let record = |position: usize, build, round| Record {
+            key: cells[position].key.clone(),
+            build,
+            seconds: 0.5,
+            trial: Trial { round, ..trial(&[1.0, 2.0]) },
+        };
+        for (position, build, round) in [(1, 0, 2), (0, 0, 0), (1, 0, 0), (1, 1, 0)] {
+            journal.keep(&cells[position], &record(position, build, round)).unwrap();
         }
-        assert_eq!(journal.kept(&keys, 3).unwrap(), [done(0, 0), done(1, 0), done(1, 2)]);
-        assert_eq!(journal.kept(&keys, 1).unwrap().len(), 2);
+        // As before there were builds.
+        let file = folder.path().join("journal/cell-0000-round-000.json");
+        assert!(!fs::read_to_string(&file).unwrap().contains("build"));
+        let first = [record(0, 0, 0), record(1, 0, 0)];
+        let both = [&first[..], &[record(1, 1, 0), record(1, 0, 2)]].concat();
+        assert_eq!(journal.kept(&cells, 2, 3).unwrap(), both);
+        assert_eq!(journal.kept(&cells, 1, 1).unwrap(), first);
 
-        let error = journal.kept(&[keys[1], keys[0]], 3).unwrap_err().to_string();
+        let error = journal.kept(&[cell(0, 10), cell(1, 1)], 1, 3).unwrap_err().to_string();
         assert!(
             error.contains("differs in A Int64 Local, batch 10 and A Int64 Local, batch 1"),
             "{error}"
         );
-        fs::write(folder.path().join("journal/cell-0000-round-000.json"), "{}").unwrap();
-        let error = journal.kept(&keys, 3).unwrap_err().to_string();
+        fs::write(&file, "{}").unwrap();
+        let error = journal.kept(&cells, 1, 3).unwrap_err().to_string();
         assert!(
             error.contains("cell-0000-round-000.json is no part of a sweep's journal"),
             "{error}"

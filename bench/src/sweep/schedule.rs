@@ -13,11 +13,11 @@ pub const SUSPICIOUS_SPREAD: f64 = 0.15;
 /// Most trials that a suspicious cell gets beyond those asked for.
 pub const EXTRA_TRIALS: u32 = 2;
 
-/// The order in which a round has a trial of each of so many cells: as the seed says, and
+/// The order in which a round has a trial of each of the cells: as the seed says, and
 /// another in each round, so that a slow minute does not land on one cell.
 #[must_use]
-pub fn order(cells: usize, round: u32, seed: u64) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..cells).collect();
+pub fn order<T>(cells: &[T], round: u32, seed: u64) -> Vec<&T> {
+    let mut order: Vec<&T> = cells.iter().collect();
     let mut source = StdRng::seed_from_u64(seed);
     for _ in 0..=round {
         order.shuffle(&mut source);
@@ -39,20 +39,22 @@ pub fn spread<'a>(trials: impl IntoIterator<Item = &'a RunResult>) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::results::tests::result;
+    use crate::cell::tests::result;
 
     #[test]
     fn every_round_has_each_cell_once_in_an_order_of_its_own() {
-        let rounds: Vec<Vec<usize>> = (0..4).map(|round| order(20, round, 7)).collect();
+        let all: Vec<usize> = (0..20).collect();
+        let order = |round, seed| order(&all, round, seed).into_iter().copied().collect();
+        let rounds: Vec<Vec<usize>> = (0..4).map(|round| order(round, 7)).collect();
         for (round, cells) in rounds.iter().enumerate() {
             let mut sorted = cells.clone();
             sorted.sort_unstable();
-            assert_eq!(sorted, (0..20).collect::<Vec<_>>());
+            assert_eq!(sorted, all);
             // The same again for who resumes.
-            assert_eq!(cells, &order(20, round as u32, 7));
+            assert_eq!(*cells, order(round as u32, 7));
             assert!(rounds[..round].iter().all(|other| other != cells));
         }
-        assert_ne!(rounds[0], order(20, 0, 8), "another seed is another order");
+        assert_ne!(rounds[0], order(0, 8), "another seed is another order");
     }
 
     #[test]

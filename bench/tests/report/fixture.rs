@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use bench::results::{Cell, Results, Trial};
+use bench::cell::Trial;
+use bench::results::{Cell, Results};
 use party::result::{Accuracy, Latency, LayerTime, RunResult};
 
 /// Batch sizes, and how many times as long as batch 1 each takes.

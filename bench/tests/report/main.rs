@@ -45,6 +45,11 @@ fn the_papers_table_and_batches_are_beside_ours() {
     assert_eq!(json["table1"].as_array().unwrap().len(), 6);
     assert_eq!(json["batches"].as_array().unwrap().len(), 6);
     assert_eq!(json["formats"].as_array().unwrap().len(), 9);
+    // A key for each format that was measured.
+    let formats = &json["formats"][0];
+    assert_eq!(formats["int64"]["format"], "Int64");
+    assert_eq!(formats["int100"]["format"], "Int100");
+    assert!(formats["ratio"].as_f64().unwrap() > 1.0, "{formats}");
     let cell = results.runs[0].merged.as_ref().unwrap();
     let ratio = json["table1"][0]["ratio"].as_f64().unwrap();
     assert!((ratio - 14.0 / cell.combined.mean_ms).abs() < 1e-9, "{ratio}");

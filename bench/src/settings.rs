@@ -1,17 +1,19 @@
 //! What a sweep measures: a YAML file, or the same from the command line.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
+use clap::ValueEnum;
 use party::config::{
     Computation, Conditions, ConfigError, OfflineMode, OutOfRange, Store, Transport,
 };
 use serde::{Deserialize, Serialize};
-use spdz::channel::Name;
 use spdz::network::MAX_BATCH;
 use spdz::plan::{NumberFormat, Truncation};
 
-use crate::results::{Key, Place};
+use crate::cell::{CellId, CellPlan, Place};
+use crate::graph_file::{self, GraphFile};
 
 /// What a sweep measures, and how: the product of the lists is its cells.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -56,8 +58,10 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,
     /// Memory of each server for randomness made ahead, units of 2^20 bytes.
+    #[serde(alias = "stockMegabytes")]
     pub store_megabytes: u64,
     /// Disk of each server for what does not fit there, units of 2^20 bytes.
+    #[serde(alias = "stockDiskMegabytes")]
     pub store_disk_megabytes: u64,
     /// How long a party looks for a message before it sleeps, microseconds.
     pub spin_micros: u64,
@@ -89,52 +93,51 @@ impl Default for Settings {
     }
 }
 
-/// A graph and what its players bring.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct GraphFile {
-    /// The graph, JSON or YAML by its ending; `bench run --help` explains it.
-    pub file: PathBuf,
-    /// A safetensors file for each player that brings something.
-    #[serde(default)]
-    pub players: BTreeMap<Name, PathBuf>,
-}
-
 /// How products are brought back to the format's precision.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ValueEnum)]
 pub enum Truncate {
-    /// As in the paper: `Local` for `Int64`, `Interactive` for `Int100`.
+    /// The format's own, as in the paper
     #[serde(rename = "usual")]
+    #[value(name = "usual")]
     Usual,
-    /// Without interaction; wrong with a small probability.
+    /// Without interaction; wrong with a small probability
+    #[value(name = "Local")]
     Local,
-    /// In one round; never wrong within the format's range.
+    /// In one round; never wrong within the format's range
+    #[value(name = "Interactive")]
     Interactive,
 }
 
 impl Truncate {
+    /// The one that is named, whatever the format; nothing for the usual one.
+    #[must_use]
+    pub fn named(self) -> Option<Truncation> {
+        match self {
+            Self::Usual => None,
+            Self::Local => Some(Truncation::Local),
+            Self::Interactive => Some(Truncation::Interactive),
+        }
+    }
+
     /// What it is in a number format.
     #[must_use]
     pub fn of(self, format: NumberFormat) -> Truncation {
-        match self {
-            Self::Usual => format.usual_truncation(),
-            Self::Local => Truncation::Local,
-            Self::Interactive => Truncation::Interactive,
-        }
+        self.named().unwrap_or_else(|| format.usual_truncation())
     }
 }
 
 /// A network to imitate between the parties: by name, or by its numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ValueEnum)]
 #[serde(try_from = "serde_json::Value", into = "serde_json::Value")]
 pub enum Link {
-    /// None: the links as they are.
+    /// None: the links as they are
     Loopback,
-    /// [`Conditions::LAN`].
+    /// 0.5 ms there and back, 10 Gbit/s
     Lan,
-    /// [`Conditions::WAN`].
+    /// 40 ms there and back, 100 Mbit/s
     Wan,
     /// Any other.
+    #[value(skip)]
     Own(Conditions),
 }
 
@@ -181,17 +184,6 @@ impl From<Link> for serde_json::Value {
             Link::Own(conditions) => serde_json::to_value(conditions).unwrap_or_default(),
         }
     }
-}
-
-/// One thing to measure.
-#[derive(Clone, Debug)]
-pub struct Planned {
-    /// What tells it from the others.
-    pub key: Key,
-    /// What the parties compute.
-    pub computation: Computation,
-    /// With a graph of one's own what its players bring.
-    pub graph: Option<GraphFile>,
 }
 
 /// How a cell is computed, whatever it is.
@@ -278,11 +270,38 @@ pub enum SettingsError {
     #[error("{key} is impossible: {source}")]
     Plan {
         /// Which.
-        key: Box<Key>,
+        key: Box<CellId>,
         /// Why.
         source: ConfigError,
     },
 }
+
+/// Inputs of one inference.
+pub const BATCH_SIZES: RangeInclusive<u64> = 1..=MAX_BATCH as u64;
+
+/// Trials of each cell.
+pub const TRIALS: RangeInclusive<u64> = 1..=100;
+
+/// Timed inferences of each trial.
+pub const REPETITIONS: RangeInclusive<u64> = 1..=100_000;
+
+/// Inferences before them.
+pub const WARMUP: RangeInclusive<u64> = 0..=100_000;
+
+/// For how long inferences are made before those, seconds.
+pub const WARMUP_SECONDS: RangeInclusive<u64> = 0..=600;
+
+/// Images of the test set that are scored.
+pub const ACCURACY_SAMPLES: RangeInclusive<u64> = 0..=10_000;
+
+/// Threads that a party divides large products among.
+pub const THREADS: RangeInclusive<u64> = 1..=256;
+
+/// Memory of each server for randomness made ahead, units of 2^20 bytes.
+pub const STORE_MEGABYTES: RangeInclusive<u64> = 1..=1 << 20;
+
+/// Disk of each server for what does not fit there, units of 2^20 bytes.
+pub const STORE_DISK_MEGABYTES: RangeInclusive<u64> = 0..=1 << 20;
 
 /// The paper's networks.
 pub const BUILTIN: [&str; 3] = ["A", "B", "C"];
@@ -336,16 +355,16 @@ impl Settings {
     ///
     /// # Errors
     /// If there are none, a number is out of range, or one of them has no plan.
-    pub fn cells(&self) -> Result<Vec<Planned>, SettingsError> {
+    pub fn cells(&self) -> Result<Vec<CellPlan>, SettingsError> {
         self.check()?;
-        let mut cells: Vec<Planned> = Vec::new();
-        let mut add = |planned: Planned| {
+        let mut cells: Vec<CellPlan> = Vec::new();
+        let mut add = |cell: CellPlan| {
             // `usual` is one of the others too.
-            if cells.iter().all(|cell| cell.key != planned.key) {
-                let plan = planned.computation.plan();
-                let key = Box::new(planned.key.clone());
+            if cells.iter().all(|other| other.key != cell.key) {
+                let plan = cell.computation.plan();
+                let key = Box::new(cell.key.clone());
                 plan.map_err(|source| SettingsError::Plan { key, source })?;
-                cells.push(planned);
+                cells.push(CellPlan { position: cells.len(), ..cell });
             }
             Ok(())
         };
@@ -353,20 +372,20 @@ impl Settings {
             for &batch in &self.batch_sizes {
                 self.manners(|manner| {
                     let computation = Computation::of_network(network, batch, manner.format);
-                    add(self.planned(network, computation, &manner, None))
+                    add(self.cell(network, computation, &manner, None))
                 })?;
             }
         }
         let mut names: Vec<String> = self.networks.clone();
         for file in &self.graphs {
-            let graph = crate::run::read_graph(&file.file).map_err(SettingsError::Graph)?;
+            let graph = graph_file::read(&file.file).map_err(SettingsError::Graph)?;
             let name = graph.name().to_owned();
             if names.contains(&name) {
                 return Err(SettingsError::Twice { name });
             }
             self.manners(|manner| {
                 let computation = Computation::of_graph(graph.clone(), manner.format);
-                add(self.planned(&name, computation, &manner, Some(file)))
+                add(self.cell(&name, computation, &manner, Some(file)))
             })?;
             names.push(name);
         }
@@ -392,15 +411,16 @@ impl Settings {
         Ok(())
     }
 
-    fn planned(
+    /// A cell whose position is not known yet.
+    fn cell(
         &self,
         name: &str,
         computation: Computation,
         manner: &Manner,
         graph: Option<&GraphFile>,
-    ) -> Planned {
+    ) -> CellPlan {
         let Manner { format, truncation, offline_mode, conditions } = *manner;
-        let key = Key {
+        let key = CellId {
             network: name.into(),
             format,
             truncation,
@@ -410,7 +430,7 @@ impl Settings {
             place: self.on,
         };
         let computation = Computation { truncation: Some(truncation), ..computation };
-        Planned { key, computation, graph: graph.cloned() }
+        CellPlan { key, position: 0, computation, graph: graph.cloned() }
     }
 
     fn check(&self) -> Result<(), SettingsError> {
@@ -426,23 +446,24 @@ impl Settings {
                 return Err(SettingsError::Empty { list });
             }
         }
-        let range = |what, found: u64, lowest, highest| {
-            if (lowest..=highest).contains(&found) {
+        let range = |what, found: u64, range: RangeInclusive<u64>| {
+            if range.contains(&found) {
                 return Ok(());
             }
+            let (lowest, highest) = range.into_inner();
             Err(SettingsError::Range { what, found, lowest, highest })
         };
         for batch in &self.batch_sizes {
-            range("a batch size", *batch as u64, 1, MAX_BATCH as u64)?;
+            range("a batch size", *batch as u64, BATCH_SIZES)?;
         }
-        range("trials", self.trials.into(), 1, 100)?;
-        range("repetitions", self.repetitions, 1, 100_000)?;
-        range("warmup", self.warmup, 0, 100_000)?;
-        range("warmupSeconds", self.warmup_seconds(), 0, 600)?;
-        range("accuracySamples", self.accuracy_samples as u64, 0, 10_000)?;
-        range("threads", self.threads.unwrap_or(1) as u64, 1, 256)?;
-        range("storeMegabytes", self.store_megabytes, 1, 1 << 20)?;
-        range("storeDiskMegabytes", self.store_disk_megabytes, 0, 1 << 20)?;
+        range("trials", self.trials.into(), TRIALS)?;
+        range("repetitions", self.repetitions, REPETITIONS)?;
+        range("warmup", self.warmup, WARMUP)?;
+        range("warmupSeconds", self.warmup_seconds(), WARMUP_SECONDS)?;
+        range("accuracySamples", self.accuracy_samples as u64, ACCURACY_SAMPLES)?;
+        range("threads", self.threads.unwrap_or(1) as u64, THREADS)?;
+        range("storeMegabytes", self.store_megabytes, STORE_MEGABYTES)?;
+        range("storeDiskMegabytes", self.store_disk_megabytes, STORE_DISK_MEGABYTES)?;
         for conditions in self.conditions.iter().filter_map(|link| link.conditions()) {
             conditions.check()?;
         }
@@ -450,7 +471,7 @@ impl Settings {
         let sizes = [formats.len(), truncations.len(), offline.len(), conditions.len()];
         let sizes = sizes.iter().map(|size| *size as u64).product::<u64>();
         let subjects = self.networks.len() * self.batch_sizes.len() + self.graphs.len();
-        range("the number of cells", sizes.saturating_mul(subjects as u64), 1, MAX_CELLS)?;
+        range("the number of cells", sizes.saturating_mul(subjects as u64), 1..=MAX_CELLS)?;
         if let Some(found) = self.networks.iter().find(|name| !BUILTIN.contains(&name.as_str())) {
             return Err(SettingsError::Network { found: found.clone() });
         }
@@ -506,6 +527,7 @@ impl Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
 
     fn parse(yaml: &str) -> Result<Vec<String>, String> {
         let folder = tempfile::tempdir().unwrap();

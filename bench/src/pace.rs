@@ -5,7 +5,7 @@
 //! before and after it. That work must never change with the toolkit, or what makes both
 //! slower would not be seen: it is a loop of its own, and no kernel.
 //!
-//! They also move: two virtual cores are beside each other on one chip, and a while later on
+//! They also move: two virtual cores are next to each other on one chip, and a while later on
 //! two, where what one has written takes four times as long to reach the other. Parties that
 //! exchange small messages are slower by a tenth then, and work on one core is not. So what a
 //! core needs to hand something to another and get it back is timed too.

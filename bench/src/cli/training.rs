@@ -1,6 +1,7 @@
 //! `bench train`: trains networks, saves them with their model cards, and shows how far it is.
 
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -8,38 +9,29 @@ use indicatif::{ProgressBar, ProgressStyle};
 use party::files::write_whole;
 use spdz::network::{Network, weights::Weights};
 
-use super::{Progress, TRAINED_WITH, train};
-use crate::card::{Augmentation, Measured, ModelCard, Training};
-use crate::cli::TrainArguments;
+use crate::card::{Measured, ModelCard, Training};
 use crate::data::{Dataset, sha256};
+use crate::train::{Progress, TRAINED_WITH, train};
 
 /// Trains the networks one after the other.
 ///
 /// # Errors
 /// If the data set is missing, a training fails or a file cannot be written.
-pub(crate) fn run(arguments: &TrainArguments) -> anyhow::Result<()> {
-    let train_set = Dataset::train(&arguments.data)?;
-    let test_set = Dataset::test(&arguments.data)?;
-    let training = Training {
-        seed: arguments.seed,
-        epochs: arguments.epochs.into(),
-        batch_size: arguments.batch_size.into(),
-        learning_rate: arguments.learning_rate,
-        weight_decay: 0.05,
-        label_smoothing: 0.05,
-        gradient_norm: 1.0,
-        averaging: 0.999,
-        activation_limit: 2.5,
-        activation_penalty: 0.01,
-        augmentation: Augmentation { shift: 2.0, rotation: 10.0, scale: 0.1 },
-    };
-    std::fs::create_dir_all(&arguments.out)
-        .with_context(|| format!("cannot make the folder {}", arguments.out.display()))?;
-    for name in &arguments.networks {
+pub(super) fn run(
+    networks: &[String],
+    training: &Training,
+    data: &Path,
+    out: &Path,
+) -> anyhow::Result<()> {
+    let train_set = Dataset::train(data)?;
+    let test_set = Dataset::test(data)?;
+    std::fs::create_dir_all(out)
+        .with_context(|| format!("cannot make the folder {}", out.display()))?;
+    for name in networks {
         let network = Network::builtin(name)
             .with_context(|| format!("there is no network {name}; expected A, B or C"))?;
         let mut display = Display::new(name);
-        let weights = train(&network, &training, &train_set, |progress| {
+        let weights = train(&network, training, &train_set, |progress| {
             display.show(progress);
         })
         .with_context(|| format!("training network {name}"))?;
@@ -53,7 +45,7 @@ pub(crate) fn run(arguments: &TrainArguments) -> anyhow::Result<()> {
             sha256: sha256(&weights),
             trained_with: TRAINED_WITH.into(),
         };
-        let stem = arguments.out.join(name.to_lowercase());
+        let stem = out.join(name.to_lowercase());
         let mut json = serde_json::to_vec_pretty(&card)?;
         json.push(b'\n');
         for (extension, bytes) in [("safetensors", &weights), ("json", &json)] {

@@ -1,0 +1,131 @@
+//! Arguments that several commands have.
+
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use clap::builder::{PossibleValue, PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
+use clap::{Args, ValueEnum};
+use party::config::{OfflineMode, Store, Transport};
+use spdz::plan::NumberFormat;
+
+use crate::data;
+use crate::launch::here::Files;
+use crate::launch::local;
+use crate::settings::{STORE_DISK_MEGABYTES, STORE_MEGABYTES, THREADS, Truncate};
+
+/// A number format on the command line.
+pub(super) fn format() -> impl TypedValueParser<Value = NumberFormat> {
+    let value = |format: NumberFormat| PossibleValue::new(format.name()).help(format.summary());
+    PossibleValuesParser::new(NumberFormat::ALL.map(value)).try_map(|name| name.parse())
+}
+
+/// When randomness is made, on the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Offline {
+    /// Before each evaluation, and as part of its runtime
+    Inline,
+    /// For all timed evaluations before the first of them
+    Ahead,
+}
+
+impl From<Offline> for OfflineMode {
+    fn from(offline: Offline) -> Self {
+        match offline {
+            Offline::Inline => Self::Inline,
+            Offline::Ahead => Self::Ahead,
+        }
+    }
+}
+
+/// Where the networks and what they are measured on are.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Folders {
+    /// Folder with the test set
+    #[arg(long, value_name = "DIR", default_value = data::DEFAULT_FOLDER)]
+    pub(super) data: PathBuf,
+    /// Folder with the trained weights
+    #[arg(long, value_name = "DIR", default_value = "bench/models")]
+    pub(super) models: PathBuf,
+}
+
+impl Folders {
+    pub(super) fn with(self, party: PathBuf) -> Files {
+        Files { data: self.data, models: self.models, party }
+    }
+}
+
+/// What the parties run.
+#[derive(Debug, Args)]
+pub(super) struct Program {
+    /// The party program; without it the one beside this program
+    #[arg(long, value_name = "FILE")]
+    pub(super) party: Option<PathBuf>,
+}
+
+impl Program {
+    pub(super) fn path(&self) -> Result<PathBuf, local::LaunchError> {
+        self.party.clone().map_or_else(local::party_program, Ok)
+    }
+}
+
+/// How many threads parties use.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct Threads {
+    /// Threads that each server and the producer divide large products among; without
+    /// it they share the cores
+    #[arg(long, value_name = "N", value_parser = within::<usize>(THREADS))]
+    pub(super) threads: Option<usize>,
+}
+
+/// How parties compute, whatever it is.
+#[derive(Debug, Args)]
+pub(super) struct Manner {
+    /// How products are brought back to the format's precision
+    #[arg(long, value_name = "HOW", ignore_case = true, default_value = "usual")]
+    pub(super) truncation: Truncate,
+    /// When the producer makes randomness
+    #[arg(long, value_name = "WHEN", default_value = "inline")]
+    pub(super) offline: Offline,
+    /// Memory of each server for randomness made ahead, units of 2^20 bytes
+    #[arg(long, value_name = "N", default_value_t = Store::default().memory_megabytes, value_parser = within::<u64>(STORE_MEGABYTES))]
+    pub(super) store_megabytes: u64,
+    /// Disk of each server, in the temporary folder, for what does not fit there,
+    /// encrypted, units of 2^20 bytes
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = within::<u64>(STORE_DISK_MEGABYTES))]
+    pub(super) store_disk_megabytes: u64,
+    /// How long a party looks for a message before it sleeps, microseconds
+    #[arg(long, value_name = "MICROS", default_value_t = Transport::default().spin_micros)]
+    pub(super) spin_micros: u64,
+}
+
+impl Manner {
+    pub(super) fn offline(&self) -> OfflineMode {
+        self.offline.into()
+    }
+
+    pub(super) fn store(&self) -> Store {
+        let disk_megabytes = self.store_disk_megabytes;
+        Store { disk_megabytes, ..Store::in_memory(self.store_megabytes) }
+    }
+
+    pub(super) fn transport(&self) -> Transport {
+        Transport { spin_micros: self.spin_micros, ..Transport::default() }
+    }
+}
+
+/// A flag that Ctrl-C sets.
+pub(super) fn interruptible() -> anyhow::Result<Arc<AtomicBool>> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let flag = interrupted.clone();
+    ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed))?;
+    Ok(interrupted)
+}
+
+/// A number of a range.
+pub(super) fn within<T: TryFrom<u64> + Clone + Send + Sync>(
+    range: RangeInclusive<u64>,
+) -> RangedU64ValueParser<T> {
+    RangedU64ValueParser::new().range(range)
+}

@@ -1,0 +1,32 @@
+//! The arguments of `bench data`.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::data;
+
+/// Arguments of `bench data`.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Folder to put the files into
+    #[arg(long, value_name = "DIR", default_value = data::DEFAULT_FOLDER)]
+    dir: PathBuf,
+    /// Folder that has the files, gzipped or not; without it they are downloaded
+    #[arg(long, value_name = "FOLDER")]
+    from: Option<PathBuf>,
+}
+
+impl Arguments {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        let mut stdout = io::stdout().lock();
+        let mut written = Ok(());
+        data::fetch(&self.dir, self.from.as_deref(), |line| {
+            if written.is_ok() {
+                written = writeln!(stdout, "{line}");
+            }
+        })?;
+        Ok(written?)
+    }
+}

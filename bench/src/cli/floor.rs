@@ -1,0 +1,64 @@
+//! The arguments of `bench floor`, and of its hidden other end.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use clap::Args;
+use party::config::Transport;
+use spdz::plan::NumberFormat;
+
+use super::common::{format, interruptible};
+use crate::floor;
+
+/// Arguments of `bench floor`.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Networks, each a row
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "A,B,C")]
+    #[arg(value_parser = ["A", "B", "C"])]
+    networks: Vec<String>,
+    /// Number formats, each with its usual truncation
+    #[arg(long, value_name = "FORMATS", value_delimiter = ',', ignore_case = true)]
+    #[arg(value_parser = format(), default_values_t = NumberFormat::ALL)]
+    formats: Vec<NumberFormat>,
+    /// Images of one inference
+    #[arg(long, value_name = "NUMBERS", value_delimiter = ',', default_value = "1,100")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
+    batch_size: Vec<u16>,
+    /// How long a process looks for a message before it sleeps, microseconds
+    #[arg(long, value_name = "MICROS", default_value_t = Transport::default().spin_micros)]
+    spin_micros: u64,
+}
+
+impl Arguments {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        let batch_sizes: Vec<_> = self.batch_size.into_iter().map(usize::from).collect();
+        let report = floor::run(
+            &self.networks,
+            &self.formats,
+            &batch_sizes,
+            Transport { spin_micros: self.spin_micros, ..Transport::default() },
+            &std::env::current_exe()?,
+            interruptible()?.as_ref(),
+        )?;
+        write!(io::stdout().lock(), "{report}")?;
+        Ok(())
+    }
+}
+
+/// Arguments of the hidden command that is one end of a connection.
+#[derive(Debug, Args)]
+pub struct LinkArguments {
+    /// The configuration of a server, YAML
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Where server 1 writes what it measured, JSON
+    #[arg(long, value_name = "FILE")]
+    result: PathBuf,
+}
+
+impl LinkArguments {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        floor::transport::run(&self.config, &self.result)
+    }
+}

@@ -1,0 +1,52 @@
+//! The arguments of `bench inspect`.
+
+use std::io::{self, Write};
+
+use clap::Args;
+use spdz::plan::NumberFormat;
+
+use super::common::{Folders, Program, format, interruptible};
+use crate::inspect;
+use crate::settings::Truncate;
+
+/// Arguments of `bench inspect`.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Networks to inspect
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "A,B,C")]
+    #[arg(value_parser = ["A", "B", "C"])]
+    networks: Vec<String>,
+    /// Number formats
+    #[arg(long, value_name = "FORMATS", value_delimiter = ',', ignore_case = true)]
+    #[arg(value_parser = format(), default_values_t = NumberFormat::ALL)]
+    formats: Vec<NumberFormat>,
+    /// How products are brought back to the format's precision
+    #[arg(long, value_name = "HOW", ignore_case = true, default_value = "usual")]
+    truncation: Truncate,
+    /// Images of one inference
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    batch_size: u16,
+    /// Images to inspect, from the first of the test set
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    samples: u16,
+    #[command(flatten)]
+    folders: Folders,
+    #[command(flatten)]
+    program: Program,
+}
+
+impl Arguments {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        let inspect = inspect::Inspect {
+            networks: self.networks,
+            formats: self.formats,
+            truncation: self.truncation.named(),
+            batch_size: self.batch_size.into(),
+            samples: self.samples.into(),
+            files: self.folders.with(self.program.path()?),
+        };
+        let report = inspect.run(interruptible()?.as_ref())?;
+        write!(io::stdout().lock(), "{report}")?;
+        Ok(())
+    }
+}

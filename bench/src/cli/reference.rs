@@ -1,0 +1,38 @@
+//! The arguments of `bench reference`.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+
+use super::common::Folders;
+use crate::reference;
+
+/// Arguments of `bench reference`.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Networks to evaluate
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "A,B,C")]
+    #[arg(value_parser = ["A", "B", "C"])]
+    networks: Vec<String>,
+    #[command(flatten)]
+    folders: Folders,
+    /// Folder to put the files into, made if it is not there
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+impl Arguments {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        fs::create_dir_all(&self.out)
+            .with_context(|| format!("cannot make the folder {}", self.out.display()))?;
+        for network in &self.networks {
+            let path = reference::file_in(&self.out, network);
+            reference::write(network, &self.folders.data, &self.folders.models, usize::MAX, &path)?;
+            writeln!(io::stdout().lock(), "{}", path.display())?;
+        }
+        Ok(())
+    }
+}

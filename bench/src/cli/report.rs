@@ -1,0 +1,46 @@
+//! The arguments of `bench report`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::Args;
+
+use crate::report;
+
+/// What `bench report --help` says besides its options.
+fn help() -> String {
+    let mut text = String::from(
+        "Beside the results it writes report.html (a page that needs no network), report.md, \
+         report.csv and report.json. The columns of report.csv, times in milliseconds of one \
+         inference:\n\n",
+    );
+    for (name, meaning) in report::csv::COLUMNS {
+        text.push_str(&format!("  {name:<20} {meaning}\n"));
+    }
+    text
+}
+
+/// Arguments of `bench report`.
+#[derive(Debug, Args)]
+#[command(after_long_help = help())]
+pub struct Arguments {
+    /// Folders with a results.json, or such files; the report is about the last, and the
+    /// first is the baseline that the later ones are compared with
+    #[arg(value_name = "DIR", required = true)]
+    results: Vec<PathBuf>,
+    /// Folder for the report; that of the last results without it
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+impl Arguments {
+    /// Reads, computes, writes, and says where the report is.
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        let out = self.out.or_else(|| folder_of(self.results.last()?)).context("no results")?;
+        report::of(&self.results, &out)
+    }
+}
+
+fn folder_of(path: &Path) -> Option<PathBuf> {
+    if path.is_dir() { Some(path.into()) } else { path.parent().map(Path::to_path_buf) }
+}

@@ -1,0 +1,58 @@
+//! The arguments of `bench table1`.
+
+use std::io::{self, Write};
+
+use clap::Args;
+
+use super::common::{Manner, interruptible, within};
+use super::selection::Selection;
+use crate::launch::here::Here;
+use crate::settings::{BATCH_SIZES, Settings};
+use crate::{sweep, table1};
+
+/// Arguments of `bench table1`.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Images of one inference
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = within::<usize>(BATCH_SIZES))]
+    batch_size: usize,
+    #[command(flatten)]
+    selection: Selection,
+    #[command(flatten)]
+    manner: Manner,
+}
+
+impl Arguments {
+    pub(super) fn run(self) -> anyhow::Result<()> {
+        let store = self.manner.store();
+        // A sweep of one trial of each cell.
+        let mut settings = Settings {
+            name: "table1".into(),
+            batch_sizes: vec![self.batch_size],
+            truncations: vec![self.manner.truncation],
+            offline: vec![self.manner.offline()],
+            trials: 1,
+            accuracy_samples: 10_000,
+            store_megabytes: store.memory_megabytes,
+            store_disk_megabytes: store.disk_megabytes,
+            spin_micros: self.manner.spin_micros,
+            ..Settings::default()
+        };
+        self.selection.apply(&mut settings);
+        let options = sweep::Options {
+            journal: None,
+            parallel: 1,
+            stop_at_failure: true,
+            in_order: true,
+            bench: std::env::current_exe()?,
+            table: Some(table1::AS_IT_COMES),
+        };
+        let here = Here::new(self.selection.files()?, &settings)?;
+        let finished = sweep::run(&settings, &options, &[&here], interruptible()?.as_ref())?;
+        let results = &finished.results[0];
+        let path = results.write(&self.selection.out)?;
+        let foot = table1::foot(results);
+        writeln!(io::stdout().lock(), "{foot}\nWritten to {}", path.display())?;
+        Ok(())
+    }
+}
