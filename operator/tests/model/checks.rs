@@ -72,7 +72,7 @@ pub(crate) fn planned(
     for (place, action) in plan.actions.iter().enumerate() {
         assert!(!plan.actions[..place].contains(action), "{action:?} is asked for twice");
     }
-    // Looked at again, the same situation is decided alike: nothing is written twice.
+    // Looked at again, the same situation is decided the same way: nothing is written twice.
     let mut next = resource.clone();
     next.status = Some(status.clone());
     let again = decide(&next, observed);

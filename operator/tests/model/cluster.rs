@@ -50,7 +50,7 @@ pub(crate) enum Event {
     Flap(u8),
     /// A party ends.
     Fail(u8, Fault),
-    /// A pod is taken away.
+    /// A pod is disrupted.
     Lose(u8, Loss),
     /// Somebody deletes a Service.
     DeleteService(u8),
@@ -86,7 +86,7 @@ pub(crate) enum Fault {
     Mute,
 }
 
-/// How a pod is taken away.
+/// How a pod is disrupted.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Loss {
     /// Deleted with its grace period.
