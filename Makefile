@@ -8,8 +8,8 @@ on_cluster = $(if $(shell grep -s '^on: *cluster' '$(FILE)'),--features bench/cl
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-build: ## Build the release programs, party and bench
-	$(CARGO) build --locked --release -p party -p bench
+build: ## Build the release program bench, which its five parties are too; party itself: cargo build --release -p party
+	$(CARGO) build --locked --release -p bench $(on_cluster)
 
 table1: build ## The main job: the paper's Table 1, on this machine
 	$(CARGO) run --locked --quiet --release -p bench -- table1
@@ -19,7 +19,7 @@ report: build ## Table 1 and larger batches, several times each, as a page: resu
 
 sweep: ## Measure the cells of the sweep file FILE, with a report; the same command continues after Ctrl-C
 	@test -n '$(FILE)' || { echo 'make sweep: name a file, such as FILE=bench/sweeps/networks.yaml' >&2; exit 2; }
-	$(CARGO) build --locked --release -p party -p bench $(on_cluster)
+	$(CARGO) build --locked --release -p bench $(on_cluster)
 	$(CARGO) run --locked --quiet --release -p bench $(on_cluster) -- sweep '$(FILE)' --out 'results/$(basename $(notdir $(FILE)))' --report
 
 # Always of the whole workspace with all features: other features of one crate would build anew

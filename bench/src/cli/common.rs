@@ -1,5 +1,6 @@
 //! Arguments that several commands have.
 
+use std::io;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,7 +13,6 @@ use spdz::plan::NumberFormat;
 
 use crate::data;
 use crate::launch::here::Files;
-use crate::launch::local;
 use crate::settings::{STORE_DISK_MEGABYTES, STORE_MEGABYTES, THREADS, Truncate};
 
 /// A number format on the command line.
@@ -59,14 +59,14 @@ impl Folders {
 /// What the parties run.
 #[derive(Debug, Args)]
 pub(super) struct Program {
-    /// The party program; without it the one beside this program
+    /// The party program; without it this program, which can be one too
     #[arg(long, value_name = "FILE")]
     pub(super) party: Option<PathBuf>,
 }
 
 impl Program {
-    pub(super) fn path(&self) -> Result<PathBuf, local::LaunchError> {
-        self.party.clone().map_or_else(local::party_program, Ok)
+    pub(super) fn path(&self) -> io::Result<PathBuf> {
+        self.party.clone().map_or_else(std::env::current_exe, Ok)
     }
 }
 

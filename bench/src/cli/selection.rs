@@ -54,7 +54,7 @@ impl Selection {
     /// Where things are on this machine.
     ///
     /// # Errors
-    /// If there is no party program.
+    /// If this program does not know where it is.
     pub(super) fn files(&self) -> anyhow::Result<Files> {
         Ok(self.folders.clone().with(self.program.path()?))
     }

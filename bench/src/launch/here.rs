@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -52,7 +51,7 @@ pub struct Here {
 
 /// The commit that a party program says it was built from.
 fn commit(party: &Path) -> anyhow::Result<String> {
-    let said = Command::new(party).arg("--version").output();
+    let said = local::party_command(party).arg("--version").output();
     let said = said.with_context(|| format!("cannot run the party {}", party.display()))?;
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
     let commit = said.split_once('(').and_then(|(_, rest)| rest.split_once(')'));

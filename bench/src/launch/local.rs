@@ -10,6 +10,7 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,12 +39,6 @@ const POLL: Duration = Duration::from_millis(5);
 /// Why a local run failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
-    /// The party program is not there.
-    #[error("there is no party program at {}; build it with: cargo build --release -p party", path.display())]
-    NoProgram {
-        /// Where it was looked for.
-        path: PathBuf,
-    },
     /// A file could not be written, or a process not started.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
@@ -127,15 +122,15 @@ pub struct Job {
     pub transport: Transport,
 }
 
-/// The party program beside this one.
-///
-/// # Errors
-/// If it is not there.
-pub fn party_program() -> Result<PathBuf, LaunchError> {
-    let path = std::env::current_exe()
-        .map(|own| own.with_file_name(format!("party{}", std::env::consts::EXE_SUFFIX)))
-        .unwrap_or_else(|_| PathBuf::from("party"));
-    if path.is_file() { Ok(path) } else { Err(LaunchError::NoProgram { path }) }
+/// What [`party_command`] calls a party: the name under which `bench` is one.
+pub const PARTY: &str = "party";
+
+/// Starts a party program. `bench` is one too when it is called so: to build and link one
+/// program is enough for a sweep, and it cannot be older than what measures it.
+pub(super) fn party_command(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.arg0(PARTY);
+    command
 }
 
 /// The configurations of `job`, one for each role of its plan, with a fresh session,
@@ -288,7 +283,7 @@ pub(crate) fn start_with(
         let ending = termination_path(folder, role);
         // What an earlier run left is not this one's.
         create(ending.clone())?;
-        let mut child = Command::new(program)
+        let mut child = party_command(program)
             .args(arguments)
             .arg("--config")
             .arg(&path)
