@@ -115,7 +115,7 @@ impl RunError {
                 error.to_string()
             }
             // Sizes that follow from the plan, settings, and names of files that say the session.
-            Self::Protocol(error @ role::Error::Stock(_)) => error.to_string(),
+            Self::Protocol(error @ role::Error::Store(_)) => error.to_string(),
             Self::Protocol(_) | Self::Output(OutputError::TooLarge(_)) => {
                 "its input or output does not fit; its own log says why".into()
             }
@@ -187,7 +187,7 @@ fn of_protocol(error: &role::Error) -> Kind {
         role::Error::Range { .. }
         | role::Error::OutputRange { .. }
         | role::Error::Local(_)
-        | role::Error::Stock(_) => (Reason::BadInput, None),
+        | role::Error::Store(_) => (Reason::BadInput, None),
     }
 }
 

@@ -18,7 +18,7 @@ use spdz::correlated::Bundle;
 use spdz::plan::Plan;
 use spdz::prg::{NoRandomness, Seed, SessionId};
 use spdz::ring::Ring;
-use spdz::role::{self, StockError};
+use spdz::role::{self, StoreError};
 
 use crate::config::Store;
 use crate::termination::Reason;
@@ -60,14 +60,14 @@ impl<R: Ring> Bounded<R> {
         self.available.store(self.kept.len() as u64, Ordering::Relaxed);
     }
 
-    fn full(&self) -> StockError {
+    fn full(&self) -> StoreError {
         let megabytes = |bytes: usize| bytes as f64 / f64::from(1 << 20);
         let Store { memory_megabytes: memory, disk_megabytes: disk, .. } = self.settings;
         let on_disk = match &self.disk {
             Some(Disk { taken, .. }) => format!(" and {:.2} MB of disk", megabytes(*taken)),
             None => String::new(),
         };
-        StockError(format!(
+        StoreError(format!(
             "{} prepared evaluations take {:.2} MB of memory{on_disk}, and one more {:.2} MB, more \
              than the {memory} MB of `store.memoryMegabytes` and the {disk} MB of \
              `store.diskMegabytes`; prepare fewer ahead, or let the servers keep more",
@@ -78,8 +78,8 @@ impl<R: Ring> Bounded<R> {
     }
 }
 
-impl<R: Ring> role::Stock<R> for Bounded<R> {
-    fn put(&mut self, bundle: Bundle<R>) -> Result<(), StockError> {
+impl<R: Ring> role::Store<R> for Bounded<R> {
+    fn put(&mut self, bundle: Bundle<R>) -> Result<(), StoreError> {
         let taken = self.in_memory as u128 * self.each as u128;
         let fits = taken + self.each as u128 <= u128::from(self.settings.memory_megabytes) << 20;
         // Without one, nothing could be evaluated.
@@ -100,7 +100,7 @@ impl<R: Ring> role::Stock<R> for Bounded<R> {
         Ok(())
     }
 
-    fn take(&mut self) -> Result<Option<Bundle<R>>, StockError> {
+    fn take(&mut self) -> Result<Option<Bundle<R>>, StoreError> {
         let first = self.kept.pop_front();
         self.count();
         match (first, &mut self.disk) {
@@ -201,7 +201,7 @@ impl Disk {
     }
 
     /// Keeps a bundle and returns the bytes of its file, or nothing if there is no room.
-    fn keep<R: Ring>(&mut self, bundle: Bundle<R>) -> Result<Option<usize>, StockError> {
+    fn keep<R: Ring>(&mut self, bundle: Bundle<R>) -> Result<Option<usize>, StoreError> {
         let inference = bundle.inference();
         let sealed = bundle.seal(&self.key);
         if (self.taken + sealed.len()) as u64 > self.limit {
@@ -224,7 +224,7 @@ impl Disk {
         plan: &Plan,
         inference: u64,
         bytes: usize,
-    ) -> Result<Bundle<R>, StockError> {
+    ) -> Result<Bundle<R>, StoreError> {
         let path = self.path(inference);
         let mut sealed = Vec::with_capacity(bytes + 1);
         // No more is read than was written, whoever wrote to it since.
@@ -234,7 +234,7 @@ impl Disk {
         fs::remove_file(&path).map_err(|error| self.failed("remove", inference, &error))?;
         self.taken -= bytes;
         Bundle::open(plan, inference, &sealed, &self.key).map_err(|error| {
-            StockError(format!("{} in `store.folder`: {error}", self.name(inference)))
+            StoreError(format!("{} in `store.folder`: {error}", self.name(inference)))
         })
     }
 
@@ -247,8 +247,8 @@ impl Disk {
     }
 
     /// Peers are told too, so it does not say where the folder is.
-    fn failed(&self, action: &str, inference: u64, error: &io::Error) -> StockError {
-        StockError(format!("cannot {action} {} in `store.folder`: {error}", self.name(inference)))
+    fn failed(&self, action: &str, inference: u64, error: &io::Error) -> StoreError {
+        StoreError(format!("cannot {action} {} in `store.folder`: {error}", self.name(inference)))
     }
 }
 
@@ -321,7 +321,7 @@ mod tests {
     use spdz::graph::{GraphBuilder, Tensors};
     use spdz::plan::{NumberFormat, Truncation};
     use spdz::ring::{Int64, Side};
-    use spdz::role::{Player, Producer, Server, ServerLinks, Stock as _};
+    use spdz::role::{Player, Producer, Server, ServerLinks, Store as _};
     use std::os::unix::fs::PermissionsExt;
     use std::time::Duration;
 
@@ -339,13 +339,13 @@ mod tests {
     /// Takes everything and gives nothing back.
     struct Keeps<'a>(&'a mut Vec<Bundle<Int64>>);
 
-    impl role::Stock<Int64> for Keeps<'_> {
-        fn put(&mut self, bundle: Bundle<Int64>) -> Result<(), StockError> {
+    impl role::Store<Int64> for Keeps<'_> {
+        fn put(&mut self, bundle: Bundle<Int64>) -> Result<(), StoreError> {
             self.0.push(bundle);
             Ok(())
         }
 
-        fn take(&mut self) -> Result<Option<Bundle<Int64>>, StockError> {
+        fn take(&mut self) -> Result<Option<Bundle<Int64>>, StoreError> {
             Ok(None)
         }
     }

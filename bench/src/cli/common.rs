@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
-use clap::{Args, ValueEnum};
 use party::config::{OfflineMode, Store, Transport};
 use spdz::plan::NumberFormat;
 
@@ -19,24 +19,6 @@ use crate::settings::{STORE_DISK_MEGABYTES, STORE_MEGABYTES, THREADS, Truncate};
 pub(super) fn format() -> impl TypedValueParser<Value = NumberFormat> {
     let value = |format: NumberFormat| PossibleValue::new(format.name()).help(format.summary());
     PossibleValuesParser::new(NumberFormat::ALL.map(value)).try_map(|name| name.parse())
-}
-
-/// When randomness is made, on the command line.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(super) enum Offline {
-    /// Before each evaluation, and as part of its runtime
-    Inline,
-    /// For all timed evaluations before the first of them
-    Ahead,
-}
-
-impl From<Offline> for OfflineMode {
-    fn from(offline: Offline) -> Self {
-        match offline {
-            Offline::Inline => Self::Inline,
-            Offline::Ahead => Self::Ahead,
-        }
-    }
 }
 
 /// Where the networks and what they are measured on are.
@@ -87,7 +69,7 @@ pub(super) struct Manner {
     pub(super) truncation: Truncate,
     /// When the producer makes randomness
     #[arg(long, value_name = "WHEN", default_value = "inline")]
-    pub(super) offline: Offline,
+    pub(super) offline: OfflineMode,
     /// Memory of each server for randomness made ahead, units of 2^20 bytes
     #[arg(long, value_name = "N", default_value_t = Store::default().memory_megabytes, value_parser = within::<u64>(STORE_MEGABYTES))]
     pub(super) store_megabytes: u64,
@@ -101,10 +83,6 @@ pub(super) struct Manner {
 }
 
 impl Manner {
-    pub(super) fn offline(&self) -> OfflineMode {
-        self.offline.into()
-    }
-
     pub(super) fn store(&self) -> Store {
         let disk_megabytes = self.store_disk_megabytes;
         Store { disk_megabytes, ..Store::in_memory(self.store_megabytes) }

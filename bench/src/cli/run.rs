@@ -72,7 +72,7 @@ impl Arguments {
             format: self.format,
             truncation: self.manner.truncation.named(),
             evaluations: self.evaluations,
-            offline: self.manner.offline(),
+            offline: self.manner.offline,
             store: self.manner.store(),
             threads: self.threads.threads,
             party: self.program.path()?,

@@ -9,7 +9,7 @@ use anyhow::bail;
 use clap::Args;
 use party::config::OfflineMode;
 
-use super::common::{Offline, interruptible, within};
+use super::common::{interruptible, within};
 use super::compare;
 use super::selection::{Selection, replace};
 use crate::cell::Place;
@@ -80,7 +80,7 @@ pub struct Arguments {
     truncations: Option<Vec<Truncate>>,
     /// When the producer makes randomness [default: inline]
     #[arg(long, value_name = "WHEN", value_delimiter = ',')]
-    offline: Option<Vec<Offline>>,
+    offline: Option<Vec<OfflineMode>>,
     /// Networks to imitate between the parties [default: loopback]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     conditions: Option<Vec<Link>>,
@@ -211,12 +211,11 @@ impl Arguments {
             None => Settings::default(),
         };
         self.selection.apply(&mut settings);
-        let offline = self.offline.iter().flatten().copied().map(OfflineMode::from);
         replace(&mut settings.name, self.name.clone());
         replace(&mut settings.on, self.on);
         replace(&mut settings.batch_sizes, self.batch_sizes.clone());
         replace(&mut settings.truncations, self.truncations.clone());
-        replace(&mut settings.offline, self.offline.as_ref().map(|_| offline.collect()));
+        replace(&mut settings.offline, self.offline.clone());
         replace(&mut settings.conditions, self.conditions.clone());
         replace(&mut settings.trials, self.trials);
         settings.warmup_seconds = self.warmup_seconds.or(settings.warmup_seconds);

@@ -30,7 +30,7 @@ impl Arguments {
             name: "table1".into(),
             batch_sizes: vec![self.batch_size],
             truncations: vec![self.manner.truncation],
-            offline: vec![self.manner.offline()],
+            offline: vec![self.manner.offline],
             trials: 1,
             accuracy_samples: 10_000,
             store_megabytes: store.memory_megabytes,

@@ -1,6 +1,6 @@
 //! Why a role could not go on.
 
-use super::store::StockError;
+use super::store::StoreError;
 use crate::channel::{ChannelError, Phase, Role};
 use crate::graph::EvaluateError;
 use crate::plan::Plan;
@@ -56,7 +56,7 @@ pub enum Error {
     Local(#[from] EvaluateError),
     /// Prepared randomness could not be kept.
     #[error(transparent)]
-    Stock(#[from] StockError),
+    Store(#[from] StoreError),
 }
 
 /// Names the place in the plan at which a channel failed.

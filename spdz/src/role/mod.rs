@@ -35,4 +35,4 @@ pub use messages::report_tag;
 pub use player::{Player, Ready};
 pub use producer::Producer;
 pub use server::{Server, ServerLinks};
-pub use store::{Memory, Stock, StockError};
+pub use store::{Memory, Store, StoreError};

@@ -9,7 +9,7 @@ use super::messages::{
     session_input,
 };
 use super::round::Round;
-use super::store::Stock;
+use super::store::Store;
 use crate::buffer;
 use crate::channel::{Channel, Name, Phase, Role, Tag};
 use crate::correlated::{self, Bundle};
@@ -156,8 +156,8 @@ impl<R: ProtocolRing, C: Channel, O: Observer> Server<R, C, O> {
     /// Returns their number.
     ///
     /// # Errors
-    /// If a peer is gone, silent or sends something else, or the stock is full.
-    pub fn serve(&mut self, stock: &mut impl Stock<R>) -> Result<u64, Error> {
+    /// If a peer is gone, silent or sends something else, or the store is full.
+    pub fn serve(&mut self, store: &mut impl Store<R>) -> Result<u64, Error> {
         let coordinator = self.plan.coordinator();
         let (mut commands, mut to_producer) = (Commands::default(), Commands::default());
         let mut to_players: Vec<Commands> = Vec::new();
@@ -184,7 +184,7 @@ impl<R: ProtocolRing, C: Channel, O: Observer> Server<R, C, O> {
                 Command::Prepare => {
                     self.observer.begin(Phase::Offline, prepared);
                     let bundle = self.prepare(prepared)?;
-                    stock.put(bundle)?;
+                    store.put(bundle)?;
                     self.tell_ready(prepared)?;
                     self.observer.end(Outcome::Done);
                     prepared += 1;
@@ -192,7 +192,7 @@ impl<R: ProtocolRing, C: Channel, O: Observer> Server<R, C, O> {
                 Command::Evaluate => {
                     self.observer.begin(Phase::Online, done);
                     let bundle =
-                        stock.take()?.ok_or_else(|| unprepared(Role::Player(coordinator)))?;
+                        store.take()?.ok_or_else(|| unprepared(Role::Player(coordinator)))?;
                     self.evaluate(bundle)?;
                     self.observer.end(Outcome::Done);
                     done += 1;

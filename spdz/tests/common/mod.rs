@@ -19,7 +19,7 @@ use spdz::plan::{NumberFormat, Plan, Truncation};
 use spdz::prg::{Seed, SessionId};
 use spdz::ring::{Int64, Ring, Side};
 use spdz::role::{
-    self, Error, Memory, Observer, Player, Producer, Server, ServerLinks, Stock, StockError,
+    self, Error, Memory, Observer, Player, Producer, Server, ServerLinks, Store, StoreError,
 };
 
 /// A message and who sent it to whom.
@@ -160,7 +160,7 @@ impl Settings {
     }
 }
 
-/// A stock that keeps nothing in memory but the key.
+/// A store that keeps nothing in memory but the key.
 struct Sealed<R: Ring> {
     plan: Arc<Plan>,
     key: Seed,
@@ -168,8 +168,8 @@ struct Sealed<R: Ring> {
     ring: std::marker::PhantomData<R>,
 }
 
-impl<R: Ring> Stock<R> for Sealed<R> {
-    fn put(&mut self, bundle: Bundle<R>) -> Result<(), StockError> {
+impl<R: Ring> Store<R> for Sealed<R> {
+    fn put(&mut self, bundle: Bundle<R>) -> Result<(), StoreError> {
         let (inference, bytes) = (bundle.inference(), bundle.bytes());
         assert_eq!(bytes, self.plan.bundle_bytes());
         let sealed = bundle.seal(&self.key);
@@ -186,7 +186,7 @@ impl<R: Ring> Stock<R> for Sealed<R> {
         Ok(())
     }
 
-    fn take(&mut self) -> Result<Option<Bundle<R>>, StockError> {
+    fn take(&mut self) -> Result<Option<Bundle<R>>, StoreError> {
         let Some((inference, sealed)) = self.kept.pop_front() else { return Ok(None) };
         Ok(Some(Bundle::open(&self.plan, inference, &sealed, &self.key).unwrap()))
     }
