@@ -14,7 +14,7 @@ deny() { # FOLDER ARGUMENTS
   echo "$1: ${*:2}"
   cargo deny --locked --manifest-path "$1/Cargo.toml" --config deny.toml "${@:2}" || failed=1
 }
-# Two versions of a crate matter in the programs, which have no feature that is off by default.
+# Two versions of a crate matter in the programs. What bench's feature for clusters adds the operator has too.
 deny . check bans
 deny . --all-features check "${checks[@]}"
 # The fuzz targets have a lock of their own, and not all of what the lists are for.
