@@ -8,7 +8,7 @@ on_cluster = $(if $(shell grep -s '^on: *cluster' '$(FILE)'),--features bench/cl
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-build: ## Build the release program bench, which its five parties are too; party itself: cargo build --release -p party
+build: ## Build the release program bench, which is its five parties too
 	$(CARGO) build --locked --release -p bench $(on_cluster)
 
 table1: build ## The main job: the paper's Table 1, on this machine

@@ -91,7 +91,7 @@ pub enum PlanError {
     },
     /// A local truncation would fail too often.
     #[error(
-        "{layer}: {format} does not go together with local truncation here: of numbers with {fraction} fractional bits and up to {integral} integral ones, one in {one_in} can fail; choose interactive truncation or Int100, or truncate before summing up so much"
+        "{layer}: {format} does not go together with local truncation here: of numbers with {fraction} fractional bits and up to {integral} integral ones, one in {one_in} can fail; choose interactive truncation or a larger number format, or truncate before summing up so much"
     )]
     Truncation {
         /// The layer, and the node within the graph.
