@@ -4,8 +4,8 @@
 //! issued for it, mutual TLS on loopback, the same links and the same allocator. Both do
 //! the same exchanges; server 1's clock counts.
 
-use std::ffi::OsStr;
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
@@ -68,8 +68,12 @@ pub fn measure(
     let mut configs = local::configure(&job, folder)?;
     configs.retain(|config| config.role.is_server());
     let result = folder.join("link.json");
-    let arguments = [OsStr::new(COMMAND), OsStr::new("--result"), result.as_os_str()];
-    let mut running = local::start_with(&configs, folder, program, &arguments)?;
+    let link = || {
+        let mut command = Command::new(program);
+        command.arg(COMMAND).arg("--result").arg(&result);
+        command
+    };
+    let mut running = local::start_with(&configs, folder, program, link)?;
     running.wait(interrupted, |_| {})?;
     let json = std::fs::read(&result).context("there is no result")?;
     serde_json::from_slice(&json).context("the result cannot be read")

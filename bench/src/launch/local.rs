@@ -5,7 +5,6 @@
 //! logs; whoever made the folder removes it.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -122,7 +121,7 @@ pub struct Job {
     pub transport: Transport,
 }
 
-/// What [`party_command`] calls a party: the name under which `bench` is one.
+/// The name under which a party program is started, and under which `bench` is one.
 pub const PARTY: &str = "party";
 
 /// Starts a party program. `bench` is one too when it is called so: to build and link one
@@ -253,10 +252,11 @@ pub fn start(
     folder: &Path,
     program: &Path,
 ) -> Result<Running, LaunchError> {
-    start_with(configs, folder, program, &[])
+    start_with(configs, folder, program, || party_command(program))
 }
 
-/// As [`start`], with `arguments` before the one that names the configuration.
+/// As [`start`], with a command of `program` that takes the one argument more that names the
+/// configuration.
 ///
 /// # Errors
 /// As [`start`].
@@ -264,7 +264,7 @@ pub(crate) fn start_with(
     configs: &[PartyConfig],
     folder: &Path,
     program: &Path,
-    arguments: &[&OsStr],
+    command: impl Fn() -> Command,
 ) -> Result<Running, LaunchError> {
     let (sender, progress) = mpsc::channel();
     let mut running = Running { parties: Vec::new(), folder: folder.into(), progress };
@@ -283,8 +283,7 @@ pub(crate) fn start_with(
         let ending = termination_path(folder, role);
         // What an earlier run left is not this one's.
         create(ending.clone())?;
-        let mut child = party_command(program)
-            .args(arguments)
+        let mut child = command()
             .arg("--config")
             .arg(&path)
             .env(TERMINATION_VARIABLE, &ending)

@@ -1,4 +1,4 @@
-//! Connections between parties: gRPC streams over mutual TLS 1.3, as [`Channel`]s.
+//! Connections between parties: gRPC streams over mutual TLS 1.3, as [`Channel`](spdz::channel::Channel)s.
 //!
 //! The protocol is blocking code on one thread, and that thread owns a
 //! current-thread runtime, which it drives only while it sends or waits. So a
