@@ -1,6 +1,6 @@
 //! The sides of a run: what each role does, in lock-step with the others.
 //!
-//! Every role follows the same [`Plan`] against a [`Channel`] for each peer. A
+//! Every role follows the same [`Plan`](crate::plan::Plan) against a [`Channel`](crate::channel::Channel) for each peer. A
 //! session goes: keys (producer to servers, server 0 to server 1), the inputs that last
 //! for the session (players to servers), then any number of evaluations, each first
 //! prepared and then run at the command of one player, the plan's coordinator. Any number
