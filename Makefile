@@ -51,6 +51,7 @@ lint: ## Check the format, and lints with warnings denied
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked $(all) --all-targets -- -D warnings
 	$(CARGO) clippy --locked $(all) --test e2e -- -D warnings
+	$(CARGO) clippy --locked -p spdz --no-default-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked $(all) --no-deps --quiet
 
 fmt: ## Format the code
