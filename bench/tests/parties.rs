@@ -113,8 +113,10 @@ fn measure(settings: &Settings) -> anyhow::Result<Results> {
     Ok(finished.results.into_iter().next().unwrap())
 }
 
+/// As `bench` has it without `--party`: it is the parties itself.
 fn files() -> Files {
-    Files { data: own_folder("data"), models: own_folder("models"), party: party_program() }
+    let party = env!("CARGO_BIN_EXE_bench").into();
+    Files { data: own_folder("data"), models: own_folder("models"), party }
 }
 
 #[test]
