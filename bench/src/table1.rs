@@ -12,7 +12,7 @@ use crate::results::Results;
 use crate::settings::Settings;
 use crate::sweep::Table;
 
-/// An accuracy beside that of the network in the clear.
+/// An accuracy beside that of the plaintext network.
 struct Compared {
     samples: usize,
     plaintext: f64,

@@ -209,7 +209,7 @@ fn own_weights() -> Sample {
     Sample {
         file: "own-weights.yaml".into(),
         text: "A network of the paper with weights of one's own, from a volume that the model\n\
-               owner's pod alone mounts. What they say in the clear is known to nobody here, so the\n\
+               owner's pod alone mounts. Their plaintext outputs are not known here, so the\n\
                accuracy is that of the private inference alone.\n\
                Any volume will do; here the weights are small enough for a ConfigMap:\n  \
                kubectl create configmap own-weights --from-file=weights.safetensors=bench/models/a.safetensors",

@@ -8,7 +8,7 @@ mod common;
 
 use std::cell::RefCell;
 
-use common::{Brought, Settings, noise, run};
+use common::{PlayerInputs, Settings, noise, run};
 use proptest::prelude::*;
 use spdz::channel::Role;
 use spdz::graph::{
@@ -27,7 +27,7 @@ const EVERY: [(NumberFormat, Truncation); 4] = [
 ];
 
 /// Numbers from -2 to 2 for every input of a graph.
-fn random_inputs(graph: &Graph, seed: u64) -> Brought {
+fn random_inputs(graph: &Graph, seed: u64) -> PlayerInputs {
     let random = RefCell::new(noise(seed));
     let tensor = |shape: Vec<usize>| {
         let len = shape.iter().product();
@@ -44,28 +44,30 @@ fn random_inputs(graph: &Graph, seed: u64) -> Brought {
 /// Runs the graph twice under every format and truncation and compares all outputs.
 fn check(graph: &Graph, tolerance: f64) {
     let evaluations = [random_inputs(graph, 1), random_inputs(graph, 2)];
-    let evaluations = evaluations.map(|mut brought| {
+    let evaluations = evaluations.map(|mut player_inputs| {
         // What lasts for the session is what the first evaluation brings.
         let first = random_inputs(graph, 1);
         for player in graph.players() {
             for input in graph.inputs_of(*player) {
                 if input.lifetime == spdz::graph::Lifetime::Session {
                     let value = first[player][&input.name].clone();
-                    brought.get_mut(player).unwrap().insert(input.name, value);
+                    player_inputs.get_mut(player).unwrap().insert(input.name, value);
                 }
             }
         }
-        brought
+        player_inputs
     });
     for (format, truncation) in EVERY {
         for ahead in [false, true] {
             let settings = Settings { ahead, ..Settings::new(format, truncation, 3) };
             let outcome = run(graph, settings, &evaluations);
-            for (index, (learnt, brought)) in outcome.learnt.iter().zip(&evaluations).enumerate() {
-                let expected = graph.evaluate_plaintext(brought).unwrap();
+            for (index, (player_outputs, player_inputs)) in
+                outcome.player_outputs.iter().zip(&evaluations).enumerate()
+            {
+                let expected = graph.evaluate_plaintext(player_inputs).unwrap();
                 for (player, expected) in &expected {
                     for (name, expected) in expected {
-                        let found = &learnt[player].as_ref().unwrap_or_else(|e| {
+                        let found = &player_outputs[player].as_ref().unwrap_or_else(|e| {
                             panic!("{} {format} {truncation} {e}", graph.name())
                         })[name];
                         assert_eq!(found.shape(), expected.shape());

@@ -10,7 +10,7 @@ mod common;
 use std::fmt;
 use std::sync::Arc;
 
-use common::{Settings, brought, run_compiled};
+use common::{Settings, player_inputs, run_compiled};
 use spdz::channel::{ChannelError, Role};
 use spdz::graph::{Graph, GraphBuilder};
 use spdz::masked::Masked;
@@ -105,7 +105,7 @@ fn an_operation_from_outside_runs_on_five_parties() {
     let graph = product();
     let name = |player: &str| graph.inputs_of(player.parse().unwrap())[0].name.clone();
     let (x_name, y_name) = (name("alice"), name("bob"));
-    let inputs = brought([
+    let inputs = player_inputs([
         ("alice", x_name.as_str(), vec![2, 3], x.to_vec()),
         ("bob", y_name.as_str(), vec![2, 3], y.to_vec()),
     ]);
@@ -117,9 +117,10 @@ fn an_operation_from_outside_runs_on_five_parties() {
                 // Ahead, what was prepared is sealed and opened again.
                 let outcome = run_compiled(plan, settings, &[inputs.clone(), inputs.clone()]);
                 for evaluation in 0..2 {
-                    let learnt = &outcome.learnt[evaluation][&"alice".parse().unwrap()];
-                    let learnt = learnt.as_ref().unwrap().values().next().unwrap();
-                    for ((x, y), found) in x.iter().zip(&y).zip(learnt.as_slice()) {
+                    let player_outputs =
+                        &outcome.player_outputs[evaluation][&"alice".parse().unwrap()];
+                    let player_outputs = player_outputs.as_ref().unwrap().values().next().unwrap();
+                    for ((x, y), found) in x.iter().zip(&y).zip(player_outputs.as_slice()) {
                         let expected = (x - y).powi(2);
                         let error = (found - expected).abs();
                         assert!(error < 1e-3, "{format} {truncation} {ahead}: {found} {expected}");

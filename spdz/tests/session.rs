@@ -7,7 +7,9 @@ mod common;
 
 use std::collections::HashMap;
 
-use common::{Outcome, Randomness, Settings, Told, batches, brought, logits, noise, run, weights};
+use common::{
+    Outcome, Randomness, Settings, Told, batches, logits, noise, player_inputs, run, weights,
+};
 use spdz::channel::{Name, Phase, Role, Tag};
 use spdz::graph::{GraphBuilder, Tensors};
 use spdz::network::{IMAGES, LOGITS, Layer, Network};
@@ -61,7 +63,7 @@ fn settings(randomness: u8) -> Settings {
 }
 
 /// The logits of each batch, or why there are none.
-type Learnt = Vec<Result<Vec<f64>, String>>;
+type PlayerOutputs = Vec<Result<Vec<f64>, String>>;
 
 /// The logits of each batch in a session, and on plaintext.
 fn infer(
@@ -70,13 +72,13 @@ fn infer(
     batch: usize,
     images: &[Vec<f32>],
     settings: Settings,
-) -> (Learnt, Vec<Vec<f64>>, Outcome) {
+) -> (PlayerOutputs, Vec<Vec<f64>>, Outcome) {
     let graph = network.graph(batch).unwrap();
     let evaluations = batches(network, weights, batch, images);
     let outcome = run(&graph, settings, &evaluations);
-    let clear = evaluations.iter().map(|brought| {
-        let learnt = graph.evaluate_plaintext(brought).unwrap();
-        learnt[&Name::CLIENT][LOGITS].as_slice().to_vec()
+    let clear = evaluations.iter().map(|player_inputs| {
+        let player_outputs = graph.evaluate_plaintext(player_inputs).unwrap();
+        player_outputs[&Name::CLIENT][LOGITS].as_slice().to_vec()
     });
     (logits(&outcome), clear.collect(), outcome)
 }
@@ -180,7 +182,7 @@ fn polynomial_errors(
     // Both formats hold these arguments exactly.
     let argument = |step: i32| polynomial.range * f64::from(step) / f64::from(POINTS);
     let grid = (-POINTS..=POINTS).map(|step| (argument(step) * 4096.0).trunc() / 4096.0).collect();
-    let evaluations = vec![brought([("client", IMAGES, vec![len], grid)]); 10];
+    let evaluations = vec![player_inputs([("client", IMAGES, vec![len], grid)]); 10];
     let expected = graph.evaluate_plaintext(&evaluations[0]).unwrap();
     let expected = expected[&Name::CLIENT][LOGITS].as_slice();
     let unit = f64::from(format.precision().fraction).exp2().recip();
@@ -399,9 +401,9 @@ fn values_outside_the_range_are_named_and_never_wrap() {
 
     let refused = |weights: Tensors, image: Vec<f32>| {
         let graph = network.graph(1).unwrap();
-        let brought = &batches(&network, &weights, 1, &[image])[0];
-        common::refused_input(&graph, settings(1), Name::MODEL_OWNER, brought)
-            .or_else(|| common::refused_input(&graph, settings(1), Name::CLIENT, brought))
+        let player_inputs = &batches(&network, &weights, 1, &[image])[0];
+        common::refused_input(&graph, settings(1), Name::MODEL_OWNER, player_inputs)
+            .or_else(|| common::refused_input(&graph, settings(1), Name::CLIENT, player_inputs))
             .unwrap()
     };
     let message = refused(weights_of(-1024.5), vec![1.0, 2.0]);
@@ -467,7 +469,7 @@ fn observers_are_told_of_every_part_that_their_role_has() {
     let x = &graph.inputs_of("alice".parse().unwrap())[0].name;
     let tensors = |value: f64| {
         let alice = ("alice", x.as_str(), vec![2], vec![value; 2]);
-        brought([alice, ("bob", "b", vec![2], vec![0.5; 2])])
+        player_inputs([alice, ("bob", "b", vec![2], vec![0.5; 2])])
     };
     // The second result is more than the format holds, for carol alone.
     let graph_brought = [tensors(1.0), tensors(30.0)];
@@ -484,7 +486,7 @@ fn observers_are_told_of_every_part_that_their_role_has() {
                         let Some(steps) = steps else { return Vec::new() };
                         let fine = match role {
                             Role::Player(name) if phase == Phase::Online => {
-                                outcome.learnt[number as usize][&name].is_ok()
+                                outcome.player_outputs[number as usize][&name].is_ok()
                             }
                             _ => true,
                         };
@@ -504,7 +506,7 @@ fn observers_are_told_of_every_part_that_their_role_has() {
                     };
                     assert_eq!(outcome.told[&role], expected.concat(), "{role} {settings:?}");
                 }
-                let carol = outcome.learnt[1].get(&"carol".parse().unwrap());
+                let carol = outcome.player_outputs[1].get(&"carol".parse().unwrap());
                 assert!(carol.is_none_or(Result::is_err), "{carol:?}");
             }
         }

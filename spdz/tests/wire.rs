@@ -182,11 +182,11 @@ fn replay<R: Ring>(graph: &Graph, format: NumberFormat, transcript: &'static str
     let pair = |server| memory_pair(Role::Player(alice), server, Duration::from_secs(1));
     let (near0, far0) = pair(Role::Server0);
     let (near1, far1) = pair(Role::Server1);
-    let (mut servers, mut sent, mut learnt) = ([far0, far1], Vec::new(), "");
+    let (mut servers, mut sent, mut player_outputs) = ([far0, far1], Vec::new(), "");
     for line in transcript.lines() {
         let (route, rest) = line.split_at(17);
         if route.starts_with("alice learns") {
-            learnt = rest;
+            player_outputs = rest;
             continue;
         }
         let (place, bytes) = rest.split_at(13);
@@ -208,7 +208,8 @@ fn replay<R: Ring>(graph: &Graph, format: NumberFormat, transcript: &'static str
     let ready = player.prepare().unwrap();
     let outputs = player.evaluate(ready, &inputs).unwrap();
     player.finish().unwrap();
-    let expected: Vec<f64> = learnt.split_whitespace().map(|x| x.parse().unwrap()).collect();
+    let expected: Vec<f64> =
+        player_outputs.split_whitespace().map(|x| x.parse().unwrap()).collect();
     assert_eq!(outputs["y"].as_slice(), expected);
     for (tag, bytes) in sent {
         for server in &mut servers {

@@ -146,7 +146,7 @@ impl Job {
             accuracy: (samples > 0).then(|| AccuracyWorkload {
                 samples: samples as usize,
                 labels: mnist.join("t10k-labels-idx1-ubyte.gz"),
-                // What weights of one's own say in the clear is known to nobody here.
+                // The plaintext outputs of other weights are not known here.
                 reference: self.spec.model.builtin.is_some().then(|| reference_path(network)),
             }),
             inspect: workload.inspect.map(|samples| InspectWorkload {

@@ -83,12 +83,12 @@ impl Randomness {
 }
 
 /// What a player learns of one evaluation.
-pub type Learnt = Result<Tensors, Error>;
+pub type PlayerOutputs = Result<Tensors, Error>;
 
 /// What came of a session.
 pub struct Outcome {
-    /// For each evaluation what each player learnt; `None` if it takes no part.
-    pub learnt: Vec<BTreeMap<Name, Learnt>>,
+    /// For each evaluation what each player player_outputs; `None` if it takes no part.
+    pub player_outputs: Vec<BTreeMap<Name, PlayerOutputs>>,
     /// Everything that was sent.
     pub messages: Vec<Message>,
     /// What the observer of each role was told.
@@ -124,24 +124,24 @@ impl Observer for Notes {
 impl Outcome {
     /// An output of an evaluation.
     pub fn output(&self, evaluation: usize, player: &str, name: &str) -> Vec<f64> {
-        let learnt = &self.learnt[evaluation][&player.parse().unwrap()];
-        learnt.as_ref().unwrap()[name].as_slice().to_vec()
+        let player_outputs = &self.player_outputs[evaluation][&player.parse().unwrap()];
+        player_outputs.as_ref().unwrap()[name].as_slice().to_vec()
     }
 }
 
 /// What players bring to each evaluation.
-pub type Brought = BTreeMap<Name, Tensors>;
+pub type PlayerInputs = BTreeMap<Name, Tensors>;
 
 /// Tensors by player and name.
-pub fn brought<'a>(
+pub fn player_inputs<'a>(
     tensors: impl IntoIterator<Item = (&'a str, &'a str, Vec<usize>, Vec<f64>)>,
-) -> Brought {
-    let mut brought = Brought::new();
+) -> PlayerInputs {
+    let mut player_inputs = PlayerInputs::new();
     for (player, name, shape, values) in tensors {
-        let player = brought.entry(player.parse().unwrap()).or_default();
+        let player = player_inputs.entry(player.parse().unwrap()).or_default();
         player.insert(name.into(), Plaintext::new(shape, values).unwrap());
     }
-    brought
+    player_inputs
 }
 
 /// A session's settings.
@@ -193,17 +193,21 @@ impl<R: Ring> Store<R> for Sealed<R> {
 }
 
 /// Runs an evaluation of `graph` for each of `evaluations`.
-pub fn run(graph: &Graph, settings: Settings, evaluations: &[Brought]) -> Outcome {
+pub fn run(graph: &Graph, settings: Settings, evaluations: &[PlayerInputs]) -> Outcome {
     let plan = Plan::compile(graph, settings.format, settings.truncation).unwrap();
     run_compiled(plan, settings, evaluations)
 }
 
 /// The same for a plan that was compiled with the settings' format and truncation.
-pub fn run_compiled(plan: Plan, settings: Settings, evaluations: &[Brought]) -> Outcome {
+pub fn run_compiled(plan: Plan, settings: Settings, evaluations: &[PlayerInputs]) -> Outcome {
     spdz::with_ring!(settings.format, R => run_plan::<R>(plan, settings, evaluations))
 }
 
-fn run_plan<R: ProtocolRing>(plan: Plan, settings: Settings, evaluations: &[Brought]) -> Outcome {
+fn run_plan<R: ProtocolRing>(
+    plan: Plan,
+    settings: Settings,
+    evaluations: &[PlayerInputs],
+) -> Outcome {
     let plan = Arc::new(plan);
     let session = SessionId([1; 16]);
     let log = Arc::new(Mutex::new(Vec::new()));
@@ -228,10 +232,10 @@ fn run_plan<R: ProtocolRing>(plan: Plan, settings: Settings, evaluations: &[Brou
         at_players.push((player, [at0, at1]));
     }
     let count = evaluations.len() as u64;
-    let learnt: Mutex<Vec<BTreeMap<Name, Learnt>>> = Mutex::default();
-    learnt.lock().unwrap().resize_with(evaluations.len(), BTreeMap::new);
+    let player_outputs: Mutex<Vec<BTreeMap<Name, PlayerOutputs>>> = Mutex::default();
+    player_outputs.lock().unwrap().resize_with(evaluations.len(), BTreeMap::new);
     let keep = |evaluation: u64, player, outcome| {
-        learnt.lock().unwrap()[evaluation as usize].insert(player, outcome);
+        player_outputs.lock().unwrap()[evaluation as usize].insert(player, outcome);
     };
     let nothing = Tensors::new();
     let told = Mutex::default();
@@ -292,8 +296,8 @@ fn run_plan<R: ProtocolRing>(plan: Plan, settings: Settings, evaluations: &[Brou
                     if takes_part {
                         this.follow::<Error>(
                             |evaluation| Ok(inputs(evaluation).clone()),
-                            |evaluation, learnt| {
-                                keep(evaluation, player, learnt);
+                            |evaluation, player_outputs| {
+                                keep(evaluation, player, player_outputs);
                                 Ok(())
                             },
                         )
@@ -317,8 +321,8 @@ fn run_plan<R: ProtocolRing>(plan: Plan, settings: Settings, evaluations: &[Brou
         }
     });
     let messages = std::mem::take(&mut *log.lock().unwrap());
-    let (learnt, told) = (learnt.into_inner().unwrap(), told.into_inner().unwrap());
-    Outcome { learnt, messages, told }
+    let (player_outputs, told) = (player_outputs.into_inner().unwrap(), told.into_inner().unwrap());
+    Outcome { player_outputs, messages, told }
 }
 
 /// Why a player refuses to share what it brings, before it says anything; `None` if it
@@ -327,10 +331,10 @@ pub fn refused_input(
     graph: &Graph,
     settings: Settings,
     player: Name,
-    brought: &Brought,
+    player_inputs: &PlayerInputs,
 ) -> Option<String> {
     let plan = Arc::new(Plan::compile(graph, settings.format, settings.truncation).unwrap());
-    let tensors = brought.get(&player).cloned().unwrap_or_default();
+    let tensors = player_inputs.get(&player).cloned().unwrap_or_default();
     let link = |server| memory_pair(Role::Player(player), server, Duration::from_millis(50));
     let (link0, mut server0) = link(Role::Server0);
     let (link1, mut server1) = link(Role::Server1);
@@ -372,7 +376,7 @@ pub fn batches(
     weights: &Tensors,
     batch: usize,
     images: &[Vec<f32>],
-) -> Vec<Brought> {
+) -> Vec<PlayerInputs> {
     let shape: Vec<usize> = [batch].iter().chain(&network.input).copied().collect();
     images
         .iter()
@@ -380,16 +384,17 @@ pub fn batches(
             let values = images.iter().map(|x| f64::from(*x)).collect();
             let images = Plaintext::new(shape.clone(), values).unwrap();
             let client = Tensors::from([(IMAGES.to_owned(), images)]);
-            Brought::from([(Name::MODEL_OWNER, weights.clone()), (Name::CLIENT, client)])
+            PlayerInputs::from([(Name::MODEL_OWNER, weights.clone()), (Name::CLIENT, client)])
         })
         .collect()
 }
 
-/// The logits that a network's client learnt.
+/// The logits that a network's client player_outputs.
 pub fn logits(outcome: &Outcome) -> Vec<Result<Vec<f64>, String>> {
-    let learnt = outcome.learnt.iter().map(|learnt| &learnt[&Name::CLIENT]);
-    learnt
-        .map(|learnt| match learnt {
+    let player_outputs =
+        outcome.player_outputs.iter().map(|player_outputs| &player_outputs[&Name::CLIENT]);
+    player_outputs
+        .map(|player_outputs| match player_outputs {
             Ok(tensors) => Ok(tensors[LOGITS].as_slice().to_vec()),
             Err(error) => Err(error.to_string()),
         })

@@ -71,7 +71,7 @@ pub(super) async fn tidy(room: &Room, uid: &str, for_good: bool) -> anyhow::Resu
     }
 }
 
-pub(super) async fn hopeless(room: &Room) -> anyhow::Result<Figures> {
+pub(super) async fn non_retryable(room: &Room) -> anyhow::Result<Figures> {
     let weights = ConfigMap {
         metadata: ObjectMeta { name: Some("weights".into()), ..ObjectMeta::default() },
         binary_data: Some([("w.safetensors".to_owned(), ByteString(vec![7; 64]))].into()),

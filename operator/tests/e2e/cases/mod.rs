@@ -93,7 +93,9 @@ pub(crate) const CASES: &[Case] = &[
     case("evicted server0", |room| kills::evicted(room, "server0").boxed()),
     case("evicted client", |room| kills::evicted(room, "client").boxed()),
     case("no further attempt fails for good", |room| failures::for_good(room).boxed()),
-    case("a hopeless failure is not tried again", |room| failures::hopeless(room).boxed()),
+    case("a non-retryable failure is not tried again", |room| {
+        failures::non_retryable(room).boxed()
+    }),
     case("invalid specs are refused", |room| invalid::specs(room).boxed()),
     case("suspended in mid-run and resumed", |room| limits::suspended(room).boxed()),
     case("made suspended", |room| limits::made_suspended(room).boxed()),

@@ -121,7 +121,7 @@ async fn score(room: &Room) -> anyhow::Result<Figures> {
         "expected scores of {expected:.4}, found {values:?}"
     );
     Ok(vec![format!(
-        "own-graph: {evaluations} scores of {:.4}, {expected:.4} in the clear",
+        "own-graph: {evaluations} scores of {:.4}, {expected:.4} in plaintext",
         values[0]
     )])
 }
