@@ -256,6 +256,8 @@ impl Launcher for Here {
         interrupted: &AtomicBool,
     ) -> Result<Trial, TrialError> {
         let started_unix_seconds = unix_seconds();
+        // A graph of one's own has no test set to score.
+        let scored = scored && cell.graph.is_none();
         let apart = scored && cell.computation.batch() < self.scoring_batch();
         let task = Task { timed: true, scored: scored && !apart };
         let (mut result, pace) = self.launch_once(cell, task, on_progress, interrupted)?;
