@@ -2,7 +2,7 @@ CARGO ?= cargo
 # Only sweeps on a cluster need the types of its API, which take longer to build than all the rest.
 on_cluster = $(if $(shell grep -s '^on: *cluster' '$(FILE)'),--features bench/cluster)
 
-.PHONY: help build table1 report sweep test e2e faults soak fuzz lint fmt supply-chain image sbom image-check \
+.PHONY: help build table1 report sweep test e2e faults soak fuzz lint fmt supply-chain semver image sbom image-check \
   reproducible chart-test cluster-up cluster-down
 
 help: ## List the targets
@@ -59,6 +59,9 @@ fmt: ## Format the code
 
 supply-chain: ## Check licences, sources and advisories of all dependencies; REQUIRE_ADVISORIES=1 fails without the database
 	hack/supply-chain.sh
+
+semver: ## Compare the interface of the library spdz with that of the commit BASE, by default main, by the rules of SemVer
+	PATH=$$(hack/pinned.sh cargo-semver-checks):$$PATH $(CARGO) semver-checks --package spdz --baseline-rev '$(or $(BASE),main)'
 
 image: ## Pack target/image/secure-inference.tar; IMAGE names it, ENGINE=podman or docker builds the Containerfile
 	CARGO='$(CARGO)' IMAGE='$(IMAGE)' ENGINE='$(ENGINE)' hack/image/build.sh

@@ -3,6 +3,7 @@
 #   PATH=$(hack/pinned.sh TOOL):$PATH
 #   cargo-deny        checks dependencies; built the first time, 3 minutes
 #   cargo-cyclonedx   lists them as a bill of materials; built the first time, 3 minutes
+#   cargo-semver-checks  compares a library's interface with an earlier one's; built, 5 minutes
 #   cyclonedx         a `python3` that can validate one
 #   kingfisher        looks for secrets
 # The first time it comes from the registries of cargo and pip, then from the cache.
@@ -15,8 +16,9 @@ tool=${1:-}
 case $tool in
   cargo-deny) pin=0.20.2 ;;
   cargo-cyclonedx) pin=0.5.9 ;;
+  cargo-semver-checks) pin=0.51.0 ;;
   cyclonedx | kingfisher) pin=$(sha256sum "pinned/$tool.txt" | cut -c1-12) ;;
-  *) sed -n '2,8s/^# \?//p' "${0##*/}" >&2; exit 2 ;;
+  *) sed -n '2,9s/^# \?//p' "${0##*/}" >&2; exit 2 ;;
 esac
 folder=$cache/$tool-$pin
 

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use party::cli::Instructions;
 
 use crate::compare::Incomparable;
 use crate::launch::local::LaunchError;
@@ -30,6 +31,8 @@ use exit::{FAILURE, INCOMPARABLE, INTERRUPTED};
 #[derive(Debug, Parser)]
 #[command(name = "bench", version = party::VERSION)]
 pub struct Cli {
+    #[command(flatten)]
+    instructions: Instructions,
     #[command(subcommand)]
     command: Command,
 }
@@ -125,6 +128,7 @@ impl Cli {
     /// Does what the command line asks for, and says on standard error why if it cannot.
     #[must_use]
     pub fn main(self) -> ExitCode {
+        self.instructions.apply();
         let error = match self.run() {
             Ok(code) => return code,
             Err(error) => error,

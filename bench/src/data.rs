@@ -350,7 +350,7 @@ impl Source {
     }
 }
 
-/// Runs a program to its end; its last line of complaint is the error.
+/// Runs a program to its end; the last line of its standard error is the error.
 fn run(program: &'static str, command: &mut Command) -> Result<(), DataError> {
     let failed = |problem| DataError::Program { program, problem };
     let output = command
@@ -360,8 +360,8 @@ fn run(program: &'static str, command: &mut Command) -> Result<(), DataError> {
     if output.status.success() {
         return Ok(());
     }
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    let last = complaint.trim().lines().last().unwrap_or("no message");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let last = errors.trim().lines().last().unwrap_or("no message");
     Err(failed(format!("failed ({}): {last}", output.status)))
 }
 

@@ -115,7 +115,7 @@ impl Environment {
         Self {
             cpu: field(&file("/proc/cpuinfo"), "model name").unwrap_or_else(unknown),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
-            kernels: format!("{:?}", InstructionSet::detect()),
+            kernels: InstructionSet::detect().to_string(),
             memory_bytes: kilobytes.unwrap_or(0) * 1024,
             os: format!(
                 "{}, Linux {}",

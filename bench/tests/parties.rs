@@ -7,13 +7,16 @@
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, Permissions};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use bench::floor::transport;
+use bench::graph_file::GraphFile;
 use bench::inspect::Inspect;
 use bench::launch::here::{Files, Here};
 use bench::launch::local::{self, Failure, Job, LaunchError};
@@ -208,6 +211,35 @@ fn the_floor_command_prints_what_each_network_needs_at_least() {
 }
 
 #[test]
+fn the_parties_and_the_results_keep_to_the_instructions_that_were_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let (party, seen) = (folder.path().join("party.sh"), folder.path().join("seen"));
+    let script = format!(
+        "#!/bin/bash\necho $PARTY_INSTRUCTION_SET >> {}\nexec -a party {} \"$@\"\n",
+        seen.display(),
+        env!("CARGO_BIN_EXE_bench"),
+    );
+    fs::write(&party, script).unwrap();
+    fs::set_permissions(&party, Permissions::from_mode(0o700)).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_bench"))
+        .args(["table1", "--networks=A", "--formats=Int64", "--instruction-set=Portable"])
+        .args(["--repetitions=2", "--accuracy-samples=100"])
+        .arg("--party")
+        .arg(&party)
+        .arg("--out")
+        .arg(folder.path())
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8(output.stderr).unwrap());
+    assert_eq!(fs::read_to_string(seen).unwrap(), "Portable\n".repeat(5));
+    let results = Results::read(&folder.path().join("results.json")).unwrap();
+    assert_eq!(results.environment.kernels, "Portable");
+    let accuracy = results.runs[0].merged.as_ref().unwrap().accuracy.as_ref().unwrap();
+    assert_eq!(accuracy.agreement, Some(1.0));
+}
+
+#[test]
 fn an_inspected_run_says_what_layers_put_out_and_that_it_is_not_private() {
     for (network, format, layers) in [
         ("A", NumberFormat::Int64, &["bn1", "act1", "bn2", "act2", "logits"][..]),
@@ -265,7 +297,7 @@ fn the_layers_of_an_inspected_run_are_metrics_and_everybody_is_warned() {
     });
     for config in &scenario.configs {
         let log = scenario.folder.path().join(format!("{}.log", config.role));
-        let log = std::fs::read_to_string(log).unwrap();
+        let log = fs::read_to_string(log).unwrap();
         assert!(log.contains("NOT PRIVATE"), "{}: {log}", config.role);
     }
     drop(running);
@@ -404,7 +436,7 @@ fn a_party_that_dies_mid_run_is_named_by_those_who_talk_to_it() {
 /// How a party's run ended.
 fn termination(scenario: &Scenario, role: Role) -> Termination {
     let path = local::termination_path(scenario.folder.path(), role);
-    Termination::parse(&std::fs::read_to_string(path).unwrap()).unwrap()
+    Termination::parse(&fs::read_to_string(path).unwrap()).unwrap()
 }
 
 #[test]
@@ -520,7 +552,7 @@ fn the_metrics_are_those_on_the_page_and_count_what_happened() {
     }
 
     // The page has the same families, and their labels' values.
-    let page = std::fs::read_to_string(own_folder("../docs/observability.md")).unwrap();
+    let page = fs::read_to_string(own_folder("../docs/observability.md")).unwrap();
     let page = page.split("## Metrics of the operator").next().unwrap();
     let on_page = page.lines().filter_map(|line| {
         let (name, _) = line.strip_prefix("| `secure_inference_")?.split_once('`')?;
@@ -575,19 +607,19 @@ fn the_metrics_are_those_on_the_page_and_count_what_happened() {
             let labels = format!(r#"peer="{role}",phase="{phase}",role="{other}""#);
             assert_eq!(sent, value(at_other, "received_bytes_total", &labels), "{role} {phase}");
             assert_eq!(sent > 0.0, phase == "online" || (phase, role) == ("setup", "server0"));
-            let dealt = value(
+            let generated = value(
                 producer,
                 "sent_bytes_total",
                 &format!(r#"peer="{role}",phase="{phase}",role="producer""#),
             );
             assert_eq!(
-                dealt,
+                generated,
                 of(
                     "received_bytes_total",
                     &format!(r#"peer="producer",phase="{phase}",role="ROLE""#)
                 )
             );
-            assert_eq!(dealt > 0.0, ["setup", "offline"].contains(&phase), "{phase}");
+            assert_eq!(generated > 0.0, ["setup", "offline"].contains(&phase), "{phase}");
         }
     }
     let online = r#"phase="online",role="client""#;
@@ -708,7 +740,7 @@ fn two_plans_are_refused_before_any_share_moves() {
     assert!(failures.values().all(|f| f.code == Some(3)), "{failures:?}");
     // The set-up, in which shares and keys would move, was never reached.
     for role in ["server0", "server1", "producer", "model-owner"] {
-        let log = std::fs::read_to_string(scenario.folder.path().join(format!("{role}.log")));
+        let log = fs::read_to_string(scenario.folder.path().join(format!("{role}.log")));
         assert!(!log.unwrap().contains("masked inputs"), "{role}");
     }
 }
@@ -730,7 +762,7 @@ fn bad_weights_end_the_run_with_the_tensors_name() {
     let path = scenario.folder.path().join("truncated.safetensors");
     let whole = std::fs::read(own_folder("models/a.safetensors")).unwrap();
     let wrong_network = own_folder("models/b.safetensors");
-    std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+    fs::write(&path, &whole[..whole.len() / 2]).unwrap();
     for (weights, expected) in [(path, "truncated"), (wrong_network, "fc1.weight")] {
         scenario.config(Role::MODEL_OWNER).player.as_mut().unwrap().inputs = Some(weights);
         let failures = failures(&mut scenario.start());
@@ -760,7 +792,7 @@ fn a_weight_out_of_range_is_named_and_its_value_told_to_nobody() {
             safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), data);
         (name, view.unwrap())
     });
-    std::fs::write(&path, safetensors::serialize(views, None).unwrap()).unwrap();
+    fs::write(&path, safetensors::serialize(views, None).unwrap()).unwrap();
     scenario.config(Role::MODEL_OWNER).player.as_mut().unwrap().inputs = Some(path);
     let failures = failures(&mut scenario.start());
     let own = &failures[&Role::MODEL_OWNER];
@@ -769,7 +801,7 @@ fn a_weight_out_of_range_is_named_and_its_value_told_to_nobody() {
     for role in [Role::MODEL_OWNER, Role::Server0, Role::Server1, Role::Producer, Role::CLIENT] {
         let code = if role == Role::MODEL_OWNER { 2 } else { 4 };
         assert_eq!(failures[&role].code, Some(code), "{failures:?}");
-        let log = std::fs::read_to_string(scenario.folder.path().join(format!("{role}.log")));
+        let log = fs::read_to_string(scenario.folder.path().join(format!("{role}.log")));
         assert!(!log.unwrap().contains("54321"), "{role} learned the weight");
     }
 }
@@ -947,15 +979,15 @@ fn randomness_that_does_not_fit_into_memory_waits_on_disk() {
     assert!(run.accuracy.unwrap().agreement >= Some(0.97), "{:?}", run.accuracy);
 }
 
-/// `square(x w + y)`, of alice's `x` and bob's `w` and `y`, for carol; with `told`, alice
+/// `square(x w + y)`, of alice's `x` and bob's `w` and `y`, for carol; with `alice_learns`, alice
 /// learns the mean.
-fn between_three(told: bool) -> Graph {
+fn between_three(alice_learns: bool) -> Graph {
     let g = GraphBuilder::named("between-three", ["alice", "bob", "carol"]);
     let x = g.share(g.local_input("alice", "x", [2, 3]));
     let w = g.private_variable("bob", "w", [3, 2]);
     let y = g.share(g.local_input("bob", "y", [2, 2]));
     let z = g.square(g.add(g.matmul(x, w), y));
-    if told {
+    if alice_learns {
         g.output("mean", g.reveal("alice", g.reduce_mean(z, [0, 1])));
     }
     let z = g.reveal("carol", z);
@@ -964,15 +996,15 @@ fn between_three(told: bool) -> Graph {
     g.build().unwrap()
 }
 
-/// What alice and bob bring to four evaluations: alice three inputs in turn, bob always
+/// The inputs of alice and bob to four evaluations: alice three inputs in turn, bob always
 /// the same.
-struct Brought {
+struct PlayerInputs {
     x: Vec<f64>,
     w: Vec<f64>,
     y: Vec<f64>,
 }
 
-impl Brought {
+impl PlayerInputs {
     const EVALUATIONS: usize = 4;
 
     fn new() -> Self {
@@ -987,7 +1019,7 @@ impl Brought {
         ["alice", "bob"].map(|player| (player.parse().unwrap(), file(player))).into()
     }
 
-    fn in_the_clear(&self, graph: &Graph, evaluation: usize) -> BTreeMap<Name, Tensors> {
+    fn plaintext_outputs(&self, graph: &Graph, evaluation: usize) -> BTreeMap<Name, Tensors> {
         let tensors = |tensors: &[(&str, [usize; 2], &[f64])]| -> Tensors {
             let tensor = |(name, shape, values): &(&str, [usize; 2], &[f64])| {
                 ((*name).to_owned(), Plaintext::new(*shape, values.to_vec()).unwrap())
@@ -1007,8 +1039,9 @@ impl Brought {
             for (name, shape) in graph.outputs_of(*player) {
                 let (found_shape, found) = read_tensor(path, &name);
                 assert_eq!(found_shape, [&[Self::EVALUATIONS][..], &shape].concat());
-                let expected = (0..Self::EVALUATIONS)
-                    .flat_map(|k| self.in_the_clear(graph, k)[player][&name].as_slice().to_vec());
+                let expected = (0..Self::EVALUATIONS).flat_map(|k| {
+                    self.plaintext_outputs(graph, k)[player][&name].as_slice().to_vec()
+                });
                 for (found, expected) in found.iter().zip(expected) {
                     assert!((found - expected).abs() < 5e-3, "{player} {name} {found} {expected}");
                 }
@@ -1018,31 +1051,52 @@ impl Brought {
 }
 
 #[test]
+fn a_sweep_scores_its_networks_and_runs_its_graphs_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let graph = folder.path().join("graph.json");
+    fs::write(&graph, serde_json::to_string(&between_three(false)).unwrap()).unwrap();
+    let players = PlayerInputs::new().write(folder.path());
+    let settings = Settings {
+        graphs: vec![GraphFile { file: graph, players }],
+        accuracy_samples: 200,
+        ..table1("A", 1, 3)
+    };
+    let results = measure(&settings).unwrap();
+    let accuracy = |name: &str| {
+        let run = results.runs.iter().find(|run| run.key.network == name).unwrap();
+        let merged = run.merged.as_ref().unwrap();
+        (merged.repetitions, merged.accuracy.as_ref().map(|accuracy| accuracy.samples))
+    };
+    assert_eq!(accuracy("A"), (3, Some(200)));
+    assert_eq!(accuracy("between-three"), (3, None));
+}
+
+#[test]
 fn six_processes_compute_a_graph_between_three_players() {
-    for (told, truncation, offline) in [
+    for (alice_learns, truncation, offline) in [
         // Carol, who only receives, commands.
         (false, Truncation::Local, OfflineMode::Inline),
         // Alice commands, and carol follows.
         (true, Truncation::Interactive, OfflineMode::Ahead),
     ] {
         let folder = tempfile::tempdir().unwrap();
-        let graph = between_three(told);
+        let graph = between_three(alice_learns);
         let path = folder.path().join("graph.json");
-        std::fs::write(&path, serde_json::to_string(&graph).unwrap()).unwrap();
-        let brought = Brought::new();
-        let learners = if told { vec!["alice", "carol"] } else { vec!["carol"] };
+        fs::write(&path, serde_json::to_string(&graph).unwrap()).unwrap();
+        let inputs = PlayerInputs::new();
+        let learners = if alice_learns { vec!["alice", "carol"] } else { vec!["carol"] };
         let output = |player: &str| {
             // The same name but for the ending: they are written at the same time.
-            (player.parse().unwrap(), folder.path().join(format!("learnt.{player}")))
+            (player.parse().unwrap(), folder.path().join(format!("output.{player}")))
         };
         let outputs: BTreeMap<Name, PathBuf> = learners.iter().map(|p| output(p)).collect();
         let run = Run {
             graph: path,
-            inputs: brought.write(folder.path()),
+            inputs: inputs.write(folder.path()),
             outputs: outputs.clone(),
             format: NumberFormat::Int64,
             truncation: Some(truncation),
-            evaluations: Brought::EVALUATIONS as u64,
+            evaluations: PlayerInputs::EVALUATIONS as u64,
             offline,
             store: Store::default(),
             threads: None,
@@ -1050,7 +1104,7 @@ fn six_processes_compute_a_graph_between_three_players() {
             transport: Transport::default(),
         };
         let report: Report = run.run(&AtomicBool::new(false)).unwrap();
-        brought.check(&graph, &outputs);
+        inputs.check(&graph, &outputs);
         assert_eq!(report.processes, 6);
         let result = &report.result;
         assert_eq!((result.network.as_str(), result.batch_size), ("between-three", 1));
@@ -1065,7 +1119,7 @@ fn the_run_command_says_what_it_needs_and_what_it_did() {
     let folder = tempfile::tempdir().unwrap();
     let place = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let graph = between_three(true);
-    std::fs::write(place("graph.yaml"), serde_yaml::to_string(&graph).unwrap()).unwrap();
+    fs::write(place("graph.yaml"), serde_yaml::to_string(&graph).unwrap()).unwrap();
     let bench = |options: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_bench"));
         let graph = place("graph.yaml");
@@ -1078,15 +1132,15 @@ fn the_run_command_says_what_it_needs_and_what_it_did() {
     assert_eq!(code, Some(1));
     assert!(error.contains("--player bob=FILE, safetensors with w [3, 2], y [2, 2]"), "{error}");
 
-    let brought = Brought::new();
-    let files = brought.write(folder.path());
+    let inputs = PlayerInputs::new();
+    let files = inputs.write(folder.path());
     let player =
         |name: &str| format!("--player={name}={}", files[&name.parse().unwrap()].display());
     let carol = place("carol.safetensors");
     let (alice, bob, output) = (player("alice"), player("bob"), format!("--output=carol={carol}"));
     let (code, table, error) = bench(&[&alice, &bob, &output]);
     assert_eq!(code, Some(0), "{error}");
-    brought.check(&graph, &BTreeMap::from([("carol".parse().unwrap(), carol.clone().into())]));
+    inputs.check(&graph, &BTreeMap::from([("carol".parse().unwrap(), carol.clone().into())]));
     for expected in ["Int64, Local truncation, 6 processes, evaluations: 4", "online", &carol] {
         assert!(table.contains(expected), "{table}");
     }
@@ -1094,13 +1148,13 @@ fn the_run_command_says_what_it_needs_and_what_it_did() {
     assert!(table.contains("outputs of alice, mean []: not kept, --output alice=FILE"), "{table}");
 
     // A party's refusal is the command's.
-    write_tensors(&files[&"bob".parse().unwrap()], &[("w", Dtype::F64, vec![2, 3], &brought.w)]);
+    write_tensors(&files[&"bob".parse().unwrap()], &[("w", Dtype::F64, vec![2, 3], &inputs.w)]);
     let (code, _, error) = bench(&[&alice, &bob, &output]);
     assert_eq!(code, Some(1));
     assert!(error.contains("bob (exit code 2)") && error.contains("w has shape [2, 3]"), "{error}");
 
-    // So is an input out of range, which is told before that the others lost who brought it.
-    let (mut x, files) = (brought.x.clone(), brought.write(folder.path()));
+    // So is an input out of range: it is the first cause, before the connections that the others lose.
+    let (mut x, files) = (inputs.x.clone(), inputs.write(folder.path()));
     x[0] = 2000.0;
     let shape = vec![3, 2, 3];
     write_tensors(&files[&"alice".parse().unwrap()], &[("x", Dtype::F64, shape, &x)]);
@@ -1121,7 +1175,7 @@ fn outputs_out_of_range_fail_the_command_and_are_told_by_whoever_learns_them() {
     g.private_output("alice", y);
     g.private_output("carol", y);
     let graph = g.build().unwrap();
-    std::fs::write(place("graph.json"), serde_json::to_string(&graph).unwrap()).unwrap();
+    fs::write(place("graph.json"), serde_json::to_string(&graph).unwrap()).unwrap();
     let brings = graph.inputs_of("alice".parse().unwrap());
     let rows = [1.5, 913.25, -2.0];
     let input = (brings[0].name.as_str(), Dtype::F64, vec![3, 1], &rows[..]);
@@ -1145,6 +1199,6 @@ fn outputs_out_of_range_fail_the_command_and_are_told_by_whoever_learns_them() {
     }
     let said = "the outputs of 1 of 3 evaluations are out of range";
     assert_eq!(error.matches(said).count(), 2, "{error}");
-    // Neither what was brought nor what came of it.
+    // Neither inputs nor outputs.
     assert!(!error.contains("913") && !error.contains("4566"), "{error}");
 }

@@ -140,10 +140,11 @@ fn check_inference(plan: &Plan, spans: &[(String, Span)], start: &Span) {
     assert_eq!((&link.trace_id, &link.span_id), (&start.trace_id, &start.span_id));
 
     let layers = plan.evaluation_layers();
-    let dealt = layers.iter().filter(|layer| layer.steps.iter().any(|step| plan.generates(*step)));
+    let generated =
+        layers.iter().filter(|layer| layer.steps.iter().any(|step| plan.generates(*step)));
     let expected = BTreeMap::from([
         (CLIENT, 3),
-        (PRODUCER, 1 + dealt.count()),
+        (PRODUCER, 1 + generated.count()),
         (SERVERS[0], 2 + layers.len() + plan.rounds()),
         (SERVERS[1], 2 + layers.len() + plan.rounds()),
     ]);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
 use spdz::channel::Name;
+use spdz::ring::kernels::InstructionSet;
 
 use crate::background::Background;
 use crate::config::{ConfigError, PartyConfig, Session};
@@ -56,8 +57,31 @@ pub struct Arguments {
     /// a core dump if it crashes: its memory holds keys and shares
     #[arg(long)]
     debuggable: bool,
+    #[command(flatten)]
+    instructions: Instructions,
     #[command(subcommand)]
     command: Option<Command>,
+}
+
+/// The environment variable of [`Instructions`], which processes that this one starts inherit.
+pub const INSTRUCTION_SET_VARIABLE: &str = "PARTY_INSTRUCTION_SET";
+
+/// Which instructions the kernels use.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct Instructions {
+    /// Compute with no wider vector instructions than these, to see on one machine what another
+    /// would do: Avx512Vnni, Avx512, Avx2 or Portable. Without it the widest that there are
+    #[arg(long, global = true, value_name = "NAME", env = INSTRUCTION_SET_VARIABLE)]
+    instruction_set: Option<InstructionSet>,
+}
+
+impl Instructions {
+    /// Limits the kernels of this process.
+    pub fn apply(self) {
+        if let Some(widest) = self.instruction_set {
+            widest.limit();
+        }
+    }
 }
 
 /// What to do other than to play the role.
@@ -162,6 +186,7 @@ impl Arguments {
     #[must_use]
     pub fn run(self) -> ExitCode {
         logs::start();
+        self.instructions.apply();
         match (self.command, self.config) {
             (Some(command), _) => match command.run() {
                 Ok(()) => ExitCode::SUCCESS,

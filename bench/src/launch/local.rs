@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use party::cli::INSTRUCTION_SET_VARIABLE;
 use party::config::{
     Computation, ConfigError, Deadlines, Identity, MAX_CONFIG_BYTES, PartyConfig, PlayerTask,
     Session, Store, Transport, Workload,
@@ -26,6 +27,7 @@ use party::termination::{Reason, TERMINATION_VARIABLE, Termination};
 use spdz::channel::{Name, Role};
 use spdz::prg::{NoRandomness, SessionId};
 use spdz::protocol::{Protocol, Spdz};
+use spdz::ring::kernels::InstructionSet;
 
 use super::{MULTIPLYING, threads};
 
@@ -287,6 +289,7 @@ pub(crate) fn start_with(
             .arg("--config")
             .arg(&path)
             .env(TERMINATION_VARIABLE, &ending)
+            .env(INSTRUCTION_SET_VARIABLE, InstructionSet::detect().to_string())
             .stdin(Stdio::null())
             // The coordinator reports how far it is; the others say nothing.
             .stdout(match role {

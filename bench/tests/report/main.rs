@@ -203,7 +203,7 @@ fn the_page_fetches_nothing_and_is_labelled() {
 }
 
 /// Runs the program, which fails, and returns what it complains of.
-fn complaint(arguments: &[&Path]) -> String {
+fn refusal(arguments: &[&Path]) -> String {
     let output =
         Command::new(env!("CARGO_BIN_EXE_bench")).arg("report").args(arguments).output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
@@ -235,10 +235,10 @@ fn bad_results_say_what_to_do() {
         (at("empty", Some(&empty)), "hold no cell", "run the sweep again"),
     ];
     for (path, found, advice) in cases {
-        let complaint = complaint(&[&path]);
-        assert!(complaint.starts_with("error: "), "{complaint}");
-        assert!(complaint.contains(found) && complaint.contains(advice), "{complaint}");
-        assert!(complaint.contains(path.to_str().unwrap()), "{complaint}");
+        let message = refusal(&[&path]);
+        assert!(message.starts_with("error: "), "{message}");
+        assert!(message.contains(found) && message.contains(advice), "{message}");
+        assert!(message.contains(path.to_str().unwrap()), "{message}");
     }
 }
 

@@ -124,7 +124,7 @@ pub const WEIGHTS: Decoder = Decoder {
                     assert!(folded.iter().all(finite), "folded weights that are no numbers");
                 })
                 .map_err(text),
-            decoders::tensors(bytes, seeds::brought(), true).map_err(text),
+            decoders::tensors(bytes, seeds::inputs(), true).map_err(text),
             decoders::logits(bytes, 1, 2).map_err(text).map(drop),
         ];
         // A file is valid for one of them at most; each refuses it with an error.

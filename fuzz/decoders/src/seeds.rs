@@ -52,7 +52,7 @@ pub(crate) fn network() -> Network {
 }
 
 /// A player's inputs: a tensor of the session, and one with a row for each evaluation.
-pub(crate) fn brought() -> Vec<InputSpec> {
+pub(crate) fn inputs() -> Vec<InputSpec> {
     let input = |name: &str, shape: &[usize], lifetime| InputSpec {
         name: name.into(),
         shape: shape.into(),
@@ -73,7 +73,7 @@ pub fn written() -> BTreeMap<&'static str, Vec<u8>> {
         ("frames/whole", stream(&[hello(), chunk(0, 0, 32), chunk(1, 0, 600)])),
         ("frames/abort", stream(&[hello(), abort()])),
         ("weights/trained.safetensors", tensors(&TRAINED)),
-        ("weights/brought.safetensors", tensors(&[("bn1.variance", &[2]), ("x", &[3, 2, 2])])),
+        ("weights/inputs.safetensors", tensors(&[("bn1.variance", &[2]), ("x", &[3, 2, 2])])),
         ("weights/logits.safetensors", tensors(&[("logits", &[1, 2])])),
         ("idx/images", idx(&[0x803, 2, 1, 3], &pixels)),
         ("idx/images.gz", gzip(&idx(&[0x803, 2, 1, 3], &pixels))),

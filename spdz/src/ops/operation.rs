@@ -3,7 +3,7 @@
 //! An operation declares what it reads and writes, its message, the correlated randomness
 //! that it consumes and its line in the plan's listing ([`Operation`]), and does each
 //! role's part in any ring ([`Execute`]). Whoever asks something of a plan (costs, checks,
-//! dealing, sealing, metrics, traces) folds over these declarations and knows no operation
+//! generating, sealing, metrics, traces) folds over these declarations and knows no operation
 //! by name.
 
 use std::any::Any;

@@ -25,6 +25,8 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::str::FromStr;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 pub mod residues;
 mod words;
@@ -47,27 +49,36 @@ pub enum InstructionSet {
     Portable,
 }
 
+/// The widest instruction set that [`InstructionSet::detect`] may choose, by its place among
+/// the variants. It is the process's, as the processor is.
+static WIDEST: AtomicU8 = AtomicU8::new(InstructionSet::Avx512Vnni as u8);
+
 impl InstructionSet {
-    /// The widest instruction set of this machine. Cheap: the standard library
-    /// asks the processor once and remembers the answer.
+    /// All of them, widest first.
+    pub const ALL: [Self; 4] = [Self::Avx512Vnni, Self::Avx512, Self::Avx2, Self::Portable];
+
+    /// The widest instruction set of this machine within [`Self::limit`]. Cheap: the standard
+    /// library asks the processor once and remembers the answer.
     #[inline]
     pub fn detect() -> Self {
-        if Self::Avx512Vnni.is_available() {
-            Self::Avx512Vnni
-        } else if Self::Avx512.is_available() {
-            Self::Avx512
-        } else if Self::Avx2.is_available() {
-            Self::Avx2
-        } else {
-            Self::Portable
+        let widest = WIDEST.load(Ordering::Relaxed);
+        for isa in Self::ALL {
+            if isa as u8 >= widest && isa.is_available() {
+                return isa;
+            }
         }
+        Self::Portable
+    }
+
+    /// Keeps the kernels of this process from what is wider than `self`, so that one machine
+    /// shows what another would do. Results are the same.
+    pub fn limit(self) {
+        WIDEST.store(self as u8, Ordering::Relaxed);
     }
 
     /// The instruction sets this machine has, widest first.
     pub fn available() -> impl Iterator<Item = Self> {
-        [Self::Avx512Vnni, Self::Avx512, Self::Avx2, Self::Portable]
-            .into_iter()
-            .filter(|isa| isa.is_available())
+        Self::ALL.into_iter().filter(|isa| isa.is_available())
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -92,6 +103,25 @@ impl InstructionSet {
     #[inline]
     fn is_available(self) -> bool {
         self == Self::Portable
+    }
+}
+
+impl fmt::Display for InstructionSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// A name that is none of [`InstructionSet::ALL`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected Avx512Vnni, Avx512, Avx2 or Portable")]
+pub struct UnknownInstructionSet;
+
+impl FromStr for InstructionSet {
+    type Err = UnknownInstructionSet;
+
+    fn from_str(name: &str) -> Result<Self, UnknownInstructionSet> {
+        Self::ALL.into_iter().find(|isa| isa.to_string() == name).ok_or(UnknownInstructionSet)
     }
 }
 
@@ -273,6 +303,14 @@ mod tests {
         let available: Vec<_> = InstructionSet::available().collect();
         assert_eq!(available.first(), Some(&InstructionSet::detect()));
         assert_eq!(available.last(), Some(&InstructionSet::Portable));
+    }
+
+    #[test]
+    fn instruction_sets_are_read_by_the_names_that_are_printed() {
+        for isa in InstructionSet::ALL {
+            assert_eq!(isa.to_string().parse(), Ok(isa));
+        }
+        assert_eq!("AVX-1024".parse::<InstructionSet>(), Err(UnknownInstructionSet));
     }
 
     #[test]
