@@ -79,8 +79,11 @@ impl fmt::Display for CellId {
         if self.offline_mode == OfflineMode::Ahead {
             write!(f, ", randomness ahead")?;
         }
-        if let Some(Conditions { rtt_ms, bandwidth_mbps, .. }) = self.conditions {
+        if let Some(Conditions { rtt_ms, jitter_ms, bandwidth_mbps }) = self.conditions {
             write!(f, ", {rtt_ms} ms")?;
+            if jitter_ms > 0.0 {
+                write!(f, ", jitter {jitter_ms} ms")?;
+            }
             if let Some(bandwidth) = bandwidth_mbps {
                 write!(f, " and {bandwidth} Mbit/s")?;
             }

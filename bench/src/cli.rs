@@ -4,9 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use party::cli::Instructions;
 
-use crate::compare::Incomparable;
 use crate::launch::local::LaunchError;
 
 mod common;
@@ -25,14 +23,12 @@ mod train;
 #[cfg(feature = "train")]
 mod training;
 
-use exit::{FAILURE, INCOMPARABLE, INTERRUPTED};
+use exit::{FAILURE, NO_COMPARISON};
 
 /// Data, trained models and measurements of the secure-inference toolkit.
 #[derive(Debug, Parser)]
 #[command(name = "bench", version = party::VERSION)]
 pub struct Cli {
-    #[command(flatten)]
-    instructions: Instructions,
     #[command(subcommand)]
     command: Command,
 }
@@ -57,7 +53,7 @@ pub enum Command {
     /// loopback, runs timed inferences and then the test set, prints the paper's
     /// Table 1 beside what it measured, each row as soon as it is known, and writes
     /// DIR/results.json. Measures first how fast the machine is, to set the runtimes
-    /// against their floor (see floor).
+    /// against their floor (see floor). Interrupted, the same command goes on where it was.
     Table1(table1::Arguments),
     /// Measure networks, batch sizes and number formats, in alternating trials
     ///
@@ -70,7 +66,7 @@ pub enum Command {
     /// Tell whether one build is slower than another
     ///
     /// Exits with 0 if nothing is slower beyond the threshold, with 1 if something is, and
-    /// with 2 if the results cannot be compared.
+    /// with 2 if there is no comparison, whatever the reason.
     #[command(after_long_help = compare::HELP)]
     Compare(compare::Arguments),
     /// Measure how fast an inference could be on this machine
@@ -111,6 +107,17 @@ pub enum Command {
     Link(floor::LinkArguments),
 }
 
+impl Command {
+    /// Whether exit code 1 tells of a worse build.
+    fn compares(&self) -> bool {
+        match self {
+            Self::Compare(_) => true,
+            Self::Sweep(arguments) => arguments.compares(),
+            _ => false,
+        }
+    }
+}
+
 /// An error and its causes on one line; most of ours quote their cause already.
 fn explain(error: &anyhow::Error) -> String {
     let mut text = String::new();
@@ -128,7 +135,7 @@ impl Cli {
     /// Does what the command line asks for, and says on standard error why if it cannot.
     #[must_use]
     pub fn main(self) -> ExitCode {
-        self.instructions.apply();
+        let failure = if self.command.compares() { NO_COMPARISON } else { FAILURE };
         let error = match self.run() {
             Ok(code) => return code,
             Err(error) => error,
@@ -137,10 +144,9 @@ impl Cli {
             .chain()
             .any(|cause| matches!(cause.downcast_ref(), Some(LaunchError::Interrupted)));
         let (code, message) = if interrupted {
-            (ExitCode::from(INTERRUPTED), String::from("interrupted"))
+            (ExitCode::from(exit::interrupted()), String::from("interrupted"))
         } else {
-            let code = if error.is::<Incomparable>() { INCOMPARABLE } else { FAILURE };
-            (ExitCode::from(code), format!("error: {}", explain(&error)))
+            (ExitCode::from(failure), format!("error: {}", explain(&error)))
         };
         // Without a place to complain to, the exit code has to do.
         let _ = writeln!(io::stderr().lock(), "{message}");

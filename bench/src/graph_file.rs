@@ -98,7 +98,7 @@ pub fn read(path: &Path) -> anyhow::Result<Graph> {
     }
     let text = fs::read_to_string(path).with_context(place)?;
     match path.extension().and_then(|ending| ending.to_str()) {
-        Some("json") => serde_json::from_str(&text).with_context(place),
+        Some("json") => serde_json::from_str(yaml::unmarked(&text)).with_context(place),
         Some("yaml" | "yml") => yaml::parse(&text).with_context(place),
         _ => bail!("{}: expected a file that ends in .json or .yaml", place()),
     }

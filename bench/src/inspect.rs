@@ -25,13 +25,13 @@ use crate::reference::file_in;
 
 /// What `bench inspect --help` says besides its options.
 pub(crate) const HELP: &str = "\
-Prints for each layer the smallest and the largest value that it puts out, the
+Prints for each layer the smallest and the largest value of its output, the
 largest difference to the same computation in plaintext, and how many values
 come close to what the number format holds: at least half of it. A network of
 one's own choice of weights (--models) whose values come close needs other
 weights or the other format; a value beyond makes its whole inference useless.
 
-Not private: what layers put out tells the weights. The parties refuse it
+Not private: the outputs of layers tell the weights. The parties refuse it
 unless all of them are configured for it, log a warning, and the result says so.";
 
 /// What to inspect.

@@ -18,7 +18,7 @@ pub struct Patches {
 }
 
 impl Patches {
-    /// Height and width of what the convolution puts out, pixels.
+    /// Height and width of the convolution's output, pixels.
     #[must_use]
     pub fn output(&self) -> [usize; 2] {
         [self.height, self.width]

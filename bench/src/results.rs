@@ -3,8 +3,10 @@
 //! A [cell](crate::cell) of it says what its trials measured together.
 
 use std::path::{Path, PathBuf};
+use std::{fmt, fs, io};
 
-use party::files::write_whole;
+use jiff::Timestamp;
+use party::files::{check_place, write_whole};
 use party::result::{Latency, LayerTime, QUANTILES, RunResult};
 use serde::{Deserialize, Serialize};
 
@@ -220,7 +222,7 @@ impl<'a> Mixture<'a> {
 #[error("cannot write {}: {source}", path.display())]
 pub struct WriteError {
     path: PathBuf,
-    source: std::io::Error,
+    source: io::Error,
 }
 
 /// Why results could not be read.
@@ -232,7 +234,7 @@ pub enum ReadError {
         /// Which.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// It is larger than any results.
     #[error("{} has {found} bytes, at most {MAX_RESULTS_BYTES} are read", path.display())]
@@ -264,27 +266,79 @@ pub enum ReadError {
     },
 }
 
+/// Where results are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The file.
+    pub path: PathBuf,
+    /// Where those are now that were in its place.
+    pub kept: Option<PathBuf>,
+}
+
+impl fmt::Display for Written {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Written to {}", self.path.display())?;
+        match &self.kept {
+            Some(kept) => write!(f, "; the earlier results are now {}", kept.display()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Gives results the name of when they were written.
+fn set_aside(path: &Path) -> io::Result<PathBuf> {
+    let written = Timestamp::try_from(fs::metadata(path)?.modified()?).map_err(io::Error::other)?;
+    let stem = format!("results-{}", written.strftime("%Y%m%d-%H%M%S"));
+    let mut aside = path.with_file_name(format!("{stem}.json"));
+    let mut number = 1;
+    while aside.try_exists()? {
+        number += 1;
+        aside = path.with_file_name(format!("{stem}-{number}.json"));
+    }
+    fs::rename(path, &aside)?;
+    Ok(aside)
+}
+
 /// The name of results in their folder.
 pub const RESULTS_FILE: &str = "results.json";
 
 impl Results {
-    /// Writes `results.json` into `folder`, which is made if it is not there.
-    /// Returns its path.
+    /// Writes `results.json` into `folder`, which is made if it is not there. Results of
+    /// another sweep that are there stay, under the time at which they were written.
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn write(&self, folder: &Path) -> Result<PathBuf, WriteError> {
+    pub fn write(&self, folder: &Path) -> Result<Written, WriteError> {
         let path = folder.join(RESULTS_FILE);
         let write = || {
-            std::fs::create_dir_all(folder)?;
+            fs::create_dir_all(folder)?;
             let mut json = serde_json::to_string_pretty(self)?;
             json.push('\n');
-            write_whole(&path, json.as_bytes())
+            let kept =
+                if path.exists() && !self.are_in(&path) { Some(set_aside(&path)?) } else { None };
+            write_whole(&path, json.as_bytes())?;
+            Ok(kept)
         };
         match write() {
-            Ok(()) => Ok(path),
+            Ok(kept) => Ok(Written { path, kept }),
             Err(source) => Err(WriteError { path, source }),
         }
+    }
+
+    /// Whether the file has results of this sweep already.
+    fn are_in(&self, path: &Path) -> bool {
+        Self::read(path).is_ok_and(|found| found.sweep.id == self.sweep.id)
+    }
+
+    /// Makes sure, before anything is measured, that results can be written into `folder`.
+    ///
+    /// # Errors
+    /// If not.
+    pub fn check_place(folder: &Path) -> Result<(), WriteError> {
+        let path = folder.join(RESULTS_FILE);
+        fs::create_dir_all(folder)
+            .and_then(|()| check_place(&path))
+            .map_err(|source| WriteError { path, source })
     }
 
     /// Reads results, from a file or from the `results.json` of a folder.
@@ -294,11 +348,11 @@ impl Results {
     pub fn read(path: &Path) -> Result<Self, ReadError> {
         let path = if path.is_dir() { path.join(RESULTS_FILE) } else { path.into() };
         let io = |source| ReadError::Io { path: path.clone(), source };
-        let found = std::fs::metadata(&path).map_err(io)?.len();
+        let found = fs::metadata(&path).map_err(io)?.len();
         if found > MAX_RESULTS_BYTES {
             return Err(ReadError::Size { path, found });
         }
-        let bytes = std::fs::read(&path).map_err(io)?;
+        let bytes = fs::read(&path).map_err(io)?;
         Self::parse(&bytes, &path)
     }
 
@@ -352,6 +406,31 @@ mod tests {
         assert_eq!(merged.layers[0].offline_ms, 10.0);
         assert!(merged.offline.quantiles_ms.is_empty());
         close(merged.offline.p50_ms, 20.0);
+    }
+
+    #[test]
+    fn results_of_another_sweep_are_kept_beside_and_those_of_the_same_replaced() {
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/results.json");
+        let of = |id: &str| {
+            let mut results = Results::read(&page).unwrap();
+            results.sweep.id = id.into();
+            results
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let id = |path: &Path| Results::read(path).unwrap().sweep.id;
+        Results::check_place(folder.path()).unwrap();
+        assert_eq!(of("first").write(folder.path()).unwrap().kept, None);
+        assert_eq!(of("first").write(folder.path()).unwrap().kept, None);
+        let second = of("second").write(folder.path()).unwrap();
+        let third = of("third").write(folder.path()).unwrap();
+        let kept = [second.kept.clone().unwrap(), third.kept.unwrap()];
+        assert_eq!(kept.each_ref().map(|path| id(path)), ["first", "second"]);
+        assert_eq!(id(&third.path), "third");
+        assert!(second.to_string().contains("; the earlier results are now "), "{second}");
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        let error = Results::check_place(&file).unwrap_err().to_string();
+        assert!(error.contains("file/results.json"), "{error}");
     }
 
     #[test]

@@ -154,7 +154,7 @@ impl fmt::Display for Report {
         writeln!(
             f,
             "{}: {format}, {truncation} truncation, {} processes, evaluations: {repetitions}, \
-             randomness made {offline_mode}\n",
+             correlated randomness generated {offline_mode}\n",
             self.result.network, self.processes
         )?;
         writeln!(f, "ms          mean        sd       p50       p95       p99")?;

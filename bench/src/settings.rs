@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use party::config::{
-    Computation, Conditions, ConfigError, OfflineMode, OutOfRange, Store, Transport,
+    Computation, Conditions, ConfigError, OfflineMode, OutOfRange, Store, Transport, limits,
 };
+use party::yaml;
 use serde::{Deserialize, Serialize};
-use spdz::network::MAX_BATCH;
 use spdz::plan::{NumberFormat, Truncation};
 
 use crate::cell::{CellId, CellPlan, Place};
@@ -57,7 +57,7 @@ pub struct Settings {
     /// without it they share the cores.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,
-    /// Memory of each server for randomness made ahead, units of 2^20 bytes.
+    /// Memory of each server's preprocessing store, units of 2^20 bytes.
     #[serde(alias = "stockMegabytes")]
     pub store_megabytes: u64,
     /// Disk of each server for what does not fit there, units of 2^20 bytes.
@@ -93,7 +93,7 @@ impl Default for Settings {
     }
 }
 
-/// How products are brought back to the format's precision.
+/// How products are truncated to the format's precision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ValueEnum)]
 pub enum Truncate {
     /// The format's own, as in the paper
@@ -277,7 +277,7 @@ pub enum SettingsError {
 }
 
 /// Inputs of one inference.
-pub const BATCH_SIZES: RangeInclusive<u64> = 1..=MAX_BATCH as u64;
+pub const BATCH_SIZES: RangeInclusive<u64> = limits::BATCH_SIZE.range();
 
 /// Trials of each cell.
 pub const TRIALS: RangeInclusive<u64> = 1..=100;
@@ -289,19 +289,19 @@ pub const REPETITIONS: RangeInclusive<u64> = 1..=100_000;
 pub const WARMUP: RangeInclusive<u64> = 0..=100_000;
 
 /// For how long inferences are made before those, seconds.
-pub const WARMUP_SECONDS: RangeInclusive<u64> = 0..=600;
+pub const WARMUP_SECONDS: RangeInclusive<u64> = limits::WARMUP_SECONDS.range();
 
 /// Images of the test set that are scored.
 pub const ACCURACY_SAMPLES: RangeInclusive<u64> = 0..=10_000;
 
 /// Threads that a party divides large products among.
-pub const THREADS: RangeInclusive<u64> = 1..=256;
+pub const THREADS: RangeInclusive<u64> = limits::THREADS.range();
 
-/// Memory of each server for randomness made ahead, units of 2^20 bytes.
-pub const STORE_MEGABYTES: RangeInclusive<u64> = 1..=1 << 20;
+/// Memory of each server's preprocessing store, units of 2^20 bytes.
+pub const STORE_MEGABYTES: RangeInclusive<u64> = limits::STORE_MEMORY_MEGABYTES.range();
 
 /// Disk of each server for what does not fit there, units of 2^20 bytes.
-pub const STORE_DISK_MEGABYTES: RangeInclusive<u64> = 0..=1 << 20;
+pub const STORE_DISK_MEGABYTES: RangeInclusive<u64> = limits::STORE_DISK_MEGABYTES.range();
 
 /// The paper's networks.
 pub const BUILTIN: [&str; 3] = ["A", "B", "C"];
@@ -338,7 +338,7 @@ impl Settings {
             return Err(SettingsError::Size { path: path.into(), found });
         }
         let text = std::fs::read_to_string(path).map_err(io)?;
-        let mut settings: Self = serde_yaml::from_str(&text)
+        let mut settings: Self = serde_yaml::from_str(yaml::unmarked(&text))
             .map_err(|source| SettingsError::Yaml { path: path.into(), source })?;
         let folder = path.parent().unwrap_or(Path::new(""));
         for graph in &mut settings.graphs {

@@ -66,7 +66,7 @@ pub const AS_IT_COMES: Table = Table {
 fn head(environment: &Environment, batch: usize, repetitions: u64, offline: OfflineMode) -> String {
     format!(
         "Table 1: private inference on MNIST, batch {batch}, {repetitions} timed inferences, \
-         randomness made {offline}\n  \
+         correlated randomness generated {offline}\n  \
          here:  5 processes on {} cores of {}, mutual TLS on loopback, load {:.1} at the start\n  \
          paper: 36 cores for each party, one cloud region, batch 1\n\n\
          {:23}runtime, ms                              accuracy, %                   KL divergence\n\

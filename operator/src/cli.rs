@@ -13,9 +13,9 @@ use clap::{Args, Parser, Subcommand};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::client::{Body, ClientBuilder};
-use kube::{Api, Client, Config};
+use kube::{Api, Client};
+use party::signals::Signals;
 use party::trace::{self, Exporter};
-use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::api::v1alpha1::SecureInference;
@@ -23,7 +23,7 @@ use crate::controller::{self, MANAGER, Settings};
 use crate::health::Status;
 use crate::leader::Election;
 use crate::metrics::Metrics;
-use crate::{manifests, requests};
+use crate::{cluster, manifests, requests};
 
 /// The longest that a request to the API server may take to connect.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -318,7 +318,7 @@ impl RunArguments {
 
 /// A client that counts its requests.
 async fn client(metrics: &Metrics) -> anyhow::Result<Client> {
-    let mut config = Config::infer()
+    let mut config = cluster::config()
         .await
         .context("cannot find a cluster: neither a service account nor a KUBECONFIG can be used")?;
     config.connect_timeout = Some(CONNECT);
@@ -336,14 +336,10 @@ async fn client(metrics: &Metrics) -> anyhow::Result<Client> {
 /// Turns true at SIGTERM and SIGINT. A process that then does not end does so all the same.
 fn stop_signal() -> anyhow::Result<tokio::sync::watch::Receiver<bool>> {
     let (sender, receiver) = tokio::sync::watch::channel(false);
-    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let mut signals = Signals::listen().context("cannot listen for signals")?;
     tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        tracing::info!("stopping");
+        let signal = signals.next().await;
+        tracing::info!(%signal, "stopping");
         sender.send_replace(true);
         tokio::time::sleep(FAREWELL).await;
         tracing::error!("reconciles did not end within {FAREWELL:?}");

@@ -6,6 +6,7 @@
 pub mod admission_queue;
 pub mod api;
 pub mod cli;
+pub mod cluster;
 pub mod conditions;
 pub mod controller;
 pub mod events;

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod}
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use party::result::RunResult;
-use party::termination::{Reason, Termination};
+use party::termination::{Reason, Termination, ended_by_signal, signal_of};
 use spdz::channel::Role;
 
 use crate::api::v1alpha1::{PartyPhase, PartyStatus};
@@ -169,7 +169,7 @@ fn end(pod: &Pod, container: Option<&ContainerStatus>) -> Option<End> {
     if let Some(terminated) = container.and_then(|c| c.state.as_ref()?.terminated.as_ref()) {
         let mut end = terminated_end(terminated, last_change(pod));
         // The process of a pod that is evicted or deleted only sees a signal.
-        let signalled = end.exit_code.is_some_and(|code| code > 128);
+        let signalled = end.exit_code.and_then(signal_of).is_some();
         let evicted = status.is_some_and(|status| status.reason.is_some());
         let deleted = signalled && pod.metadata.deletion_timestamp.is_some();
         if !end.succeeded() && (evicted || deleted) {
@@ -236,15 +236,16 @@ fn terminated_end(terminated: &ContainerStateTerminated, otherwise: Timestamp) -
         (_, Some(failure)) => (format!("{:?}", failure.reason), failure.message.clone()),
         _ => {
             let runtime = terminated.reason.as_deref().filter(|reason| *reason != "Error");
-            let reason = match (runtime, kind, code > 128) {
+            let signal = signal_of(code);
+            let reason = match (runtime, kind, signal.is_some()) {
                 (Some(runtime), _, _) => runtime.to_owned(),
                 (None, Some(kind), _) => format!("{kind:?}"),
                 (None, None, true) => "Killed".into(),
                 (None, None, false) => "Error".into(),
             };
-            let how = match code > 128 {
-                true => format!("ended by signal {}", code - 128),
-                false => format!("ended with exit code {code}"),
+            let how = match signal {
+                Some(signal) => ended_by_signal(signal),
+                None => format!("ended with exit code {code}"),
             };
             let said = said.trim();
             (reason, if said.is_empty() { how } else { format!("{how}: {said}") })
@@ -382,7 +383,7 @@ mod tests {
         let mute = |code| ended("Failed", code, "Error", "");
         // Exit code, reason and message; consequence of another's end; non_retryable.
         type Row<'a> = (Value, i32, &'a str, &'a str, bool, bool);
-        let rows: [Row<'_>; 17] = [
+        let rows: [Row<'_>; 18] = [
             (
                 failed(1, words(Internal, "no threads", none)),
                 1,
@@ -420,15 +421,38 @@ mod tests {
             (mute(2), 2, "BadInput", "ended with exit code 2", false, true),
             (mute(3), 3, "Disagreement", "ended with exit code 3", false, true),
             (mute(4), 4, "PeerLost", "ended with exit code 4", true, false),
-            (mute(143), 143, "Terminated", "ended by signal 15", false, false),
+            (
+                mute(143),
+                143,
+                "Terminated",
+                "ended by signal 15 (SIGTERM, a request to stop)",
+                false,
+                false,
+            ),
             (mute(5), 5, "Error", "ended with exit code 5", false, false),
-            (mute(137), 137, "Killed", "ended by signal 9", false, false),
-            (mute(139), 139, "Killed", "ended by signal 11", false, false),
+            (
+                mute(137),
+                137,
+                "Killed",
+                "ended by signal 9 (SIGKILL, as when memory runs out)",
+                false,
+                false,
+            ),
+            (mute(139), 139, "Killed", "ended by signal 11 (SIGSEGV, a bug)", false, false),
             (
                 ended("Failed", 137, "OOMKilled", ""),
                 137,
                 "OOMKilled",
-                "ended by signal 9",
+                "ended by signal 9 (SIGKILL, as when memory runs out)",
+                false,
+                false,
+            ),
+            // There are 64 signals: 255 is what a runtime says of a program it cannot start.
+            (
+                ended("Failed", 255, "Error", "exec /usr/bin/party: exec format error\n"),
+                255,
+                "Error",
+                "ended with exit code 255: exec /usr/bin/party: exec format error",
                 false,
                 false,
             ),
@@ -453,7 +477,7 @@ mod tests {
                 ended("Failed", 137, "ContainerStatusUnknown", "could not be located"),
                 137,
                 "ContainerStatusUnknown",
-                "ended by signal 9: could not be located",
+                "ended by signal 9 (SIGKILL, as when memory runs out): could not be located",
                 false,
                 false,
             ),

@@ -1,5 +1,5 @@
 //! Validation beside the runtime: once for each generation of a resource, on threads that may
-//! block, a few at a time.
+//! block, one at a time.
 //!
 //! Compiling what a user wrote takes up to a second. Whoever waits for it on a worker of the
 //! runtime would keep the health endpoints, the Lease and all other resources waiting too.

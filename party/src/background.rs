@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::signal::unix::{self, SignalKind};
 
 use crate::logs;
-use crate::stop::{Signal, Stop};
+use crate::signals::Signals;
+use crate::stop::Stop;
 use crate::termination::{Ending, Termination};
 
 /// How long the run has to end by itself once it was told to stop: it tells its peers, but
@@ -49,29 +49,6 @@ impl Background {
     /// Tells whether a signal came.
     pub(crate) fn stop(&self) -> &Stop {
         &self.stop
-    }
-}
-
-/// The signals that tell the process to stop. The first process of a container has no
-/// others' help: what it does not handle does nothing.
-struct Signals {
-    interrupt: unix::Signal,
-    terminate: unix::Signal,
-}
-
-impl Signals {
-    fn listen() -> io::Result<Self> {
-        Ok(Self {
-            interrupt: unix::signal(SignalKind::interrupt())?,
-            terminate: unix::signal(SignalKind::terminate())?,
-        })
-    }
-
-    async fn next(&mut self) -> Signal {
-        tokio::select! {
-            _ = self.interrupt.recv() => Signal::Interrupt,
-            _ = self.terminate.recv() => Signal::Terminate,
-        }
     }
 }
 

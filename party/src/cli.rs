@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
+use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use spdz::channel::Name;
 use spdz::ring::kernels::InstructionSet;
 
@@ -24,8 +25,8 @@ use crate::termination::{Ending, Failure, Reason, TERMINATION_VARIABLE, Terminat
 ///
 /// Plays the role that its configuration says (server0, server1, producer, or one
 /// of the players, such as the model-owner and the client of a network), connects
-/// to the other parties over mutual TLS 1.3, and ends when the player that
-/// commands has what it wanted. docs/party.md has a session to copy, every setting,
+/// to the other parties over mutual TLS 1.3, and ends when the coordinator has
+/// its result. docs/party.md has a session to copy, every setting,
 /// and what a party prints.
 #[derive(Debug, Parser)]
 #[command(
@@ -38,10 +39,10 @@ use crate::termination::{Ending, Failure, Reason, TERMINATION_VARIABLE, Terminat
 Exit codes:
   0  the run is complete
   1  something failed inside this process
-  2  bad configuration, identity, inputs or outputs, or a number out of range; a retry fails alike
+  2  bad configuration, identity, inputs or outputs, or a number out of range; a retry fails too
   3  the parties do not agree: another plan, session or role, or a message that does not belong
   4  a peer never came, left, fell silent or gave up; a new run may succeed
-  130, 143  SIGINT or SIGTERM told the process to stop
+  129, 130, 143  SIGHUP, SIGINT or SIGTERM told the process to stop
 
 Log level: RUST_LOG (default info). Logs are JSON when standard error is no terminal."
 )]
@@ -59,6 +60,9 @@ pub struct Arguments {
     debuggable: bool,
     #[command(flatten)]
     instructions: Instructions,
+    /// The process that started this one, which ends when that does, however it does
+    #[arg(long, value_name = "PID", env = PARENT_VARIABLE, hide = true)]
+    parent: Option<u32>,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -71,7 +75,7 @@ pub const INSTRUCTION_SET_VARIABLE: &str = "PARTY_INSTRUCTION_SET";
 pub struct Instructions {
     /// Compute with no wider vector instructions than these, to see on one machine what another
     /// would do: Avx512Vnni, Avx512, Avx2 or Portable. Without it the widest that there are
-    #[arg(long, global = true, value_name = "NAME", env = INSTRUCTION_SET_VARIABLE)]
+    #[arg(long, value_name = "NAME", env = INSTRUCTION_SET_VARIABLE)]
     instruction_set: Option<InstructionSet>,
 }
 
@@ -83,6 +87,9 @@ impl Instructions {
         }
     }
 }
+
+/// The environment variable of the process that starts parties and that they do not outlive.
+pub const PARENT_VARIABLE: &str = "PARTY_PARENT";
 
 /// What to do other than to play the role.
 #[derive(Debug, Subcommand)]
@@ -105,8 +112,8 @@ enum Command {
     ///
     /// The `identity` of a configuration names the three. Give each party its own folder
     /// and no other's: whoever has a key can play its role. The authority's key is
-    /// forgotten, so nobody can make another certificate for the session; neither does
-    /// anybody need to, since a session is run once. Prints the session, which goes into
+    /// forgotten, so nobody can make another certificate for the session; nobody needs
+    /// to: a session is run once. Prints the session, which goes into
     /// every configuration:
     ///
     ///   session=$(party issue --players alice,bob --out certificates)
@@ -198,6 +205,12 @@ impl Arguments {
             },
             (None, Some(config)) => {
                 let ending = Arc::new(Ending::new(self.termination_message));
+                if let Some(parent) = self.parent
+                    && let Err(error) = end_with(parent)
+                {
+                    tracing::error!("cannot end when process {parent} does: {error}");
+                    return ExitCode::FAILURE;
+                }
                 let termination = play(&config, self.debuggable, &ending);
                 report(&termination);
                 ExitCode::from(ending.end(&termination))
@@ -205,6 +218,18 @@ impl Arguments {
             (None, None) => unreachable!("the configuration is required without a command"),
         }
     }
+}
+
+/// Has the system send SIGTERM to this process when the thread that started it ends, as when its
+/// process is killed.
+fn end_with(parent: u32) -> std::io::Result<()> {
+    set_parent_process_death_signal(Some(Signal::TERM))?;
+    // It may have ended before.
+    let found = getppid().map_or(0, |pid| pid.as_raw_pid());
+    if found.cast_unsigned() == parent {
+        return Ok(());
+    }
+    Err(std::io::Error::other(format!("the parent is process {found}")))
 }
 
 /// Plays the role that the configuration at `path` says, to the end.

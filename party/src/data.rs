@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::files;
 use crate::idx::IdxError;
-use crate::tensors::TensorError;
+use crate::tensors::{TensorError, Unshareable};
 
 /// Largest file that is read, bytes.
 const MAX_FILE_BYTES: u64 = 1 << 30;
@@ -43,6 +43,14 @@ pub enum DataError {
         path: PathBuf,
         /// What is wrong.
         source: TensorError,
+    },
+    /// Its numbers cannot be shared.
+    #[error("{}: {source}", path.display())]
+    Unshareable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: Unshareable,
     },
     /// It is not in the idx format.
     #[error("{}: {source}", path.display())]

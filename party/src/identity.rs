@@ -9,15 +9,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use jiff::{Timestamp, Unit};
 use spdz::channel::Role;
 use spdz::prg::SessionId;
 use tokio_rustls::rustls::crypto::ring::default_provider;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::version::TLS13;
 use tokio_rustls::rustls::{
-    self, CertificateError, ClientConfig, PeerIncompatible, RootCertStore, ServerConfig,
+    self, AlertDescription, CertificateError, ClientConfig, PeerIncompatible, RootCertStore,
+    ServerConfig,
 };
 use zeroize::Zeroize;
 
@@ -69,9 +71,53 @@ pub fn role_of(certificate: &CertificateDer<'_>, session: SessionId) -> Option<R
     })
 }
 
+/// What a certificate and the clock of this process do not agree on, if that is the problem.
+fn clocks(problem: &CertificateError) -> Option<String> {
+    let at = |time: UnixTime| {
+        let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+        Timestamp::from_second(seconds).map_or("a time out of range".into(), |at| at.to_string())
+    };
+    match *problem {
+        CertificateError::ExpiredContext { time, not_after } => Some(format!(
+            "has expired at {}, and it is {} by this clock: check the clocks of both, or issue \
+             certificates anew",
+            at(not_after),
+            at(time)
+        )),
+        CertificateError::NotValidYetContext { time, not_before } => Some(format!(
+            "is not valid before {}, and it is {} by this clock: check the clocks of both",
+            at(not_before),
+            at(time)
+        )),
+        _ => None,
+    }
+}
+
+/// Whether a peer that proved who it is refused this party's certificate because of the time.
+#[must_use]
+pub(crate) fn refused_for_the_time(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let mut tls = causes.filter_map(|cause| {
+        let inner = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        let inner = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        inner.or(cause.downcast_ref::<rustls::Error>())
+    });
+    let expired = rustls::Error::AlertReceived(AlertDescription::CertificateExpired);
+    tls.any(|error| *error == expired).then(|| {
+        format!(
+            "by its clock this party's certificate has expired, or is not valid yet; it is {} by \
+             this clock: check the clocks of both",
+            Timestamp::now().round(Unit::Second).unwrap_or_else(|_| Timestamp::now())
+        )
+    })
+}
+
 /// Why a TLS handshake with a peer failed, in words for whoever reads the log of one side.
 #[must_use]
 pub(crate) fn refusal(error: &std::io::Error) -> String {
+    if let Some(text) = refused_for_the_time(error) {
+        return text;
+    }
     let reason = error.get_ref().and_then(|reason| reason.downcast_ref::<rustls::Error>());
     let reason = match reason {
         Some(rustls::Error::NoCertificatesPresented) => "it presented no certificate",
@@ -83,8 +129,9 @@ pub(crate) fn refusal(error: &std::io::Error) -> String {
             | PeerIncompatible::Tls12NotOfferedOrEnabled,
         )) => "it does not speak TLS 1.3, and no older version is spoken here",
         Some(rustls::Error::InvalidCertificate(problem)) => match problem {
-            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-                "its certificate has expired"
+            CertificateError::ExpiredContext { .. }
+            | CertificateError::NotValidYetContext { .. } => {
+                return format!("its certificate {}", clocks(problem).unwrap_or_default());
             }
             CertificateError::UnknownIssuer | CertificateError::BadSignature => {
                 "its certificate is from another authority than this session's"
@@ -184,6 +231,9 @@ pub struct Credentials {
     pub server: Arc<ServerConfig>,
     /// For connections that this party makes.
     pub client: Arc<ClientConfig>,
+    /// Why this party's own certificate is not valid now, if it is not: its peers' clocks may
+    /// tell another time.
+    pub(crate) untimely: Option<String>,
 }
 
 impl Credentials {
@@ -217,6 +267,11 @@ impl Credentials {
         let verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
             .build()
             .map_err(refuse(&files.authority))?;
+        let untimely = match verifier.verify_client_cert(&certificate, &[], UnixTime::now()) {
+            Err(rustls::Error::InvalidCertificate(problem)) => clocks(&problem),
+            _ => None,
+        }
+        .map(|text| format!("this party's own certificate {text}"));
         let mut server = ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&[&TLS13])
             .map_err(refuse(&files.certificate))?
@@ -233,14 +288,15 @@ impl Credentials {
             .with_client_auth_cert(vec![certificate], key()?)
             .map_err(refuse(&files.key))?;
         client.alpn_protocols = vec![b"h2".to_vec()];
-        Ok(Self { server: Arc::new(server), client: Arc::new(client) })
+        Ok(Self { server: Arc::new(server), client: Arc::new(client), untimely })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio_rustls::rustls::pki_types::UnixTime;
+
+    const SESSION: SessionId = SessionId([1; 16]);
 
     fn roles() -> Vec<Role> {
         let longest = "a".repeat(spdz::channel::MAX_NAME_BYTES);
@@ -278,6 +334,43 @@ mod tests {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
         assert!(!valid(now - day) && valid(now - CLOCKS_DIFFER / 2));
         assert!(valid(now + 6 * day) && !valid(now + 8 * day));
+    }
+
+    #[test]
+    fn clocks_that_differ_are_named_on_both_sides() {
+        use std::io::{Error, ErrorKind::InvalidData};
+        let at = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        let refused =
+            |problem| refusal(&Error::new(InvalidData, rustls::Error::InvalidCertificate(problem)));
+        let early = CertificateError::NotValidYetContext { time: at(1000), not_before: at(3600) };
+        assert_eq!(
+            refused(early),
+            "its certificate is not valid before 1970-01-01T01:00:00Z, and it is \
+             1970-01-01T00:16:40Z by this clock: check the clocks of both"
+        );
+        let late = CertificateError::ExpiredContext { time: at(3600), not_after: at(0) };
+        assert!(refused(late).contains("has expired at 1970-01-01T00:00:00Z, and it is"));
+        let alert = rustls::Error::AlertReceived(AlertDescription::CertificateExpired);
+        let alert = Error::new(InvalidData, alert);
+        assert!(refusal(&alert).starts_with("by its clock this party's certificate has expired"));
+        // As gRPC hands it on.
+        let handed_on = tonic::Status::from_error(Box::new(alert));
+        assert!(refused_for_the_time(&handed_on).is_some(), "{handed_on:?}");
+        assert_eq!(refused_for_the_time(&Error::other("gone")), None);
+    }
+
+    #[test]
+    fn a_party_knows_whether_its_own_certificate_is_valid_now() {
+        let hour = Duration::from_secs(3600);
+        for (validity, untimely) in
+            [(Some(hour), false), (None, false), (Some(Duration::ZERO), true)]
+        {
+            let issued = issue_for(SESSION, &[Role::CLIENT], validity).unwrap();
+            std::thread::sleep(Duration::from_millis(if untimely { 1100 } else { 0 }));
+            let (_folder, files) = files(&issued, Role::CLIENT);
+            let credentials = Credentials::load(&files, Role::CLIENT, SESSION).unwrap();
+            assert_eq!(credentials.untimely.is_some(), untimely, "{:?}", credentials.untimely);
+        }
     }
 
     /// The files of `role` in a fresh folder.

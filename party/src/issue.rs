@@ -10,6 +10,7 @@ use std::time::Duration;
 use spdz::channel::{Name, Role};
 use spdz::graph::MAX_PLAYERS;
 use spdz::prg::{NoRandomness, SessionId};
+use spdz::protocol::{Protocol, Spdz};
 
 use crate::config::Session;
 use crate::identity::{self, IdentityError};
@@ -99,8 +100,7 @@ fn roles(players: &[Name]) -> Result<Vec<Role>, IssueError> {
             return Err(IssueError::Players(format!("player {player} is named twice")));
         }
     }
-    let players = players.iter().copied().map(Role::Player);
-    Ok([Role::Server0, Role::Server1, Role::Producer].into_iter().chain(players).collect())
+    Ok(Spdz::roles(players))
 }
 
 /// Makes a folder that this user alone can look into.

@@ -27,6 +27,8 @@ mod report;
 pub mod result;
 pub mod run;
 mod server;
+pub mod signals;
+mod slots;
 pub mod stop;
 mod store;
 mod telemetry;

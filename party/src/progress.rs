@@ -23,7 +23,7 @@ pub struct Progress {
 pub enum Stage {
     /// Evaluations for a time; `done` and `of` are whole seconds.
     Settle,
-    /// Having randomness made ahead.
+    /// Having correlated randomness generated ahead.
     Prepare,
     /// Evaluations that are not timed.
     Warmup,

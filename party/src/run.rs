@@ -128,7 +128,7 @@ fn play<R: ProtocolRing>(
                 Producer::<R, _>::set_up(plan.clone(), session, &root, net::servers(links))?;
             let mut producer = producer.observed_by(telemetry.observer());
             let evaluations = producer.serve()?;
-            tracing::info!(evaluations, "made all randomness");
+            tracing::info!(evaluations, "generated all correlated randomness");
         }
     }
     Ok(Played::default())

@@ -68,7 +68,7 @@ pub(crate) fn serve<R: ProtocolRing>(
     let available = telemetry.available().clone();
     let mut store = Bounded::new(settings, disk, plan.clone(), available);
     let evaluations = server.serve(&mut store)?;
-    tracing::info!(evaluations, "made all evaluations");
+    tracing::info!(evaluations, "all evaluations complete");
     let report = Report::of(other, producer, players, clock.layers);
     let Some(coordinator) =
         players.iter_mut().find(|link| link.player() == Some(plan.coordinator()))

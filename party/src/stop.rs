@@ -11,6 +11,8 @@ pub enum Signal {
     Interrupt,
     /// `SIGTERM`: whoever runs the process.
     Terminate,
+    /// `SIGHUP`: the terminal is gone.
+    HangUp,
 }
 
 impl Signal {
@@ -18,6 +20,7 @@ impl Signal {
     #[must_use]
     pub fn exit_code(self) -> u8 {
         match self {
+            Self::HangUp => 129,
             Self::Interrupt => 130,
             Self::Terminate => 143,
         }
@@ -29,6 +32,7 @@ impl std::fmt::Display for Signal {
         f.pad(match self {
             Self::Interrupt => "SIGINT",
             Self::Terminate => "SIGTERM",
+            Self::HangUp => "SIGHUP",
         })
     }
 }

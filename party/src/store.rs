@@ -23,6 +23,13 @@ use spdz::role::{self, StoreError};
 use crate::config::Store;
 use crate::termination::Reason;
 
+/// Evaluations that are kept at once, however small each is: they take a place in a list and, on
+/// disk, a file.
+const MAX_KEPT: usize = 1 << 20;
+
+/// What a file takes of a disk, at least, and what its size is rounded up to, bytes.
+const BLOCK: usize = 4096;
+
 /// A preprocessing store that refuses what does not fit.
 pub(crate) struct Bounded<R: Ring> {
     plan: Arc<Plan>,
@@ -52,7 +59,7 @@ impl<R: Ring> Bounded<R> {
         plan: Arc<Plan>,
         available: Arc<AtomicU64>,
     ) -> Self {
-        let each = plan.bundle_bytes();
+        let each = plan.bundle_memory();
         Self { plan, settings, each, kept: VecDeque::new(), in_memory: 0, disk, available }
     }
 
@@ -80,6 +87,11 @@ impl<R: Ring> Bounded<R> {
 
 impl<R: Ring> role::Store<R> for Bounded<R> {
     fn put(&mut self, bundle: Bundle<R>) -> Result<(), StoreError> {
+        if self.kept.len() >= MAX_KEPT {
+            return Err(StoreError(format!(
+                "{MAX_KEPT} evaluations are prepared, and no more can be; prepare fewer ahead"
+            )));
+        }
         let taken = self.in_memory as u128 * self.each as u128;
         let fits = taken + self.each as u128 <= u128::from(self.settings.memory_megabytes) << 20;
         // Without one, nothing could be evaluated.
@@ -175,7 +187,7 @@ pub(crate) struct Disk {
     key: Seed,
     /// Most bytes of all files.
     limit: u64,
-    /// Bytes of all files.
+    /// Bytes of all files, each in whole blocks.
     taken: usize,
     /// Locked for as long as it is open.
     _lock: File,
@@ -204,7 +216,8 @@ impl Disk {
     fn keep<R: Ring>(&mut self, bundle: Bundle<R>) -> Result<Option<usize>, StoreError> {
         let inference = bundle.inference();
         let sealed = bundle.seal(&self.key);
-        if (self.taken + sealed.len()) as u64 > self.limit {
+        let bytes = sealed.len();
+        if (self.taken + bytes.next_multiple_of(BLOCK)) as u64 > self.limit {
             return Ok(None);
         }
         let path = self.path(inference);
@@ -214,8 +227,8 @@ impl Disk {
             let _ = fs::remove_file(&path);
             return Err(self.failed("write", inference, &error));
         }
-        self.taken += sealed.len();
-        Ok(Some(sealed.len()))
+        self.taken += bytes.next_multiple_of(BLOCK);
+        Ok(Some(bytes))
     }
 
     /// The bundle of an inference, whose file has so many bytes and is gone afterwards.
@@ -232,7 +245,7 @@ impl Disk {
             File::open(&path).and_then(|file| file.take(bytes as u64 + 1).read_to_end(&mut sealed));
         read.map_err(|error| self.failed("read", inference, &error))?;
         fs::remove_file(&path).map_err(|error| self.failed("remove", inference, &error))?;
-        self.taken -= bytes;
+        self.taken -= bytes.next_multiple_of(BLOCK);
         Bundle::open(plan, inference, &sealed, &self.key).map_err(|error| {
             StoreError(format!("{} in `store.folder`: {error}", self.name(inference)))
         })
@@ -409,6 +422,35 @@ mod tests {
 
     fn name(inference: u64) -> String {
         format!("store-{}-{inference}.sealed", "07".repeat(16))
+    }
+
+    /// A graph of so many squares of one number of alice's.
+    fn small_steps(count: usize) -> Arc<Plan> {
+        let g = GraphBuilder::named("small", ["alice"]);
+        let x = g.share(g.local_input("alice", "x", [1]));
+        let squares: Vec<_> = (0..count).map(|_| g.square(x)).collect();
+        for (number, square) in squares.into_iter().enumerate() {
+            g.output(&format!("y{number}"), g.reveal("alice", square));
+        }
+        let graph = g.build().unwrap();
+        Arc::new(Plan::compile(&graph, NumberFormat::Int64, Truncation::Interactive).unwrap())
+    }
+
+    #[test]
+    fn many_small_steps_are_charged_for_what_holds_them() {
+        let plan = small_steps(4000);
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = store(&settings(4, 0, folder.path()), &plan);
+        let mut kept = 0;
+        let refused = bundles(&plan, 12).into_iter().find_map(|bundle| {
+            let refused = store.put(bundle).err();
+            kept += usize::from(refused.is_none());
+            refused
+        });
+        assert!(refused.unwrap().to_string().contains("let the servers keep more"));
+        // Its numbers alone would have had room for many times as many.
+        assert_eq!(kept, (4 << 20) / plan.bundle_memory());
+        assert!(plan.bundle_memory() > 5 * plan.bundle_bytes(), "{}", plan.bundle_memory());
     }
 
     #[test]

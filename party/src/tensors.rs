@@ -6,6 +6,8 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use spdz::channel::Name;
 use spdz::graph::{Graph, InputSpec, Lifetime, Plaintext, Tensors};
+use spdz::plan::Plan;
+use spdz::role;
 use zeroize::Zeroizing;
 
 use crate::files;
@@ -147,18 +149,65 @@ impl Inputs {
     /// All inputs of the session, and those of evaluation `number`.
     pub(crate) fn tensors(&self, number: u64) -> Tensors {
         let mut tensors = self.session.clone();
-        for Rows { name, shape, values } in &self.evaluation {
-            let len: usize = shape.iter().product();
-            // As many rows as fit into memory.
-            let row = (number % (values.len() / len) as u64) as usize;
-            let Ok(tensor) = Plaintext::new(shape.as_slice(), values[row * len..][..len].to_vec())
-            else {
-                unreachable!("a row fills its shape");
-            };
-            tensors.insert(name.clone(), tensor);
-        }
+        self.evaluation.iter().for_each(|rows| rows.insert_into(&mut tensors, number));
         tensors
     }
+
+    /// Makes sure that the player can share its inputs to the session and to so many
+    /// evaluations, or all that differ.
+    ///
+    /// # Errors
+    /// The first number that the format cannot hold, and where it is.
+    pub(crate) fn check(
+        &self,
+        plan: &Plan,
+        player: Name,
+        evaluations: Option<u64>,
+    ) -> Result<(), Unshareable> {
+        let mut tensors = self.session.clone();
+        let refuse = |row| move |source| Unshareable { row, source };
+        role::check_inputs(plan, player, Lifetime::Session, &tensors).map_err(refuse(None))?;
+        let rows = self.evaluation.iter().map(Rows::count).max().unwrap_or(0);
+        for number in 0..rows.min(evaluations.unwrap_or(u64::MAX)) {
+            self.evaluation.iter().for_each(|rows| rows.insert_into(&mut tensors, number));
+            let row = (rows > 1).then_some(number);
+            role::check_inputs(plan, player, Lifetime::Evaluation, &tensors)
+                .map_err(refuse(row))?;
+        }
+        Ok(())
+    }
+}
+
+impl Rows {
+    /// How many there are: as many as fit into memory.
+    fn count(&self) -> u64 {
+        (self.values.len() / self.len()) as u64
+    }
+
+    /// Elements of each.
+    fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// The row of evaluation `number`; after the last the first is the next.
+    fn insert_into(&self, tensors: &mut Tensors, number: u64) {
+        let (row, len) = ((number % self.count()) as usize, self.len());
+        let values = self.values[row * len..][..len].to_vec();
+        let Ok(tensor) = Plaintext::new(self.shape.as_slice(), values) else {
+            unreachable!("a row fills its shape");
+        };
+        tensors.insert(self.name.clone(), tensor);
+    }
+}
+
+/// Inputs that a player cannot share.
+#[derive(Debug, thiserror::Error)]
+#[error("{}{source}", row.map(|row| format!("row {row} of ")).unwrap_or_default())]
+pub struct Unshareable {
+    /// Of which evaluation's inputs, counted from 0; none of a tensor that has no rows.
+    row: Option<u64>,
+    /// What is wrong with them.
+    source: role::Error,
 }
 
 /// The names of a file's tensors, or of some.
@@ -277,7 +326,7 @@ impl Outputs {
         });
         let views = views.collect::<std::io::Result<Vec<_>>>()?;
         let file = safetensors::serialize(views, None).map_err(std::io::Error::other)?;
-        files::write_whole(&self.path, &Zeroizing::new(file))
+        files::write_private(&self.path, &Zeroizing::new(file))
     }
 }
 

@@ -62,9 +62,9 @@ pub struct Failure {
 pub enum Reason {
     /// Something failed inside the process.
     Internal,
-    /// The configuration, the identity, inputs or outputs; a retry fails alike.
+    /// The configuration, the identity, inputs or outputs; a retry fails too.
     BadInput,
-    /// The parties do not mean the same run; a retry fails alike.
+    /// The parties do not mean the same run; a retry fails too.
     Disagreement,
     /// A peer never came, left, fell silent or gave up; a new run may succeed.
     PeerLost,
@@ -84,6 +84,30 @@ impl Reason {
             Self::Terminated => Signal::Terminate.exit_code(),
         }
     }
+}
+
+/// How a process ended that left no words of its own: the signal, what is known to send it, and
+/// no more than a number for what is no signal of Linux.
+#[must_use]
+pub fn ended_by_signal(signal: i32) -> String {
+    let known = match signal {
+        1 => "SIGHUP, as when a terminal closes",
+        2 => "SIGINT, as Ctrl-C sends",
+        4 => "SIGILL, an instruction that this processor does not have",
+        6 => "SIGABRT, as when memory runs out or by a bug",
+        7 => "SIGBUS, as when a disk is full or broken",
+        9 => "SIGKILL, as when memory runs out",
+        11 => "SIGSEGV, a bug",
+        15 => "SIGTERM, a request to stop",
+        _ => return format!("ended by signal {signal}"),
+    };
+    format!("ended by signal {signal} ({known})")
+}
+
+/// The signal behind an exit code, as shells and container runtimes report it.
+#[must_use]
+pub fn signal_of(exit_code: i32) -> Option<i32> {
+    Some(exit_code - 128).filter(|signal| (1..=64).contains(signal))
 }
 
 /// Put where a text was cut off.

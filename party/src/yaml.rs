@@ -19,7 +19,13 @@ pub enum YamlError {
     Content(#[from] serde_yaml::Error),
 }
 
-/// Reads a `T`.
+/// A text without the byte order mark that some editors begin it with (YAML 1.2, section 5.2).
+#[must_use]
+pub fn unmarked(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
+}
+
+/// Reads a `T`. A byte order mark before it is skipped.
 ///
 /// Anchors are refused, which nothing here needs: a text of a few kilobytes that repeats a
 /// part, and that in another, takes gigabytes of memory before anything of it can be checked.
@@ -27,6 +33,7 @@ pub enum YamlError {
 /// # Errors
 /// If the text has an anchor, is no YAML, or is no `T`.
 pub fn parse<T: DeserializeOwned>(text: &str) -> Result<T, YamlError> {
+    let text = unmarked(text);
     if let Some(place) = anchor(text) {
         let line = 1 + text[..place].matches('\n').count();
         return Err(YamlError::Anchor { line });
@@ -54,6 +61,11 @@ fn anchor(text: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_text() {
+        assert_eq!(parse::<[u8; 1]>("\u{feff}[1]").unwrap(), [1]);
+    }
 
     #[test]
     fn what_is_named_to_be_repeated_is_refused() {

@@ -319,7 +319,7 @@ async fn a_server_turns_strangers_away_and_says_which() {
         assert!(refused.is_some(), "{expected}: was let in");
         refusals += 1;
         let found = eventually(expected, || server.refusals().get(refusals - 1).cloned());
-        assert!(found.ends_with(expected), "{found}, expected {expected}");
+        assert!(found.contains(expected), "{found}, expected {expected}");
     }
 
     let mut old = tcp(address).await;
@@ -374,7 +374,7 @@ async fn a_party_leaves_at_once_if_the_server_it_dials_is_another() {
         let failure = termination.failure.unwrap();
         assert_eq!(failure.reason, Reason::Disagreement);
         let expected = format!("server0 and this party do not accept each other: {expected}");
-        assert_eq!(failure.message, expected);
+        assert!(failure.message.starts_with(&expected), "{}", failure.message);
     }
 }
 

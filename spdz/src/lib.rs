@@ -114,9 +114,10 @@
 //! | choose a number format and a truncation | [`ring::NumberFormat`], [`ring::Truncation`] |
 //! | run a party | [`role`], over a [`channel`]; its keys are of [`prg`] |
 //! | prepare evaluations ahead, in memory or on disk | [`role::Store`], [`correlated`] |
-//! | watch or measure a run | [`role::Observer`] |
-//! | read the protocol beside the paper | [`ops`], one file an operation, on [`share`] and [`masked`] tensors of [`fixed`]-point numbers |
-//! | add an operation, a number format or another protocol | [`ops`], [`ring`], [`protocol`] |
+//! | observe or measure a run | [`role::Observer`] |
+//! | read the protocol beside the paper | [`ops`], one file for each operation, on [`share`] and [`masked`] tensors of [`fixed`]-point numbers |
+//! | add an operation or a number format | [`ops`], [`ring`] |
+//! | know the roles and who connects to whom | [`protocol`] |
 //!
 //! # What is protected
 //!

@@ -8,9 +8,6 @@ use crate::ring::{NumberFormat, Truncation};
 
 /// A protocol for computations between players.
 pub trait Protocol {
-    /// What people call it.
-    const NAME: &'static str;
-
     /// The protocol's own roles, without those of players.
     const OWN_ROLES: &'static [Role];
 
@@ -65,8 +62,6 @@ pub struct Edge {
 pub struct Spdz;
 
 impl Protocol for Spdz {
-    const NAME: &'static str = "SPDZ, two servers and a producer";
-
     const OWN_ROLES: &'static [Role] = &[Role::Server0, Role::Server1, Role::Producer];
 
     fn dials(role: Role) -> &'static [Role] {

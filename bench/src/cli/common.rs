@@ -1,16 +1,20 @@
 //! Arguments that several commands have.
 
-use std::io;
+use std::io::{self, Write};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use anyhow::Context;
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
+use party::cli::Instructions;
 use party::config::{OfflineMode, Store, Transport};
+use party::signals;
 use spdz::plan::NumberFormat;
 
+use super::exit;
 use crate::data;
 use crate::launch::here::Files;
 use crate::settings::{STORE_DISK_MEGABYTES, STORE_MEGABYTES, THREADS, Truncate};
@@ -44,10 +48,14 @@ pub(super) struct Program {
     /// The party program; without it this program, which can be one too
     #[arg(long, value_name = "FILE")]
     pub(super) party: Option<PathBuf>,
+    #[command(flatten)]
+    instructions: Instructions,
 }
 
 impl Program {
+    /// The party program. It and this one keep to the instructions that were asked for.
     pub(super) fn path(&self) -> io::Result<PathBuf> {
+        self.instructions.apply();
         self.party.clone().map_or_else(std::env::current_exe, Ok)
     }
 }
@@ -64,13 +72,13 @@ pub(super) struct Threads {
 /// How parties compute, whatever it is.
 #[derive(Debug, Args)]
 pub(super) struct Manner {
-    /// How products are brought back to the format's precision
+    /// How products are truncated to the format's precision
     #[arg(long, value_name = "HOW", ignore_case = true, default_value = "usual")]
     pub(super) truncation: Truncate,
-    /// When the producer makes randomness
+    /// When the producer generates correlated randomness
     #[arg(long, value_name = "WHEN", default_value = "inline")]
     pub(super) offline: OfflineMode,
-    /// Memory of each server for randomness made ahead, units of 2^20 bytes
+    /// Memory of each server's preprocessing store, units of 2^20 bytes
     #[arg(long, value_name = "N", default_value_t = Store::default().memory_megabytes, value_parser = within::<u64>(STORE_MEGABYTES))]
     pub(super) store_megabytes: u64,
     /// Disk of each server, in the temporary folder, for what does not fit there,
@@ -93,12 +101,24 @@ impl Manner {
     }
 }
 
-/// A flag that Ctrl-C sets.
+/// A flag that Ctrl-C sets, as do `SIGTERM` and the end of the terminal.
 pub(super) fn interruptible() -> anyhow::Result<Arc<AtomicBool>> {
     let interrupted = Arc::new(AtomicBool::new(false));
     let flag = interrupted.clone();
-    ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed))?;
+    signals::on_first(move |signal| {
+        exit::stopped_by(signal);
+        flag.store(true, Ordering::Relaxed);
+    })
+    .context("cannot listen to signals")?;
     Ok(interrupted)
+}
+
+/// After an interruption: that nothing of what was measured is lost.
+pub(super) fn say_how_to_go_on(interrupted: &AtomicBool) {
+    if interrupted.load(Ordering::Relaxed) {
+        // Nobody has to read it.
+        let _ = writeln!(io::stderr().lock(), "the same command goes on from here");
+    }
 }
 
 /// A number of a range.

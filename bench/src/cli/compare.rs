@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::exit::FAILURE;
+use super::exit::WORSE;
 use crate::compare::{Comparison, Incomparable};
 use crate::results::Results;
 
@@ -53,7 +53,7 @@ impl Arguments {
 pub(super) fn print(before: &Results, after: &Results, threshold: f64) -> anyhow::Result<ExitCode> {
     let comparison = Comparison::of(before, after, threshold)?;
     write!(io::stdout().lock(), "{comparison}")?;
-    Ok(if comparison.is_regression() { ExitCode::from(FAILURE) } else { ExitCode::SUCCESS })
+    Ok(if comparison.is_regression() { ExitCode::from(WORSE) } else { ExitCode::SUCCESS })
 }
 
 #[cfg(test)]

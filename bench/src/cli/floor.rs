@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::Args;
+use party::cli::Instructions;
 use party::config::Transport;
 use spdz::plan::NumberFormat;
 
@@ -28,10 +29,13 @@ pub struct Arguments {
     /// How long a process looks for a message before it sleeps, microseconds
     #[arg(long, value_name = "MICROS", default_value_t = Transport::default().spin_micros)]
     spin_micros: u64,
+    #[command(flatten)]
+    instructions: Instructions,
 }
 
 impl Arguments {
     pub(super) fn run(self) -> anyhow::Result<()> {
+        self.instructions.apply();
         let batch_sizes: Vec<_> = self.batch_size.into_iter().map(usize::from).collect();
         let report = floor::run(
             &self.networks,

@@ -20,7 +20,7 @@ pub struct Arguments {
     #[arg(long, value_name = "FORMATS", value_delimiter = ',', ignore_case = true)]
     #[arg(value_parser = format(), default_values_t = NumberFormat::ALL)]
     formats: Vec<NumberFormat>,
-    /// How products are brought back to the format's precision
+    /// How products are truncated to the format's precision
     #[arg(long, value_name = "HOW", ignore_case = true, default_value = "usual")]
     truncation: Truncate,
     /// Images of one inference

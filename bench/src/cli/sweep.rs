@@ -3,13 +3,12 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::atomic::Ordering;
 
 use anyhow::bail;
 use clap::Args;
 use party::config::OfflineMode;
 
-use super::common::{interruptible, within};
+use super::common::{interruptible, say_how_to_go_on, within};
 use super::compare;
 use super::selection::{Selection, replace};
 use crate::cell::Place;
@@ -49,13 +48,14 @@ line replaces what the file says:
   seed: 1                    # of the trials' order
   threads: 1                 # of each that multiplies; without it they share
                              # the cores
-  storeMegabytes: 1024       # at each server, for randomness made ahead
+  storeMegabytes: 1024       # of each server's preprocessing store
   storeDiskMegabytes: 0
   spinMicros: 50             # before a party that waits sleeps
 
 A cell whose trials differ by more than 15 % (their medians, largest to smallest
 over the middle one) gets up to two more and is marked suspicious. A trial that
-fails leaves its reason in its cell, and the sweep goes on; exit code 1 then.
+fails leaves its reason in its cell, and the sweep goes on; exit code 1 then. With
+--against 1 means that the second build is slower, and 2 that something failed.
 ";
 
 /// Folder for what another build measured, in that of the first.
@@ -75,10 +75,10 @@ pub struct Arguments {
     /// Images of one inference [default: 1]
     #[arg(long, value_name = "NUMBERS", value_delimiter = ',', value_parser = within::<usize>(BATCH_SIZES))]
     batch_sizes: Option<Vec<usize>>,
-    /// How products are brought back to the format's precision [default: usual]
+    /// How products are truncated to the format's precision [default: usual]
     #[arg(long, value_name = "HOW", value_delimiter = ',', ignore_case = true)]
     truncations: Option<Vec<Truncate>>,
-    /// When the producer makes randomness [default: inline]
+    /// When the producer generates correlated randomness [default: inline]
     #[arg(long, value_name = "WHEN", value_delimiter = ',')]
     offline: Option<Vec<OfflineMode>>,
     /// Networks to imitate between the parties [default: loopback]
@@ -144,6 +144,11 @@ fn connect(_: ClusterOptions, _: &Settings) -> anyhow::Result<Box<dyn Launcher>>
 }
 
 impl Arguments {
+    /// Whether two builds are compared.
+    pub(super) fn compares(&self) -> bool {
+        self.against.is_some()
+    }
+
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let settings = self.settings()?;
         // What is wrong with the settings is said before anything is looked for.
@@ -169,6 +174,7 @@ impl Arguments {
                 vec![connect(options, &settings)?]
             }
         };
+        Results::check_place(&self.selection.out)?;
         let options = sweep::Options {
             journal: Some(self.selection.out.clone()),
             parallel,
@@ -180,17 +186,14 @@ impl Arguments {
         let interrupted = interruptible()?;
         let launchers: Vec<&dyn Launcher> = launchers.iter().map(AsRef::as_ref).collect();
         let finished = sweep::run(&settings, &options, &launchers, &interrupted);
-        if interrupted.load(Ordering::Relaxed) {
-            // Nobody has to read it.
-            let _ = writeln!(io::stderr().lock(), "the same command goes on from here");
-        }
+        say_how_to_go_on(&interrupted);
         let results = finished?.results;
         let folders = [self.selection.out.clone(), self.selection.out.join(AGAINST)];
         let mut paths = Vec::new();
         for (results, folder) in results.iter().zip(&folders) {
-            let path = results.write(folder)?;
-            writeln!(io::stdout().lock(), "{}\nWritten to {}", render(results), path.display())?;
-            paths.push(path);
+            let written = results.write(folder)?;
+            writeln!(io::stdout().lock(), "{}\n{written}", render(results))?;
+            paths.push(written.path);
         }
         if self.report {
             report::of(&paths, &self.selection.out)?;

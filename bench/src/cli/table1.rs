@@ -4,9 +4,10 @@ use std::io::{self, Write};
 
 use clap::Args;
 
-use super::common::{Manner, interruptible, within};
+use super::common::{Manner, interruptible, say_how_to_go_on, within};
 use super::selection::Selection;
 use crate::launch::here::Here;
+use crate::results::Results;
 use crate::settings::{BATCH_SIZES, Settings};
 use crate::{sweep, table1};
 
@@ -39,8 +40,9 @@ impl Arguments {
             ..Settings::default()
         };
         self.selection.apply(&mut settings);
+        Results::check_place(&self.selection.out)?;
         let options = sweep::Options {
-            journal: None,
+            journal: Some(self.selection.out.clone()),
             parallel: 1,
             stop_at_failure: true,
             in_order: true,
@@ -48,11 +50,13 @@ impl Arguments {
             table: Some(table1::AS_IT_COMES),
         };
         let here = Here::new(self.selection.files()?, &settings)?;
-        let finished = sweep::run(&settings, &options, &[&here], interruptible()?.as_ref())?;
-        let results = &finished.results[0];
-        let path = results.write(&self.selection.out)?;
-        let foot = table1::foot(results);
-        writeln!(io::stdout().lock(), "{foot}\nWritten to {}", path.display())?;
+        let interrupted = interruptible()?;
+        let finished = sweep::run(&settings, &options, &[&here], &interrupted);
+        say_how_to_go_on(&interrupted);
+        let results = finished?.results;
+        let written = results[0].write(&self.selection.out)?;
+        writeln!(io::stdout().lock(), "{}\n{written}", table1::foot(&results[0]))?;
+        sweep::forget(&results, &self.selection.out)?;
         Ok(())
     }
 }

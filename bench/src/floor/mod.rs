@@ -13,7 +13,7 @@
 //!   message each and wait for the other's, so both cross at the same time. There are
 //!   four crossings offline (the command to server 0, from there to the producer, what
 //!   it sends to the servers, their word to the client that they are ready) and online
-//!   one for each opening and two more (input and output): the client's two trips there
+//!   one for each round and two more (input and output): the client's two trips there
 //!   and back, the producer's one, and the exchanges between the servers.
 //! - *Bytes.* At the bandwidth of one direction while both are busy: offline what the
 //!   producer sends to the server that it sends more; online the masked input and the
@@ -52,8 +52,8 @@ take at the speeds measured here, offline and then online, one after the other:
 
   rounds    crossings x one exchange (two processes send 64 bytes each and wait for
             the other's). Crossings: 4 offline (command to server 0, on to the
-            producer, what it sends, ready to the client), 1 an opening, 2 for the
-            input and the output.
+            producer, what it sends, ready to the client), 1 a round (openings that do not
+            depend on each other share one), 2 for the input and the output.
   bytes     bytes / bandwidth of one direction while both are busy: what the
             producer sends to the server that gets more, the masked input to one
             server, each opening one way, the output from one server.

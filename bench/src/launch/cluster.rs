@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{Namespace, Node as ClusterNode, Pod};
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::watch_object;
-use kube::{Api, Client, Config, ResourceExt};
+use kube::{Api, Client, ResourceExt};
 use operator::api::v1alpha1::{
     Model, Network, Parties, Phase, SecureInference, SecureInferenceSpec, Workload,
 };
@@ -286,7 +286,7 @@ impl Launcher for Cluster {
 }
 
 async fn connect(options: &ClusterOptions) -> anyhow::Result<(Client, String, String)> {
-    let mut config = Config::infer().await.map_err(|error| {
+    let mut config = operator::cluster::config().await.map_err(|error| {
         anyhow!(
             "there is no cluster to talk to: {error}; name a kubeconfig in KUBECONFIG, or measure \
              on this machine with --on local"

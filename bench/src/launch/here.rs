@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use party::config::{AccuracyWorkload, Deadlines, PlayerTask, Transport, Workload};
 use party::result::RunResult;
 use party::run::Progress;
 use spdz::channel::Name;
+use spdz::ring::kernels::InstructionSet;
 use tempfile::TempDir;
 
 use super::local::{self, Job, LaunchError};
@@ -58,6 +59,20 @@ fn commit(party: &Path) -> anyhow::Result<String> {
     Ok(commit.map_or("unknown", |(commit, _)| commit).to_owned())
 }
 
+/// Makes sure that a party program keeps to the instructions that this one is limited to.
+fn check_limit(party: &Path) -> anyhow::Result<()> {
+    let limit = InstructionSet::detect();
+    if InstructionSet::available().next() == Some(limit) {
+        return Ok(());
+    }
+    let help = local::party_command(party).arg("--help").output()?;
+    if String::from_utf8_lossy(&help.stdout).contains("--instruction-set") {
+        return Ok(());
+    }
+    let party = party.display();
+    bail!("{party} is of a version without --instruction-set: it would use more than {limit}")
+}
+
 impl Here {
     /// Trials with these settings.
     ///
@@ -66,6 +81,7 @@ impl Here {
     pub fn new(files: Files, settings: &Settings) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
         let commit = commit(&files.party)?;
+        check_limit(&files.party)?;
         let (settings, references) = (settings.clone(), Mutex::default());
         Ok(Self { files, settings, references, folder, commit })
     }
@@ -245,6 +261,21 @@ impl Here {
 impl Launcher for Here {
     fn commit(&self) -> String {
         self.commit.clone()
+    }
+
+    fn inputs(&self) -> Vec<PathBuf> {
+        let Files { data, models, .. } = &self.files;
+        let networks = &self.settings.networks;
+        let mut files: Vec<_> = networks.iter().map(|network| file_in(models, network)).collect();
+        if !networks.is_empty() {
+            let test_set = [data::TEST_IMAGES, data::TEST_LABELS];
+            files.extend(test_set.iter().filter_map(|file| file.locate(data).ok()));
+        }
+        for graph in &self.settings.graphs {
+            files.push(graph.file.clone());
+            files.extend(graph.players.values().cloned());
+        }
+        files
     }
 
     fn launch(

@@ -9,21 +9,21 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use party::cli::INSTRUCTION_SET_VARIABLE;
+use party::cli::{INSTRUCTION_SET_VARIABLE, PARENT_VARIABLE};
 use party::config::{
     Computation, ConfigError, Deadlines, Identity, MAX_CONFIG_BYTES, PartyConfig, PlayerTask,
     Session, Store, Transport, Workload,
 };
 use party::identity::{self, IdentityError};
 use party::run::Progress;
-use party::termination::{Reason, TERMINATION_VARIABLE, Termination};
+use party::termination::{Reason, TERMINATION_VARIABLE, Termination, ended_by_signal};
 use spdz::channel::{Name, Role};
 use spdz::prg::{NoRandomness, SessionId};
 use spdz::protocol::{Protocol, Spdz};
@@ -89,7 +89,7 @@ pub struct Failure {
     pub role: Role,
     /// Its exit code; none if a signal ended it.
     pub code: Option<i32>,
-    /// Why, in its own words.
+    /// Why, in its own words; of a process that was killed, by which signal.
     pub message: String,
 }
 
@@ -97,7 +97,7 @@ impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.code {
             Some(code) => write!(f, "{} (exit code {code}): {}", self.role, self.message),
-            None => write!(f, "{} (ended by a signal): {}", self.role, self.message),
+            None => write!(f, "{}: {}", self.role, self.message),
         }
     }
 }
@@ -232,6 +232,8 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), LaunchError> {
 pub struct Running {
     parties: Vec<(Role, Child)>,
     folder: PathBuf,
+    /// The files of their private keys, until all have read them.
+    keys: Vec<PathBuf>,
     progress: mpsc::Receiver<Progress>,
 }
 
@@ -269,7 +271,8 @@ pub(crate) fn start_with(
     command: impl Fn() -> Command,
 ) -> Result<Running, LaunchError> {
     let (sender, progress) = mpsc::channel();
-    let mut running = Running { parties: Vec::new(), folder: folder.into(), progress };
+    let keys = configs.iter().map(|config| config.identity.key.clone()).collect();
+    let mut running = Running { parties: Vec::new(), folder: folder.into(), keys, progress };
     for config in configs {
         let role = config.role;
         let path = folder.join(format!("{role}.yaml"));
@@ -290,6 +293,7 @@ pub(crate) fn start_with(
             .arg(&path)
             .env(TERMINATION_VARIABLE, &ending)
             .env(INSTRUCTION_SET_VARIABLE, InstructionSet::detect().to_string())
+            .env(PARENT_VARIABLE, std::process::id().to_string())
             .stdin(Stdio::null())
             // The coordinator reports how far it is; the others say nothing.
             .stdout(match role {
@@ -332,6 +336,15 @@ impl Running {
         self.parties.iter_mut().find(|(party, _)| *party == role).map(|(_, child)| child)
     }
 
+    /// The parties are connected, so they have read their keys. Without them nothing secret is
+    /// left in the folder, however this process ends.
+    fn remove_keys(&mut self) {
+        for key in self.keys.drain(..) {
+            // The whole folder goes later.
+            let _ = fs::remove_file(key);
+        }
+    }
+
     /// Waits until the coordinator has reported its first evaluation.
     ///
     /// # Errors
@@ -342,7 +355,10 @@ impl Running {
                 return Err(LaunchError::Interrupted);
             }
             match self.progress.recv_timeout(POLL) {
-                Ok(_) => return Ok(()),
+                Ok(_) => {
+                    self.remove_keys();
+                    return Ok(());
+                }
                 // The players' output has ended, so they have: how is for `wait` to say.
                 Err(mpsc::RecvTimeoutError::Disconnected) => {
                     return self.wait(interrupted, |_| {});
@@ -371,6 +387,7 @@ impl Running {
                 return Err(LaunchError::Interrupted);
             }
             while let Ok(progress) = self.progress.try_recv() {
+                self.remove_keys();
                 on_progress(progress);
             }
             for (index, (role, child)) in self.parties.iter_mut().enumerate() {
@@ -417,18 +434,49 @@ fn causes_first(failures: &mut [Failure]) {
 fn failure(folder: &Path, role: Role, status: ExitStatus) -> Failure {
     let read = |path: PathBuf| fs::read_to_string(path).unwrap_or_default();
     let ended = Termination::parse(&read(termination_path(folder, role))).ok();
-    let message = ended
-        .and_then(|termination| termination.failure)
-        .map(|failure| failure.message)
-        // A process that was killed left none.
-        .or_else(|| read(log_path(folder, role)).lines().last().map(str::to_owned))
-        .unwrap_or_else(|| "it said nothing".into());
+    let message = match ended.and_then(|termination| termination.failure) {
+        Some(failure) => failure.message,
+        None => unexplained(status.signal(), &read(log_path(folder, role))),
+    };
     Failure { role, code: status.code(), message }
+}
+
+/// What is known of a process that did not say why it ended: the signal that ended it, and the
+/// last line of its log that is about its end.
+fn unexplained(signal: Option<i32>, log: &str) -> String {
+    let last = |is: &dyn Fn(&&str) -> bool| log.lines().rfind(|line| is(line));
+    let Some(signal) = signal else {
+        let last = last(&|line| !line.is_empty() && !line.starts_with("note: "));
+        return last.unwrap_or("it said nothing").into();
+    };
+    let how = ended_by_signal(signal);
+    // The rest of its log is of before.
+    match last(&|line| line.starts_with("memory allocation of ")) {
+        Some(line) => format!("{how}: {line}"),
+        None => how,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_party_that_was_killed_is_not_explained_by_what_it_logged_before() {
+        let log = "{\"level\":\"INFO\",\"message\":\"connected to all peers\"}\n";
+        let allocation = "memory allocation of 288000000 bytes failed";
+        let panicked = "panicked at x.rs:1\nnote: run with `RUST_BACKTRACE=1`\n\n";
+        for (signal, log, expected) in [
+            (Some(9), log, "ended by signal 9 (SIGKILL, as when memory runs out)"),
+            (Some(64), "", "ended by signal 64"),
+            (None, panicked, "panicked at x.rs:1"),
+            (None, "", "it said nothing"),
+        ] {
+            assert_eq!(unexplained(signal, log), expected);
+        }
+        let aborted = unexplained(Some(6), &format!("{log}{allocation}\n"));
+        assert!(aborted.ends_with(allocation) && aborted.contains("SIGABRT"), "{aborted}");
+    }
 
     #[test]
     fn causes_come_before_those_who_followed_them() {

@@ -1,5 +1,6 @@
 //! Where parties run: as processes on this machine, or as pods of a cluster.
 
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
 use party::run::Progress;
@@ -49,6 +50,11 @@ pub trait Launcher: Sync {
         on_progress: &mut dyn FnMut(Progress),
         interrupted: &AtomicBool,
     ) -> Result<Trial, TrialError>;
+
+    /// The files of this machine that trials measure on.
+    fn inputs(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
 
     /// The sweep that trials belong to from now on.
     fn belongs_to(&self, _sweep: &str) {}

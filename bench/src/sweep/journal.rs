@@ -2,12 +2,14 @@
 //! written whole, so that an interruption loses no more than the trial that ran.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use party::files::write_whole;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::inputs::{self, Inputs};
 use crate::cell::{CellId, CellPlan, Trial};
 use crate::environment::Environment;
 use crate::floor::Speeds;
@@ -29,6 +31,9 @@ pub struct Head {
     pub environment: Environment,
     /// The commits of the builds whose trials alternate.
     pub builds: Vec<String>,
+    /// The files that it measures on.
+    #[serde(default)]
+    pub inputs: Inputs,
     /// What its floors come from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub speeds: Option<Speeds>,
@@ -66,7 +71,7 @@ pub enum JournalError {
         /// On what.
         path: PathBuf,
         /// Why it failed.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// A file is not what a sweep writes.
     #[error(
@@ -80,6 +85,15 @@ pub enum JournalError {
         folder: PathBuf,
         /// What is wrong.
         source: serde_json::Error,
+    },
+    /// The folder is not a journal's.
+    #[error(
+        "{} is no part of a sweep's journal, but in the place of one; give --out another folder",
+        path.display()
+    )]
+    Foreign {
+        /// What is in it.
+        path: PathBuf,
     },
     /// The journal is of another sweep.
     #[error(
@@ -113,19 +127,25 @@ impl Journal {
     /// How the sweep in it began; nothing if there is none.
     ///
     /// # Errors
-    /// If it cannot be read, or is of other settings or another build than these.
+    /// If it cannot be read, or is of other settings, files or another build than these; or if
+    /// something else is in its place.
     pub fn resume(
         &self,
         settings: &Settings,
         environment: &Environment,
         builds: &[String],
+        inputs: &Inputs,
     ) -> Result<Option<Head>, JournalError> {
         let path = self.folder.join(HEAD);
         if !path.exists() {
-            return Ok(None);
+            return match self.entries()?.first() {
+                None => Ok(None),
+                Some(found) => Err(JournalError::Foreign { path: found.clone() }),
+            };
         }
         let head: Head = self.read(&path)?;
         let mut differences = settings.differences(&head.sweep.settings);
+        differences.extend(inputs::differences(inputs, &head.inputs));
         let (ours, theirs) = (environment, &head.environment);
         let [built, was_built] = [builds, &head.builds].map(|builds| builds.join(" and "));
         for (name, ours, theirs) in [
@@ -212,13 +232,36 @@ impl Journal {
         Err(JournalError::Another { folder: self.folder.clone(), differences })
     }
 
-    /// Removes the journal: what was in it is in the results.
+    /// Removes the journal: what was in it is in the results. Files that are no part of it stay,
+    /// and with them the folder.
     ///
     /// # Errors
     /// If that cannot be done.
     pub fn end(&self) -> Result<(), JournalError> {
-        fs::remove_dir_all(&self.folder).map_err(|source| JournalError::Io {
-            action: "remove",
+        let remove = |path: &Path, removed: io::Result<()>| {
+            removed.map_err(|source| JournalError::Io {
+                action: "remove",
+                path: path.into(),
+                source,
+            })
+        };
+        let (own, foreign): (Vec<_>, Vec<_>) =
+            self.entries()?.into_iter().partition(|path| is_own(path));
+        own.iter().try_for_each(|path| remove(path, fs::remove_file(path)))?;
+        if !foreign.is_empty() {
+            return Ok(());
+        }
+        remove(&self.folder, fs::remove_dir(&self.folder))
+    }
+
+    /// What is in the folder; nothing if there is none.
+    fn entries(&self) -> Result<Vec<PathBuf>, JournalError> {
+        let read = || match fs::read_dir(&self.folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            entries => entries?.map(|entry| Ok(entry?.path())).collect(),
+        };
+        read().map_err(|source| JournalError::Io {
+            action: "read",
             path: self.folder.clone(),
             source,
         })
@@ -241,6 +284,13 @@ impl Journal {
     }
 }
 
+/// Whether a file is one that a journal has, by its name.
+fn is_own(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let trial = name.starts_with("cell-") && name.ends_with(".json");
+    name == HEAD || trial || name.ends_with(".part")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -256,6 +306,7 @@ mod tests {
             sweep,
             environment,
             builds: vec!["4567".into()],
+            inputs: Inputs::from([("w".into(), "89".into())]),
             speeds: None,
             floors_ms,
         }
@@ -266,11 +317,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (settings, environment) = (Settings::default(), Environment::read());
         let builds = ["4567".to_owned()];
+        let inputs = Inputs::from([("w".into(), "89".into())]);
         let journal = Journal::in_folder(folder.path());
-        assert_eq!(journal.resume(&settings, &environment, &builds).unwrap(), None);
+        assert_eq!(journal.resume(&settings, &environment, &builds, &inputs).unwrap(), None);
         let begun = head(&settings);
         journal.begin(&begun).unwrap();
-        assert_eq!(journal.resume(&settings, &environment, &builds).unwrap(), Some(begun));
+        let resumed = journal.resume(&settings, &environment, &builds, &inputs).unwrap();
+        assert_eq!(resumed, Some(begun));
         let cell = |position, batch_size| CellPlan {
             key: CellId { batch_size, ..key() },
             position,
@@ -308,7 +361,7 @@ mod tests {
             "{error}"
         );
         journal.end().unwrap();
-        assert_eq!(journal.resume(&settings, &environment, &builds).unwrap(), None);
+        assert_eq!(journal.resume(&settings, &environment, &builds, &inputs).unwrap(), None);
     }
 
     #[test]
@@ -316,10 +369,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (settings, environment) = (Settings::default(), Environment::read());
         let builds = ["4567".to_owned()];
+        let inputs = Inputs::from([("w".into(), "89".into())]);
         let journal = Journal::in_folder(folder.path());
         journal.begin(&head(&settings)).unwrap();
         let error = |settings: &Settings, environment: &Environment| {
-            journal.resume(settings, environment, &builds).unwrap_err().to_string()
+            journal.resume(settings, environment, &builds, &inputs).unwrap_err().to_string()
         };
         let other = Settings { repetitions: 7, ..settings.clone() };
         let refused = error(&other, &environment);
@@ -329,7 +383,33 @@ mod tests {
         let other = Environment { commit: "0123".into(), ..environment.clone() };
         assert!(error(&settings, &other).contains("differs in commit 0123 and"));
         let others = [builds[0].clone(), "89ab".to_owned()];
-        let error = journal.resume(&settings, &environment, &others).unwrap_err().to_string();
+        let error =
+            journal.resume(&settings, &environment, &others, &inputs).unwrap_err().to_string();
         assert!(error.contains("the parties' commits 4567 and 89ab and 4567"), "{error}");
+        let changed = Inputs::from([("w".into(), "01".into())]);
+        let error =
+            journal.resume(&settings, &environment, &builds, &changed).unwrap_err().to_string();
+        assert!(error.contains("differs in the content of w;"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_journal_is_neither_used_nor_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let diary = folder.path().join("journal/diary.txt");
+        fs::create_dir(folder.path().join("journal")).unwrap();
+        fs::write(&diary, "mine").unwrap();
+        let (settings, environment) = (Settings::default(), Environment::read());
+        let journal = Journal::in_folder(folder.path());
+        let resume = || journal.resume(&settings, &environment, &[], &Inputs::new());
+        let error = resume().unwrap_err().to_string();
+        assert!(error.contains("diary.txt is no part of a sweep's journal"), "{error}");
+        // One that was put there later stays, too.
+        fs::remove_file(&diary).unwrap();
+        assert_eq!(resume().unwrap(), None);
+        journal.begin(&head(&settings)).unwrap();
+        fs::write(&diary, "mine").unwrap();
+        journal.end().unwrap();
+        let left = fs::read_dir(folder.path().join("journal")).unwrap().count();
+        assert_eq!((left, fs::read(&diary).unwrap()), (1, b"mine".into()));
     }
 }

@@ -19,6 +19,7 @@ use crate::results::{Results, SCHEMA_VERSION, Sweep};
 use crate::settings::Settings;
 
 mod floors;
+pub mod inputs;
 pub mod journal;
 mod options;
 mod rounds;
@@ -62,18 +63,25 @@ pub fn run(
     let journal = journal.as_ref();
     let environment = Environment::read();
     let mut tally = Tally::new(&cells, launchers.len(), settings.trials);
+    let files = launchers.iter().flat_map(|launcher| launcher.inputs()).collect();
+    let inputs = inputs::fingerprints(files);
     let begun = match journal {
-        Some(journal) => journal.resume(settings, &environment, &builds)?.zip(Some(journal)),
+        Some(journal) => {
+            journal.resume(settings, &environment, &builds, &inputs)?.zip(Some(journal))
+        }
         None => None,
     };
-    let head = match begun {
+    let (head, rows) = match begun {
         Some((head, journal)) => {
             let rounds = settings.trials + EXTRA_TRIALS;
             let kept = journal.kept(&cells, launchers.len(), rounds)?;
+            let rows = options.table.map(|table| table.row);
+            let rows: Vec<_> =
+                kept.iter().filter_map(|kept| Some(rows?(&kept.trial.result))).collect();
             kept.into_iter().for_each(|record| tally.add(record));
             let (done, of) = (tally.done(), tally.planned());
             reporter.line(&format!("going on after {done} of {of} trials"));
-            head
+            (head, rows)
         }
         None => {
             let (environment, speeds, floors_ms) = match settings.on {
@@ -94,15 +102,17 @@ pub fn run(
             let (name, settings) = (settings.name.clone(), settings.clone());
             let sweep = Sweep { id: fresh_id()?, name, settings };
             let schema_version = SCHEMA_VERSION;
-            let head = Head { schema_version, sweep, environment, builds, speeds, floors_ms };
+            let head =
+                Head { schema_version, sweep, environment, builds, inputs, speeds, floors_ms };
             if let Some(journal) = journal {
                 journal.begin(&head)?;
             }
-            head
+            (head, Vec::new())
         }
     };
     if let Some(table) = options.table {
         reporter.print(&(table.head)(&head.environment, settings))?;
+        rows.iter().try_for_each(|row| reporter.print(row))?;
     }
     let resumed = tally.done();
     launchers.iter().for_each(|launcher| launcher.belongs_to(&head.sweep.id));

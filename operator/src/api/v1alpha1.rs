@@ -75,7 +75,7 @@ pub struct SecureInferenceSpec {
     #[serde(default)]
     #[schemars(schema_with = "format_schema")]
     pub number_format: NumberFormat,
-    /// How products are brought back to the format's precision: `Local` (without a message;
+    /// How products are truncated to the format's precision: `Local` (without a message;
     /// wrong with a small probability) or `Interactive` (one round; never wrong). Without it
     /// what the paper does: `Local` for `Int64`, `Interactive` for `Int100`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use spdz::graph::Graph;
 use spdz::network::Network;
 use spdz::plan::{NumberFormat, Plan, Truncation};
+use spdz::protocol::{Protocol, Spdz};
 
 use super::error::ConfigError;
 
@@ -74,7 +75,7 @@ impl Computation {
     /// not fit the format.
     pub fn plan(&self) -> Result<Plan, ConfigError> {
         let truncation = self.truncation.unwrap_or(self.format.usual_truncation());
-        let compile = |graph: &Graph| Ok(Plan::compile(graph, self.format, truncation)?);
+        let compile = |graph: &Graph| Ok(Spdz::compile(graph, self.format, truncation)?);
         match (&self.network, &self.graph) {
             (Some(name), None) => {
                 let network = Network::builtin(name)

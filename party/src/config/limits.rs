@@ -1,5 +1,7 @@
 //! The ranges of settings, each written once: for checks, messages and the schemas of others.
 
+use std::ops::RangeInclusive;
+
 use spdz::network::MAX_BATCH;
 
 /// The range of a setting, both ends included.
@@ -30,6 +32,14 @@ impl<T: Copy + PartialOrd + std::fmt::Display> Limits<T> {
             return Ok(());
         }
         Err(OutOfRange { setting, found: found.to_string(), expected: self.to_string() })
+    }
+}
+
+impl Limits<u64> {
+    /// The same as a range.
+    #[must_use]
+    pub const fn range(&self) -> RangeInclusive<u64> {
+        RangeInclusive::new(self.min, self.max)
     }
 }
 

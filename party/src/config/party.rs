@@ -49,8 +49,7 @@ pub struct PartyConfig {
     #[serde(default)]
     pub transport: Transport,
     /// The preprocessing store; servers only.
-    // What 0.1.0 calls it, so that a benchmark of either version can run both builds.
-    #[serde(default, alias = "stock", skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store: Option<Store>,
     /// How many threads large products are divided among, 1 to 256; without it as
     /// many as there are cores for this process. Servers and producer only.

@@ -1,7 +1,9 @@
 //! The listening side: servers accept the roles that must talk to them, and no one else.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -11,8 +13,8 @@ use spdz::prg::SessionId;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
@@ -27,27 +29,70 @@ use super::wire::Frame;
 use super::wire::party_server::{Party, PartyServer};
 use crate::config::PartyConfig;
 use crate::identity::{self, Credentials};
+use crate::slots::Slots;
 
 /// A stranger gets this long for the TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(3);
 
-/// Handshakes under way at once; more wait in the listener's queue.
-const HANDSHAKES: usize = 64;
+/// Handshakes under way at once; for one more the oldest is ended. A party needs milliseconds.
+const HANDSHAKES: usize = 128;
+
+/// After the handshake a peer gets this long for its first request.
+const FIRST_REQUEST: Duration = Duration::from_secs(3);
+
+/// Connections of a role at once: the one that counts, and another that is told so.
+const CONNECTIONS: usize = 2;
+
+/// How many connections there are by the role that their peers proved, if one.
+type Present = Arc<Mutex<HashMap<Option<Role>, usize>>>;
+
+/// A connection's place among those of its role, which it leaves when dropped.
+struct Place {
+    present: Present,
+    role: Option<Role>,
+}
+
+impl Place {
+    /// A place for one more connection of a role; nothing if there are enough.
+    fn take(present: &Present, role: Option<Role>) -> Option<Self> {
+        let mut counts = present.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(role).or_default();
+        (*count < CONNECTIONS).then(|| {
+            *count += 1;
+            Self { present: present.clone(), role }
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.present.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.entry(self.role).and_modify(|count| *count -= 1);
+    }
+}
 
 /// An accepted connection whose peer holds a certificate of this session's authority.
-struct Accepted(TlsStream<Wire>);
+struct Accepted {
+    stream: TlsStream<Wire>,
+    place: Place,
+    /// Whether its stream of messages has begun.
+    begun: Arc<AtomicBool>,
+    /// Until then: how long it may wait.
+    patience: Pin<Box<Sleep>>,
+}
 
-/// The certificate that the peer proved to hold.
+/// Who the peer of a connection proved to be.
 #[derive(Clone)]
-struct PeerCertificate(Option<CertificateDer<'static>>);
+struct Peer {
+    role: Option<Role>,
+    begun: Arc<AtomicBool>,
+}
 
 impl Connected for Accepted {
-    type ConnectInfo = PeerCertificate;
+    type ConnectInfo = Peer;
 
-    fn connect_info(&self) -> PeerCertificate {
-        let (_, connection) = self.0.get_ref();
-        let first = connection.peer_certificates().and_then(<[_]>::first);
-        PeerCertificate(first.map(|certificate| certificate.clone().into_owned()))
+    fn connect_info(&self) -> Peer {
+        Peer { role: self.place.role, begun: self.begun.clone() }
     }
 }
 
@@ -57,7 +102,10 @@ impl AsyncRead for Accepted {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(context, buffer)
+        if !self.begun.load(Ordering::Relaxed) && self.patience.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Err(std::io::ErrorKind::TimedOut.into()));
+        }
+        Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
 
@@ -67,7 +115,7 @@ impl AsyncWrite for Accepted {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, bytes)
+        Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
     fn poll_write_vectored(
@@ -75,32 +123,31 @@ impl AsyncWrite for Accepted {
         context: &mut Context<'_>,
         parts: &[std::io::IoSlice<'_>],
     ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(context, parts)
+        Pin::new(&mut self.stream).poll_write_vectored(context, parts)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
+        Pin::new(&mut self.stream).poll_flush(context)
     }
 
     fn poll_shutdown(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 
 /// The gRPC service: admits each expected role once.
 struct Gate {
     role: Role,
-    session: SessionId,
     expected: Vec<Role>,
     admitted: Mutex<HashSet<Role>>,
     arrivals: mpsc::UnboundedSender<Arrival>,
@@ -109,15 +156,22 @@ struct Gate {
     refusals: Refusals,
 }
 
+/// So many refusals are logged; of more, those whose number is a power of two.
+const LOGGED: usize = 32;
+
 /// Why connections were refused, for the error when somebody never comes.
 #[derive(Clone, Default)]
 struct Refusals(Arc<Mutex<(usize, String)>>);
 
 impl Refusals {
     fn add(&self, reason: String) {
-        tracing::warn!(reason, "refused a connection");
         let mut refusals = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *refusals = (refusals.0 + 1, reason);
+        let count = refusals.0 + 1;
+        // Hundreds a second would fill the log.
+        if count <= LOGGED || count.is_power_of_two() {
+            tracing::warn!(reason, count, "refused a connection");
+        }
+        *refusals = (count, reason);
     }
 
     fn describe(&self) -> String {
@@ -130,8 +184,7 @@ impl Refusals {
 }
 
 impl Gate {
-    fn admit(&self, certificate: Option<&CertificateDer<'_>>) -> Result<Role, Status> {
-        let proved = certificate.and_then(|c| identity::role_of(c, self.session));
+    fn admit(&self, proved: Option<Role>) -> Result<Role, Status> {
         let Some(peer) = proved.filter(|peer| self.expected.contains(peer)) else {
             let found = match proved {
                 Some(role) => {
@@ -160,9 +213,11 @@ impl Party for Gate {
         &self,
         request: Request<Streaming<Frame>>,
     ) -> Result<Response<Self::ExchangeStream>, Status> {
-        let certificate =
-            request.extensions().get::<PeerCertificate>().and_then(|peer| peer.0.as_ref());
-        let peer = self.admit(certificate)?;
+        let connection = request.extensions().get::<Peer>();
+        let peer = self.admit(connection.and_then(|peer| peer.role))?;
+        if let Some(connection) = connection {
+            connection.begun.store(true, Ordering::Relaxed);
+        }
         let (sender, receiver) = mpsc::channel(self.queue);
         let outgoing = Outgoing::Response(sender);
         self.arrivals
@@ -177,6 +232,8 @@ pub(super) struct Acceptor {
     expected: Vec<Role>,
     arrivals: mpsc::UnboundedReceiver<Arrival>,
     refusals: Refusals,
+    /// Why nobody may accept this party's own certificate, if that is so.
+    untimely: Option<String>,
     accepting: tokio::task::AbortHandle,
 }
 
@@ -198,7 +255,6 @@ pub(super) async fn listen(
     let (arrived, arrivals) = mpsc::unbounded_channel();
     let gate = Gate {
         role: config.role,
-        session: config.session.0,
         expected: expected.clone(),
         admitted: Mutex::default(),
         arrivals: arrived,
@@ -211,10 +267,14 @@ pub(super) async fn listen(
     let (secured, connections) = mpsc::channel(HANDSHAKES);
     let accepting = tokio::spawn(accept(
         listener,
-        TlsAcceptor::from(credentials.server.clone()),
+        Entrance {
+            tls: TlsAcceptor::from(credentials.server.clone()),
+            session: config.session.0,
+            present: Present::default(),
+            secured,
+            refusals: refusals.clone(),
+        },
         shaping,
-        secured,
-        refusals.clone(),
     ));
     let connections = tokio_stream::wrappers::ReceiverStream::new(connections);
     tokio::spawn(
@@ -225,46 +285,71 @@ pub(super) async fn listen(
             .add_service(service)
             .serve_with_incoming(connections),
     );
-    Ok(Some(Acceptor { expected, arrivals, refusals, accepting: accepting.abort_handle() }))
+    Ok(Some(Acceptor {
+        expected,
+        arrivals,
+        refusals,
+        untimely: credentials.untimely.clone(),
+        accepting: accepting.abort_handle(),
+    }))
 }
 
 /// Accepts connections and completes their TLS handshakes, for as long as the runtime lives.
-async fn accept(
-    listener: TcpListener,
-    tls: TlsAcceptor,
-    shaping: Option<Arc<Shaping>>,
-    secured: mpsc::Sender<std::io::Result<Accepted>>,
-    refusals: Refusals,
-) {
-    let slots = Arc::new(tokio::sync::Semaphore::new(HANDSHAKES));
-    while let Ok(slot) = slots.clone().acquire_owned().await {
+async fn accept(listener: TcpListener, entrance: Entrance, shaping: Option<Arc<Shaping>>) {
+    let mut slots = Slots::new(HANDSHAKES);
+    loop {
         let (stream, address) = match listener.accept().await {
             Ok(connection) => connection,
             Err(error) => {
                 // Out of descriptors, say: wait for some to be freed.
-                refusals.add(format!("cannot accept: {error}"));
+                entrance.refusals.add(format!("cannot accept: {error}"));
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
         };
-        let (tls, secured, refusals) = (tls.clone(), secured.clone(), refusals.clone());
         let wire = Shaping::wire(shaping.as_ref(), stream);
-        tokio::spawn(async move {
-            let _slot = slot;
-            let handshake = match wire {
-                Ok(stream) => tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await,
-                Err(error) => Ok(Err(error)),
-            };
-            let problem = match handshake {
-                Ok(Ok(stream)) => {
-                    let _ = secured.send(Ok(Accepted(stream))).await;
-                    return;
-                }
-                Ok(Err(error)) => identity::refusal(&error),
-                Err(_) => format!("no TLS handshake within {} s", HANDSHAKE.as_secs()),
-            };
-            refusals.add(format!("{address}: {problem}"));
+        let entering = entrance.clone();
+        let evicted = slots.spawn(async move {
+            if let Err(problem) = entering.enter(wire).await {
+                entering.refusals.add(format!("{address}: {problem}"));
+            }
         });
+        if evicted {
+            entrance.refusals.add("a TLS handshake, slower than many that came later".into());
+        }
+    }
+}
+
+/// Where a connection's peer proves who it is.
+#[derive(Clone)]
+struct Entrance {
+    tls: TlsAcceptor,
+    session: SessionId,
+    present: Present,
+    secured: mpsc::Sender<std::io::Result<Accepted>>,
+    refusals: Refusals,
+}
+
+impl Entrance {
+    /// Hands over a connection whose peer has a certificate of the session and a role without
+    /// enough connections, or says why not.
+    async fn enter(&self, wire: std::io::Result<Wire>) -> Result<(), String> {
+        let refused = |error: std::io::Error| identity::refusal(&error);
+        let handshake = tokio::time::timeout(HANDSHAKE, self.tls.accept(wire.map_err(refused)?));
+        let silence = || format!("no TLS handshake within {} s", HANDSHAKE.as_secs());
+        let stream = handshake.await.map_err(|_| silence())?.map_err(refused)?;
+        let (_, connection) = stream.get_ref();
+        let certificate = connection.peer_certificates().and_then(<[_]>::first);
+        let role = certificate.and_then(|proof| identity::role_of(proof, self.session));
+        let Some(place) = Place::take(&self.present, role) else {
+            let who = role.map_or("a certificate without a role".into(), |role| role.to_string());
+            return Err(format!("{who} has {CONNECTIONS} connections already"));
+        };
+        let patience = Box::pin(tokio::time::sleep(FIRST_REQUEST));
+        let accepted = Accepted { stream, place, begun: Arc::default(), patience };
+        // Nobody takes it if the party ends.
+        let _ = self.secured.send(Ok(accepted)).await;
+        Ok(())
     }
 }
 
@@ -286,6 +371,11 @@ impl Acceptor {
                 }
                 Ok(None) | Err(_) => {
                     let detail = self.refusals.describe();
+                    // What strangers present says nothing about this clock; its own certificate does.
+                    if let Some(reason) = &self.untimely {
+                        let reason = format!("{reason} ({detail})");
+                        return Err(ConnectError::Refused { peer, reason });
+                    }
                     return Err(ConnectError::Absent { peer, waited: patience, detail });
                 }
             }
@@ -302,6 +392,7 @@ mod tests {
     use crate::config::Computation;
     use spdz::plan::NumberFormat;
     use spdz::protocol::{Protocol, Spdz};
+    use tokio_rustls::rustls::pki_types::CertificateDer;
     use tokio_rustls::rustls::pki_types::pem::PemObject;
 
     const SESSION: SessionId = SessionId([1; 16]);
@@ -318,14 +409,14 @@ mod tests {
         let plan = computation.plan().unwrap();
         let gate = Gate {
             role: Role::Server1,
-            session: SESSION,
             expected: Spdz::accepts(Role::Server1, plan.graph().players()),
             admitted: Mutex::default(),
             arrivals: mpsc::unbounded_channel().0,
             queue: 1,
             refusals: Refusals::default(),
         };
-        let admit = |role, session| gate.admit(Some(&certificate(role, session)));
+        let admit =
+            |role, session| gate.admit(identity::role_of(&certificate(role, session), SESSION));
         for role in [Role::Producer, Role::MODEL_OWNER, Role::CLIENT] {
             assert_eq!(admit(role, SESSION).ok(), Some(role));
             let again = admit(role, SESSION).unwrap_err();
@@ -340,5 +431,17 @@ mod tests {
             assert!(refused.message().contains("names no role of this session"), "{refused}");
         }
         assert!(gate.refusals.describe().starts_with("8 connection(s) refused"));
+    }
+
+    #[test]
+    fn a_role_has_few_places_and_leaves_them() {
+        let present = Present::default();
+        let take = |role| Place::take(&present, role);
+        let held: Vec<_> = (0..CONNECTIONS).map(|_| take(Some(Role::Producer)).unwrap()).collect();
+        assert!(take(Some(Role::Producer)).is_none());
+        let others = [take(Some(Role::CLIENT)), take(None)];
+        assert!(others.iter().all(Option::is_some));
+        drop(held);
+        assert!(take(Some(Role::Producer)).is_some());
     }
 }

@@ -96,6 +96,13 @@ async fn attempt(
         let stream = stream.take().ok_or_else(|| std::io::Error::other("the connection ended"));
         std::future::ready(stream)
     });
+    // A server looks at this party's certificate after the handshake is over here. It has proved
+    // by then who it is.
+    let failed =
+        |error: &(dyn std::error::Error + 'static)| match identity::refused_for_the_time(error) {
+            Some(reason) => Failure::Final(reason),
+            None => Failure::Unreachable(with_causes(error)),
+        };
     let channel: Channel = Endpoint::from_shared(format!("http://{name}"))
         .map_err(|error| Failure::Final(error.to_string()))?
         .initial_stream_window_size(WINDOW)
@@ -103,7 +110,7 @@ async fn attempt(
         .max_frame_size(HTTP2_FRAME)
         .connect_with_connector(connector)
         .await
-        .map_err(|error| Failure::Unreachable(with_causes(&error)))?;
+        .map_err(|error| failed(&error))?;
     let (sender, receiver) = mpsc::channel(queue);
     let response = PartyClient::new(channel)
         .max_decoding_message_size(MAX_FRAME)
@@ -115,7 +122,7 @@ async fn attempt(
             Code::PermissionDenied | Code::AlreadyExists => {
                 Failure::Final(excerpt(status.message()))
             }
-            _ => Failure::Unreachable(with_causes(&status)),
+            _ => failed(&status),
         })?;
     let outgoing = Outgoing::Request(sender);
     Ok(Arrival { peer, outgoing, incoming: response.into_inner() })

@@ -51,8 +51,13 @@ impl<'config> PlayerData<'config> {
                 let specs = plan.graph().inputs_of(player);
                 // In any other graph the name means nothing.
                 let variances = config.computation.network.is_some();
-                Inputs::read(&file, specs, variances)
-                    .map_err(|source| DataError::Tensors { path: path.clone(), source })?
+                let inputs = Inputs::read(&file, specs, variances)
+                    .map_err(|source| DataError::Tensors { path: path.clone(), source })?;
+                let evaluations = task.evaluations.map(|timed| timed + task.warmup.unwrap_or(0));
+                inputs
+                    .check(plan, player, evaluations)
+                    .map_err(|source| DataError::Unshareable { path: path.clone(), source })?;
+                inputs
             }
             None => Inputs::none(),
         };

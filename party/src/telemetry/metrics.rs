@@ -253,7 +253,7 @@ impl Metrics {
         let layers = Layers {
             values: gauges(
                 "layer_value",
-                "The smallest and the largest value that a layer put out; the run is not private.",
+                "The smallest and the largest value of a layer's output; the run is not private.",
                 &["layer", "bound"],
             )?,
             error: gauges(
@@ -263,7 +263,7 @@ impl Metrics {
             )?,
             near_limit: gauges(
                 "layer_near_limit",
-                "Values that a layer put out of at least half the number format's limit.",
+                "Values of a layer's output of at least half the number format's limit.",
                 &["layer"],
             )?,
         };
@@ -347,7 +347,7 @@ impl Metrics {
     }
 }
 
-/// What layers put out.
+/// The outputs of layers.
 struct Layers {
     values: GaugeVec,
     error: GaugeVec,

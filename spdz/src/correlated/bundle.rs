@@ -7,7 +7,7 @@ use crate::prg::{Purpose, Seed};
 use crate::ring::Ring;
 use crate::share::Share;
 
-/// A server's correlated randomness for one evaluation, one entry for each step.
+/// A server's correlated randomness for one evaluation, by the steps that consume some.
 /// Consumed by the evaluation: there is no way to use it twice.
 ///
 /// ```
@@ -26,7 +26,8 @@ use crate::share::Share;
 #[derive(Debug)]
 pub struct Bundle<R: Ring> {
     pub(crate) inference: u64,
-    pub(crate) steps: Vec<Correlation<R>>,
+    /// Steps in their order, each with more than nothing.
+    steps: Vec<(u32, Correlation<R>)>,
 }
 
 /// Bytes of the authentication tag of a sealed bundle.
@@ -41,13 +42,30 @@ pub struct SealError {
 }
 
 impl<R: Ring> Bundle<R> {
+    /// Of the correlations of all steps, of which some have none.
+    pub(crate) fn new(inference: u64, steps: Vec<Correlation<R>>) -> Self {
+        let some = |(_, correlation): &(u32, Correlation<R>)| !correlation.0.is_empty();
+        let mut steps: Vec<_> = (0..).zip(steps).filter(some).collect();
+        steps.shrink_to_fit();
+        Self { inference, steps }
+    }
+
+    /// The correlation of each step that is asked for, in their order; none where there is none.
+    pub(crate) fn into_correlations(self) -> impl FnMut(usize) -> Correlation<R> {
+        let mut steps = self.steps.into_iter().peekable();
+        move |index| {
+            let found = steps.next_if(|(step, _)| *step as usize == index);
+            found.map_or_else(Correlation::none, |(_, correlation)| correlation)
+        }
+    }
+
     /// The inference that it is for.
     #[must_use]
     pub fn inference(&self) -> u64 {
         self.inference
     }
 
-    /// Its size in memory, bytes.
+    /// The size of its elements, bytes: [`Plan::bundle_bytes`].
     #[must_use]
     pub fn bytes(&self) -> usize {
         let words: usize = self.shares().map(|share| share.0.len()).sum();
@@ -55,7 +73,7 @@ impl<R: Ring> Bundle<R> {
     }
 
     fn shares(&self) -> impl Iterator<Item = &Share<R>> {
-        self.steps.iter().flat_map(|correlation| &correlation.0)
+        self.steps.iter().flat_map(|(_, correlation)| &correlation.0)
     }
 
     /// Encrypts and authenticates it under `key`, to be kept outside this process's
@@ -80,7 +98,7 @@ impl<R: Ring> Bundle<R> {
     /// # Errors
     /// If it is not what [`Bundle::seal`] made under the same key.
     pub fn open(plan: &Plan, inference: u64, sealed: &[u8], key: &Seed) -> Result<Self, SealError> {
-        let mut bundle = Self { inference, steps: Vec::new() };
+        let mut steps = Vec::new();
         let refuse = SealError { inference };
         let cut = sealed.len().checked_sub(TAG_BYTES).ok_or(refuse)?;
         let (mut rest, tag) = sealed.split_at(cut);
@@ -99,16 +117,14 @@ impl<R: Ring> Bundle<R> {
             words.iter_mut().zip(sealed).for_each(|(word, sealed)| *word ^= sealed);
             Ok(share)
         };
-        for (index, step) in plan.steps().iter().enumerate() {
-            let mut correlation = Correlation::none();
-            if index >= plan.setup_steps() {
-                for len in step.operation.randomness(plan.table()).parts() {
-                    correlation.0.push(next(len)?);
-                }
+        for (index, step) in plan.evaluation() {
+            let parts = step.operation.randomness(plan.table()).parts();
+            let shares = parts.into_iter().map(&mut next).collect::<Result<Vec<_>, _>>()?;
+            if !shares.is_empty() {
+                steps.push((index as u32, Correlation(shares)));
             }
-            bundle.steps.push(correlation);
         }
-        if rest.is_empty() { Ok(bundle) } else { Err(refuse) }
+        if rest.is_empty() { Ok(Self { inference, steps }) } else { Err(refuse) }
     }
 }
 

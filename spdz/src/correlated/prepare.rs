@@ -63,7 +63,7 @@ pub(crate) fn prepare<R: ProtocolRing, C: Channel>(
         observer.step(index);
         steps.push(correlation);
     }
-    Ok(Bundle { inference, steps })
+    Ok(Bundle::new(inference, steps))
 }
 
 /// One step of an evaluation that is prepared.

@@ -50,7 +50,8 @@ pub trait Operation: Any + fmt::Debug + Send + Sync + InEveryRing {
         Randomness::NONE
     }
 
-    /// The matrix product or convolution that each server computes online, if any.
+    /// The product with a weight of the session that each server computes online, if any: what
+    /// `bench floor` times.
     fn product(&self) -> Option<&Linear> {
         None
     }
@@ -108,7 +109,22 @@ impl Randomness {
         let mask = self.mask.map(|(_, len)| len);
         mask.into_iter().chain([self.generated, self.derived].into_iter().filter(|len| *len > 0))
     }
+
+    /// Bytes of a server's memory that hold its elements, without these.
+    pub(crate) fn overhead(&self) -> usize {
+        match self.parts().count() {
+            0 => 0,
+            // The same in each ring: a list of shares, and each share's own.
+            parts => OF_A_STEP + parts * (size_of::<Share<ring::Int64>>() + ALLOCATION),
+        }
+    }
 }
+
+/// What the memory allocator needs for an allocation, bytes.
+const ALLOCATION: usize = 16;
+
+/// A step's number and its list.
+const OF_A_STEP: usize = size_of::<(u32, Correlation<ring::Int64>)>() + ALLOCATION;
 
 /// A server's shares of the correlated randomness of one step. The operation that it was
 /// made for takes it: there is no copy.
@@ -150,16 +166,16 @@ impl<R: Ring> Correlation<R> {
         generated
     }
 
-    /// The shares that the operation declares, in the order of [`Randomness`].
-    pub(crate) fn into_parts<const N: usize>(self) -> [Share<R>; N] {
+    /// The shares that the operation declares, in the order of the fields of [`Randomness`].
+    pub fn into_parts<const N: usize>(self) -> [Share<R>; N] {
         let Ok(parts) = self.0.try_into() else {
             unreachable!("a correlation is made as its operation declares it");
         };
         parts
     }
 
-    /// The share of the mask.
-    pub(crate) fn mask(&self) -> &Share<R> {
+    /// The share of the mask, of an operation that declares one.
+    pub fn mask(&self) -> &Share<R> {
         &self.0[0]
     }
 }

@@ -12,7 +12,7 @@ use crate::channel::Name;
 use crate::graph::{Graph, Lifetime};
 use crate::ops::Operation;
 use crate::ring::{NumberFormat, Truncation};
-use crate::tensors::{InputSpec, OutputSpec, PublicTensor, Route, Table, TensorId};
+use crate::tensors::{InputSpec, OutputSpec, PublicTensor, Route, Table};
 
 /// A graph compiled for a number format and a truncation.
 #[derive(Clone, Debug)]
@@ -68,8 +68,8 @@ impl Plan {
     }
 
     /// The plan with some operations in place of others: `substitute` is asked for each step,
-    /// and what it returns takes the step's place. It must write the same tensor, and may read
-    /// what was written before.
+    /// and what it returns takes the step's place if it writes the same tensor. It may read what
+    /// was written before.
     ///
     /// For operations that no graph lowers to, and for optimisations that know more.
     #[must_use]
@@ -194,8 +194,8 @@ impl Plan {
             || self.outputs().iter().any(|output| output.player == player)
     }
 
-    /// The player at whose command the servers work: the first who learns an output
-    /// and brings an input to each evaluation, or else the first who learns an output.
+    /// The coordinator: the first player that brings an input to each evaluation and learns an
+    /// output, or else the first that learns one.
     #[must_use]
     pub fn coordinator(&self) -> Name {
         let learns = |player: Name| self.outputs().iter().any(|output| output.player == player);
@@ -210,12 +210,6 @@ impl Plan {
     #[must_use]
     pub fn publics(&self) -> &[PublicTensor] {
         self.table.publics()
-    }
-
-    /// Elements of a private or masked tensor.
-    #[must_use]
-    pub fn len_of(&self, id: impl Into<TensorId>) -> usize {
-        self.table.len(id)
     }
 
     /// The probability that a local truncation fails in one evaluation, if all values were at

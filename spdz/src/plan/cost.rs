@@ -78,7 +78,17 @@ impl Plan {
         bytes
     }
 
-    /// What a server's randomness for one evaluation takes in memory, bytes.
+    /// What a server's randomness for one evaluation takes in memory, bytes: its elements, and
+    /// what holds them, which for many small steps is more.
+    #[must_use]
+    pub fn bundle_memory(&self) -> usize {
+        let overhead =
+            |(_, step): (usize, &Step)| step.operation.randomness(self.table()).overhead();
+        self.bundle_bytes() + self.evaluation().map(overhead).sum::<usize>()
+    }
+
+    /// The elements of a server's randomness for one evaluation, bytes: what a peer or a file has
+    /// of it.
     #[must_use]
     pub fn bundle_bytes(&self) -> usize {
         let parts = |(_, step): (usize, &Step)| step.operation.randomness(self.table()).parts();

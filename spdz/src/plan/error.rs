@@ -107,7 +107,7 @@ pub enum PlanError {
     },
     /// An intermediate result has too many bits.
     #[error(
-        "{layer}: {fraction} fractional and {integral} integral bits are more than the {available} that {format} can hold"
+        "{layer}: {fraction} fractional and {integral} integral bits are more than the {available} that {format} can hold; each addition in a row counts one bit more, a reduceSum of all terms only the logarithm of their number"
     )]
     Precision {
         /// The layer, and the node within the graph.

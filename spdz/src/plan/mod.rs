@@ -1,7 +1,7 @@
 //! The plan of a run: a graph compiled to the steps that all roles follow in lock-step.
 //!
 //! A plan is public and complete: it names every message and its length, every
-//! mask and every product of masks, so that the producer can work ahead alone
+//! mask and every Beaver triple, so that the producer can work ahead alone
 //! and each party can refuse what does not belong. Parties compare its
 //! [`Digest`] before anything private moves.
 //!

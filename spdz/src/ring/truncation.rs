@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// How products are brought back to the format's precision.
+/// How products are truncated to the format's precision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Truncation {
     /// Without interaction (SecureML); wrong with probability `|x|` over the ring's size.

@@ -32,7 +32,7 @@ mod store;
 pub use crate::observer::{Observer, Outcome};
 pub use error::Error;
 pub use messages::report_tag;
-pub use player::{Player, Ready};
+pub use player::{Player, Ready, check_inputs};
 pub use producer::Producer;
 pub use server::{Server, ServerLinks};
 pub use store::{Memory, Store, StoreError};

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::commands::{Command, Commands, unprepared};
 use super::error::{Error, at};
@@ -247,6 +247,24 @@ fn encode<'plan, R: Ring>(
     lifetime: Lifetime,
     inputs: &Tensors,
 ) -> Result<Vec<(&'plan InputSpec, Share<R>)>, Error> {
+    let encode = |(spec, integers): Encoded<'plan>| {
+        let mut values = Share::<R>::zeros(spec.len);
+        R::from_integers(&integers, &mut values.0);
+        (spec, values)
+    };
+    Ok(integers(plan, player, lifetime, inputs)?.into_iter().map(encode).collect())
+}
+
+/// An input, and the integers that it is encoded as.
+type Encoded<'plan> = (&'plan InputSpec, Zeroizing<Vec<i128>>);
+
+/// A player's inputs of a lifetime, encoded.
+fn integers<'plan>(
+    plan: &'plan Plan,
+    player: Name,
+    lifetime: Lifetime,
+    inputs: &Tensors,
+) -> Result<Vec<Encoded<'plan>>, Error> {
     let precision = plan.format().precision();
     let shared = plan.graph().before_sharing(player, lifetime, inputs)?;
     let mut encoded = Vec::with_capacity(shared.len());
@@ -260,11 +278,23 @@ fn encode<'plan, R: Ring>(
                 Error::Range { tensor, index, limit }
             },
         )?;
-        let mut values = Share::<R>::zeros(spec.len);
-        R::from_integers(&integers, &mut values.0);
-        encoded.push((spec, values));
+        encoded.push((spec, integers));
     }
     Ok(encoded)
+}
+
+/// Makes sure, before a session begins, that a player's inputs of a lifetime can be shared.
+///
+/// # Errors
+/// [`Error::Range`] if the number format cannot hold one of them, or what the player computes of
+/// them before sharing; [`Error::Local`] if they do not fit the graph.
+pub fn check_inputs(
+    plan: &Plan,
+    player: Name,
+    lifetime: Lifetime,
+    inputs: &Tensors,
+) -> Result<(), Error> {
+    integers(plan, player, lifetime, inputs).map(drop)
 }
 
 /// The numbers that a revealed tensor stands for.

@@ -230,13 +230,14 @@ impl<R: ProtocolRing, C: Channel, O: Observer> Server<R, C, O> {
     fn evaluate(&mut self, bundle: Bundle<R>) -> Result<(), Error> {
         let plan = &*self.plan;
         let table = plan.table();
-        let inference = bundle.inference;
+        let inference = bundle.inference();
         let tag = |step: usize| Tag::new(Phase::Online, inference, step as u32);
         let (publics, kept, session) = (&self.publics, &self.kept, &self.session);
         let mut values = Values::<R>::new(table, self.side, publics, kept, Some(session));
         let mut rounds = plan.exchanges().iter();
+        let mut correlation = bundle.into_correlations();
         let mut steps =
-            plan.evaluation().zip(bundle.steps.into_iter().skip(plan.setup_steps())).peekable();
+            plan.evaluation().map(|(index, step)| ((index, step), correlation(index))).peekable();
         while let Some(((index, step), correlation)) = steps.next() {
             values.at(index);
             let parts = R::parts(&*step.operation);

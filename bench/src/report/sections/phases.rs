@@ -15,7 +15,7 @@ pub(super) fn section(cells: &[&MeasuredCell], naming: &Naming) -> Section {
     section.prose.push(
         "Offline, the producer makes the randomness and both servers get it; online begins when \
          the masked input is sent and ends with the output. Only the online part has to wait \
-         for the input. Where randomness is made ahead, the runtime is the online part, and the \
+         for the input. Where correlated randomness is generated ahead, the runtime is the online part, and the \
          offline one, drawn faint, was spent before."
             .into(),
     );

@@ -14,7 +14,7 @@ pub(super) fn section(report: &Report<'_>) -> Section {
     if report.table1.is_empty() {
         section.prose.push(
             "Nothing here compares: Table 1 is networks A, B and C at batch 1, with the \
-             randomness made within the runtime. Such cells are in every sweep unless it is \
+             correlated randomness generated within the runtime. Such cells are in every sweep unless it is \
              told otherwise."
                 .into(),
         );
