@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::Context;
 use party::config::{Computation, Deadlines, OfflineMode, PlayerTask, Store, Transport};
+use party::files::check_place;
 use party::result::{Latency, RunResult};
 use spdz::channel::Name;
 use spdz::plan::{NumberFormat, Plan, Truncation};
@@ -139,6 +140,9 @@ impl Run {
 
     /// The task of each player, if the files are those that the graph needs.
     fn players(&self, plan: &Plan, result: &Path) -> anyhow::Result<BTreeMap<Name, PlayerTask>> {
+        for path in self.outputs.values() {
+            check_place(path).with_context(|| format!("{} cannot be written", path.display()))?;
+        }
         let mut tasks = graph_file::tasks(&self.inputs, &self.outputs, plan)?;
         let coordinator = tasks.entry(plan.coordinator()).or_default();
         coordinator.evaluations = Some(self.evaluations);

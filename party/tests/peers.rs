@@ -34,8 +34,10 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_rustls::rustls::crypto::ring::default_provider;
 use tokio_rustls::rustls::pki_types::{
-    CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName,
+    CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime,
 };
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::time_provider::TimeProvider;
 use tokio_rustls::rustls::version::TLS13;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -464,4 +466,42 @@ async fn what_a_peer_declares_takes_no_memory_and_is_told_by_name() {
             line.await.unwrap();
         }
     }
+}
+
+/// The time of a clock that is slow by decades.
+#[derive(Debug)]
+struct SlowClock;
+
+impl TimeProvider for SlowClock {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(1000)))
+    }
+}
+
+#[tokio::test]
+async fn a_party_whose_certificate_is_refused_for_the_time_says_so_at_once() {
+    let ours = Authority::new();
+    let provider = Arc::new(default_provider());
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(ours.roots()), provider.clone());
+    let identity = ours.genuine(Role::Server0);
+    let mut config = ServerConfig::builder_with_details(provider, Arc::new(SlowClock))
+        .with_protocol_versions(&[&TLS13])
+        .unwrap()
+        .with_client_cert_verifier(verifier.build().unwrap())
+        .with_single_cert(identity.chain(), identity.private_key())
+        .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let peers = format!("peers: {{ server0: '{address}', server1: '{address}' }}");
+    let mut producer = Process::start(&ours, Role::Producer, &peers);
+    let stream = listener.accept().await.unwrap().0;
+    let refused = TlsAcceptor::from(Arc::new(config)).accept(stream).await;
+    assert!(refused.is_err());
+    let (status, termination) = producer.end();
+    let message = termination.failure.unwrap().message;
+    assert_eq!(status.code(), Some(3), "{message}");
+    assert!(message.contains("by its clock this party's certificate has expired"), "{message}");
+    assert!(message.contains("check the clocks of both"), "{message}");
 }

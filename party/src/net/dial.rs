@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use hyper_util::rt::TokioIo;
 use spdz::channel::Role;
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_rustls::TlsConnector;
@@ -96,13 +97,6 @@ async fn attempt(
         let stream = stream.take().ok_or_else(|| std::io::Error::other("the connection ended"));
         std::future::ready(stream)
     });
-    // A server looks at this party's certificate after the handshake is over here. It has proved
-    // by then who it is.
-    let failed =
-        |error: &(dyn std::error::Error + 'static)| match identity::refused_for_the_time(error) {
-            Some(reason) => Failure::Final(reason),
-            None => Failure::Unreachable(with_causes(error)),
-        };
     let channel: Channel = Endpoint::from_shared(format!("http://{name}"))
         .map_err(|error| Failure::Final(error.to_string()))?
         .initial_stream_window_size(WINDOW)
@@ -110,7 +104,7 @@ async fn attempt(
         .max_frame_size(HTTP2_FRAME)
         .connect_with_connector(connector)
         .await
-        .map_err(|error| failed(&error))?;
+        .map_err(|error| Failure::Unreachable(with_causes(&error)))?;
     let (sender, receiver) = mpsc::channel(queue);
     let response = PartyClient::new(channel)
         .max_decoding_message_size(MAX_FRAME)
@@ -122,19 +116,23 @@ async fn attempt(
             Code::PermissionDenied | Code::AlreadyExists => {
                 Failure::Final(excerpt(status.message()))
             }
-            _ => failed(&status),
+            _ => Failure::Unreachable(with_causes(&status)),
         })?;
     let outgoing = Outgoing::Request(sender);
     Ok(Arrival { peer, outgoing, incoming: response.into_inner() })
 }
 
-/// A connection over which the peer has proved to be who is called `name`.
+/// So little is read ahead that larger reads go around the buffer.
+const AHEAD: usize = 64;
+
+/// A connection over which the peer has proved to be who is called `name`, and has accepted this
+/// party's certificate.
 async fn connect(
     credentials: &Credentials,
     name: &str,
     shaping: Option<&Arc<Shaping>>,
     address: &str,
-) -> Result<TlsStream<Wire>, Failure> {
+) -> Result<BufReader<TlsStream<Wire>>, Failure> {
     let unreachable = |error: std::io::Error| Failure::Unreachable(error.to_string());
     let stream = TcpStream::connect(address).await.map_err(unreachable)?;
     let stream = Shaping::wire(shaping, stream).map_err(unreachable)?;
@@ -142,10 +140,21 @@ async fn connect(
         ServerName::try_from(name.to_owned()).map_err(|error| Failure::Final(error.to_string()))?;
     let connected = TlsConnector::from(credentials.client.clone()).connect(server_name, stream);
     // A certificate that does not verify comes as invalid data.
-    connected.await.map_err(|error| match error.kind() {
+    let connected = connected.await.map_err(|error| match error.kind() {
         std::io::ErrorKind::InvalidData => Failure::Final(identity::refusal(&error)),
         _ => unreachable(error),
-    })
+    })?;
+    // A server looks at this party's certificate when the handshake is over here. What it sends
+    // first are its settings of HTTP/2, or the alert that says what is wrong.
+    let mut stream = BufReader::with_capacity(AHEAD, connected);
+    match stream.fill_buf().await {
+        Ok([]) => Err(Failure::Unreachable("it closed the connection".into())),
+        Ok(_) => Ok(stream),
+        Err(error) => Err(match identity::refused_for_the_time(&error) {
+            Some(reason) => Failure::Final(reason),
+            None => unreachable(error),
+        }),
+    }
 }
 
 /// An error and what caused it, on one line.
