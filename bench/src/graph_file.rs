@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use party::config::{MAX_CONFIG_BYTES, PlayerTask};
+use party::fits;
 use party::tensors::describe;
 use party::yaml;
 use serde::{Deserialize, Serialize};
 use spdz::channel::Name;
 use spdz::graph::Graph;
 use spdz::plan::Plan;
+use spdz::polynomial::WrittenFit;
 
 /// A graph and its players' inputs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,17 +93,26 @@ pub(crate) fn tasks(
 /// # Errors
 /// If it cannot be read, is too large, or is no graph.
 pub fn read(path: &Path) -> anyhow::Result<Graph> {
+    read_with_fits(path).map(|(graph, _)| graph)
+}
+
+/// As [`read`], with the fits of polynomials that the file has.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_with_fits(path: &Path) -> anyhow::Result<(Graph, Vec<WrittenFit>)> {
     let place = || format!("graph {}", path.display());
     let size = fs::metadata(path).with_context(place)?.len();
     if size > MAX_CONFIG_BYTES {
         bail!("{} has {size} bytes, at most {MAX_CONFIG_BYTES} are read", place());
     }
     let text = fs::read_to_string(path).with_context(place)?;
-    match path.extension().and_then(|ending| ending.to_str()) {
-        Some("json") => serde_json::from_str(yaml::unmarked(&text)).with_context(place),
-        Some("yaml" | "yml") => yaml::parse(&text).with_context(place),
+    let graph = match path.extension().and_then(|ending| ending.to_str()) {
+        Some("json") => serde_json::from_str(yaml::unmarked(&text)).with_context(place)?,
+        Some("yaml" | "yml") => yaml::parse(&text).with_context(place)?,
         _ => bail!("{}: expected a file that ends in .json or .yaml", place()),
-    }
+    };
+    Ok((graph, fits::in_text(&text)))
 }
 
 #[cfg(test)]

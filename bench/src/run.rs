@@ -12,6 +12,7 @@ use party::files::check_place;
 use party::result::{Latency, RunResult};
 use spdz::channel::Name;
 use spdz::plan::{NumberFormat, Plan, Truncation};
+use spdz::polynomial::WrittenFit;
 
 use crate::graph_file;
 use crate::launch::local::{self, Job};
@@ -84,6 +85,8 @@ pub struct Report {
     pub outputs: Vec<(Name, String, Option<PathBuf>)>,
     /// What the plan says of its polynomials, [`Plan::polynomial_error`].
     pub polynomial_error: f64,
+    /// How far polynomials are from the functions that they are fitted to.
+    pub fits: Vec<WrittenFit>,
     /// And of its local truncations, [`Plan::local_failure`].
     pub local_failure: f64,
 }
@@ -94,7 +97,7 @@ impl Run {
     /// # Errors
     /// If a file is missing or wrong, something does not fit the graph, or the run fails.
     pub fn run(&self, interrupted: &AtomicBool) -> anyhow::Result<Report> {
-        let graph = graph_file::read(&self.graph)?;
+        let (graph, fits) = graph_file::read_with_fits(&self.graph)?;
         let computation = Computation {
             truncation: self.truncation,
             ..Computation::of_graph(graph, self.format)
@@ -134,6 +137,7 @@ impl Run {
             processes: configs.len(),
             outputs: outputs.collect(),
             polynomial_error: plan.polynomial_error(),
+            fits,
             local_failure: plan.local_failure(),
         })
     }
@@ -183,6 +187,9 @@ impl fmt::Display for Report {
             self.result.online_rounds,
             self.result.offline_bytes as f64 / 1e3,
         )?;
+        for fit in &self.fits {
+            writeln!(f, "{fit}; beyond it is another function, and nobody notices.")?;
+        }
         if self.polynomial_error > 0.0 {
             writeln!(
                 f,

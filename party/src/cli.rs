@@ -15,6 +15,7 @@ use crate::background::Background;
 use crate::config::{ConfigError, PartyConfig, Session};
 use crate::describe::Description;
 use crate::error::{OutputError, ProcessError, RunError};
+use crate::fits;
 use crate::issue::{self, Request};
 use crate::logs;
 use crate::memory;
@@ -163,13 +164,16 @@ struct PlanArguments {
 impl PlanArguments {
     fn run(&self) -> Result<(), RunError> {
         let plan = PartyConfig::load(&self.config)?.computation.plan()?;
+        // It was just read.
+        let text = std::fs::read_to_string(&self.config).unwrap_or_default();
+        let fits = fits::in_text(&text);
         let players = plan.graph().players();
         if let Some(found) = self.player.filter(|player| !players.contains(player)) {
             let players = players.iter().map(Name::as_str).collect::<Vec<_>>().join(", ");
             let graph = plan.graph().name().into();
             return Err(ConfigError::Player { graph, found, players }.into());
         }
-        let description = Description { plan: &plan, player: self.player };
+        let description = Description { plan: &plan, fits: &fits, player: self.player };
         write!(std::io::stdout().lock(), "{description}").map_err(unwritten)
     }
 }

@@ -7,6 +7,7 @@ use std::fmt;
 use spdz::channel::{Name, Phase};
 use spdz::graph::Lifetime;
 use spdz::plan::{InputSpec, OutputSpec, Plan};
+use spdz::polynomial::WrittenFit;
 use spdz::prg::SEED_BYTES;
 
 use crate::report::Report;
@@ -14,6 +15,8 @@ use crate::report::Report;
 /// A plan, and the messages of one of its players.
 pub(crate) struct Description<'plan> {
     pub(crate) plan: &'plan Plan,
+    /// Of the text that the plan's graph was read from.
+    pub(crate) fits: &'plan [WrittenFit],
     pub(crate) player: Option<Name>,
 }
 
@@ -27,6 +30,7 @@ impl fmt::Display for Description<'_> {
         writeln!(f, "online bytes {}", plan.online_bytes())?;
         writeln!(f, "offline bytes {}", plan.offline_bytes())?;
         writeln!(f, "polynomials within {:.1} units", plan.polynomial_error())?;
+        self.fits.iter().try_for_each(|fit| writeln!(f, "fit of {fit}"))?;
         writeln!(f, "local truncations fail at most {:.1e}", plan.local_failure())?;
         let Some(player) = self.player else { return Ok(()) };
         writeln!(f, "\nmessages of {player}")?;
@@ -125,7 +129,7 @@ mod tests {
 
     fn describe(graph: &Graph, player: &str) -> String {
         let plan = Plan::compile(graph, NumberFormat::Int64, Truncation::Local).unwrap();
-        Description { plan: &plan, player: Some(player.parse().unwrap()) }.to_string()
+        Description { plan: &plan, fits: &[], player: Some(player.parse().unwrap()) }.to_string()
     }
 
     #[test]

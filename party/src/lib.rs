@@ -13,6 +13,7 @@ pub mod decoders;
 mod describe;
 mod error;
 pub mod files;
+pub mod fits;
 pub mod http;
 pub mod identity;
 pub mod idx;

@@ -22,10 +22,9 @@ pub struct RunResult {
     pub batch_size: usize,
     /// Timed evaluations.
     pub repetitions: u64,
-    /// When their randomness was made.
+    /// When their correlated randomness was generated.
     pub offline_mode: OfflineMode,
-    /// What the paper calls runtime. Inline: offline and online, the producer makes each
-    /// evaluation's randomness within this span. Ahead: online alone.
+    /// The paper's runtime. Inline: offline and online phase. Ahead: online phase alone.
     pub combined: Latency,
     /// From the masked input, with the randomness at hand, to the output.
     pub online: Latency,
@@ -39,24 +38,23 @@ pub struct RunResult {
     pub offline_bytes: u64,
     /// Exchanges between the servers in one evaluation.
     pub online_rounds: u64,
-    /// Evaluations of the whole session, those that were not timed included, of which what
-    /// the coordinator learns was out of the format's range: values too large for
-    /// it, or a local truncation that failed. Their outputs count as wrong.
+    /// Evaluations of the session, warm-up included, with an output beyond the format's range.
+    /// They count as wrong.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub out_of_range: u64,
-    /// Where server 0 spends its time, in the order of the computation. Of a computation
-    /// with more than [`MAX_LAYERS`] layers those that take longest.
+    /// Server 0's time by layer, in the order of the computation; the 16 longest if there are
+    /// more.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub layers: Vec<LayerTime>,
-    /// How right the secure outputs are, if that was asked for.
+    /// Accuracy of the outputs computed on shares, if it was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accuracy: Option<Accuracy>,
-    /// What was found in the layers of a run that was not private, and only of such a run.
+    /// The outputs of layers; only of a run that was not private.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inspection: Option<Inspection>,
 }
 
-/// Whether there is nothing to tell.
+/// Whether it is zero, and left out.
 // Serde hands over a reference.
 #[allow(clippy::trivially_copy_pass_by_ref)]
 fn is_zero(count: &u64) -> bool {
@@ -212,7 +210,7 @@ fn quantile(sorted: &[f64], p: f64) -> f64 {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Inspection {
-    /// Always true: the client learnt the outputs of every layer, and so the weights.
+    /// Always true: the outputs of every layer, and so the weights, were revealed to the client.
     pub not_private: bool,
     /// Images inspected.
     pub samples: usize,

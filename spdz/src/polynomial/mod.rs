@@ -7,6 +7,7 @@ mod fit;
 mod written;
 
 pub use fit::{Fit, FitError, MAX_FIT_DEGREE};
+pub use written::WrittenFit;
 
 /// Places on either side of zero where [`Polynomial::largest_error`] looks.
 const ERROR_GRID: u32 = 1 << 15;

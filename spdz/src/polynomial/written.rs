@@ -1,6 +1,8 @@
 //! How polynomials are written by hand, and what they are once read: a fit becomes its
 //! coefficients, which alone are written out again and covered by a plan's digest.
 
+use std::fmt;
+
 use serde::de::{self, Deserializer};
 use serde::{Deserialize, Serialize};
 
@@ -16,13 +18,40 @@ struct WrittenPolynomial {
     range: Option<f64>,
 }
 
-/// The function and the interval on which a polynomial follows it.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+/// The function and the interval on which a polynomial follows it, as a graph's file has them:
+/// `{"function": "relu", "bound": 3, "degree": 4}`.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct WrittenFit {
-    function: Function,
-    bound: f64,
-    degree: usize,
+pub struct WrittenFit {
+    /// What the polynomial follows.
+    pub function: Function,
+    /// On `[-bound, bound]`.
+    pub bound: f64,
+    /// The polynomial's degree, at most [`super::MAX_FIT_DEGREE`].
+    pub degree: usize,
+}
+
+impl WrittenFit {
+    /// The largest distance of the polynomial to the function on the interval, where computing it
+    /// on shares adds nothing; none if there is no such fit.
+    #[must_use]
+    pub fn error(&self) -> Option<f64> {
+        let Self { function, bound, degree } = *self;
+        let fit = Polynomial::fit_function(function, Fit { bound, degree, range: bound }).ok()?;
+        Some(rounded(fit, bound).largest_error(function.of_elements()?, bound))
+    }
+}
+
+/// For people, with the error: `sigmoid by degree 9: within 0.0126 on [-8, 8]`.
+impl fmt::Display for WrittenFit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { function, bound, degree } = self;
+        write!(f, "{} by degree {degree}: ", function.name())?;
+        match self.error() {
+            Some(error) => write!(f, "within {error:.2e} on [-{bound}, {bound}]"),
+            None => write!(f, "no fit on [-{bound}, {bound}]"),
+        }
+    }
 }
 
 /// Why there is no polynomial.
@@ -107,6 +136,17 @@ mod tests {
         assert_eq!((sigmoid.range, sigmoid.coefficients[0]), (8.0, 0.5));
         let again = read(&serde_json::to_string(&sigmoid).unwrap()).unwrap();
         assert_eq!(again, sigmoid);
+    }
+
+    #[test]
+    fn a_fit_knows_how_far_it_is_from_its_function() {
+        let fit = |function, bound, degree| WrittenFit { function, bound, degree };
+        let relu = fit(Function::Relu, 3.0, 4);
+        // At zero, where the polynomial is 45 / 256 (`Polynomial::relu`).
+        assert!((relu.error().unwrap() - 45.0 / 256.0).abs() < 1e-8);
+        assert_eq!(relu.to_string(), "relu by degree 4: within 1.76e-1 on [-3, 3]");
+        assert!(fit(Function::Sigmoid, 8.0, 9).error() < fit(Function::Sigmoid, 8.0, 3).error());
+        assert_eq!(fit(Function::Log, 1.0, 2).to_string(), "log by degree 2: no fit on [-1, 1]");
     }
 
     #[test]
