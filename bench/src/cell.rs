@@ -71,7 +71,7 @@ impl Hash for CellId {
     }
 }
 
-/// `C Int64 Local, batch 10`, and what is not usual.
+/// `C Int64 Local, batch 10`, and each setting that differs from the default.
 impl fmt::Display for CellId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { network, format, truncation, batch_size, .. } = self;

@@ -1,4 +1,4 @@
-//! The one thread beside the protocol's, for what comes from outside the run: signals, and
+//! The background thread, for what comes from outside the run: signals, and
 //! those who ask how the party is.
 
 use std::io;

@@ -61,7 +61,7 @@ pub enum ProcessError {
     /// The metrics.
     #[error("cannot make the metrics: {0}")]
     Metrics(#[from] prometheus::Error),
-    /// The thread beside the protocol's.
+    /// The background thread.
     #[error("cannot start the thread that listens for signals: {0}")]
     Background(std::io::Error),
     /// Others may read this process's memory.

@@ -21,12 +21,12 @@ pub(crate) fn close() -> io::Result<()> {
 /// From how much on that evaluations take huge pages are worth it, bytes.
 const LARGE: usize = 16 << 20;
 
-/// Has the system give memory by pages of 4 KiB where evaluations take less than [`LARGE`], or
-/// nothing is known of them yet (`None`), and lets the allocator ask for huge ones otherwise.
-/// Of 2 MiB a small evaluation fills little: a party holds twice of what it uses, and grows by
-/// as much at a touch. A large one takes a twentieth longer without them.
+/// Allows huge pages (2 MiB instead of 4 KiB) if an evaluation takes [`LARGE`] or more, and forbids
+/// them if it takes less or is not known yet (`None`). A large evaluation takes a twentieth longer
+/// without them. A small one fills little of each, so that a party would hold twice the memory
+/// that it uses.
 pub(crate) fn page(evaluation: Option<usize>) {
     let small = evaluation.is_none_or(|bytes| bytes < LARGE);
-    // A system without huge pages needs no such word.
+    // Fails on a system without huge pages, which needs no setting.
     let _ = disable_transparent_huge_pages(small);
 }

@@ -51,8 +51,8 @@ enum Kept<R: Ring> {
 }
 
 impl<R: Ring> Bounded<R> {
-    /// An empty store. With a `disk` it is to be that of `settings`.
-    /// How many evaluations it has is in `available`.
+    /// An empty store. `disk` is the folder that `settings` names, opened, if they name one;
+    /// `available` always has the number of evaluations that are kept.
     pub(crate) fn new(
         settings: Store,
         disk: Option<Disk>,

@@ -116,8 +116,8 @@ impl<R: Ring> Clone for Masked<R> {
     }
 }
 
-/// An exchange with the other server under way: the message that goes out and the one that
-/// comes in, equally long, and what they make.
+/// An exchange with the other server that has begun: both messages, which are equally long, and
+/// the masked tensor that they make.
 pub trait Opening<R: Ring>: Parts {
     /// Bytes of each of the two messages.
     fn bytes(&self) -> usize;

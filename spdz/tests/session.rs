@@ -8,7 +8,7 @@ mod common;
 use std::collections::HashMap;
 
 use common::{
-    Outcome, Randomness, Settings, Told, batches, logits, noise, player_inputs, run, weights,
+    Callback, Outcome, Randomness, Settings, batches, logits, noise, player_inputs, run, weights,
 };
 use spdz::channel::{Name, Phase, Role, Tag};
 use spdz::graph::{GraphBuilder, Tensors};
@@ -260,7 +260,7 @@ fn every_message_a_server_receives_is_uniform() {
                 }
             }
         }
-        // Every opening, every share that is dealt, every parameter and input, at both
+        // Every opening, every generated share, every parameter and input, at both
         // servers.
         let graph = network.graph(1).unwrap();
         let plan = spdz::plan::Plan::compile(&graph, format, truncation).unwrap();
@@ -482,7 +482,7 @@ fn observers_are_told_of_every_part_that_their_role_has() {
                 let outcome = run(graph, settings, evaluations);
                 for role in Spdz::roles(plan.graph().players()) {
                     let [offline, online] = parts(&plan, role);
-                    let phase = |phase, steps: &Option<Vec<usize>>, number: u64| -> Vec<Told> {
+                    let phase = |phase, steps: &Option<Vec<usize>>, number: u64| -> Vec<Callback> {
                         let Some(steps) = steps else { return Vec::new() };
                         let fine = match role {
                             Role::Player(name) if phase == Phase::Online => {
@@ -492,9 +492,9 @@ fn observers_are_told_of_every_part_that_their_role_has() {
                         };
                         let end =
                             if fine { role::Outcome::Done } else { role::Outcome::OutOfRange };
-                        let mut told = vec![Told::Begin(phase, number)];
-                        told.extend(steps.iter().map(|step| Told::Step(*step)));
-                        told.push(Told::End(end));
+                        let mut told = vec![Callback::Begin(phase, number)];
+                        told.extend(steps.iter().map(|step| Callback::Step(*step)));
+                        told.push(Callback::End(end));
                         told
                     };
                     let offline = |number| phase(Phase::Offline, &offline, number);
@@ -504,7 +504,7 @@ fn observers_are_told_of_every_part_that_their_role_has() {
                     } else {
                         [offline(0), online(0), offline(1), online(1)]
                     };
-                    assert_eq!(outcome.told[&role], expected.concat(), "{role} {settings:?}");
+                    assert_eq!(outcome.callbacks[&role], expected.concat(), "{role} {settings:?}");
                 }
                 let carol = outcome.player_outputs[1].get(&"carol".parse().unwrap());
                 assert!(carol.is_none_or(Result::is_err), "{carol:?}");

@@ -98,7 +98,7 @@ impl Value<'_> {
     fn view(&self) -> ArrayViewD<'_, f64> {
         match self {
             Self::Given(view) => view.view(),
-            Self::Own(clear) => clear.as_array().view(),
+            Self::Own(own) => own.as_array().view(),
         }
     }
 }
@@ -297,7 +297,7 @@ impl Graph {
 
         let taken = |id: NodeId| match values[id.0].take()? {
             Value::Given(view) => Some((id, Plaintext::from(view.to_owned()))),
-            Value::Own(clear) => Some((id, clear)),
+            Value::Own(own) => Some((id, own)),
         };
         Ok(wanted.into_iter().filter_map(taken).collect())
     }
@@ -342,7 +342,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn clear(shape: impl Into<Vec<usize>>, values: impl Into<Vec<f64>>) -> Plaintext {
+    fn plaintext(shape: impl Into<Vec<usize>>, values: impl Into<Vec<f64>>) -> Plaintext {
         Plaintext::new(shape, values.into()).unwrap()
     }
 
@@ -354,7 +354,7 @@ mod tests {
     fn counted(shape: impl Into<Vec<usize>>) -> Plaintext {
         let shape = shape.into();
         let len: usize = shape.iter().product();
-        clear(shape, (1..=len).map(|value| value as f64).collect::<Vec<_>>())
+        plaintext(shape, (1..=len).map(|value| value as f64).collect::<Vec<_>>())
     }
 
     /// The result of an operation on received tensors. On public tensors, and if `shared`
@@ -410,34 +410,34 @@ mod tests {
 
     #[test]
     fn sums_and_products_are_broadcast() {
-        let x = clear([2, 1, 3], [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
-        let y = clear([2, 1], [10.0, 20.0]);
+        let x = plaintext([2, 1, 3], [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        let y = plaintext([2, 1], [10.0, 20.0]);
         assert_eq!(
             apply(&[&x, &y], |g, x| g.add(x[0], x[1])),
-            clear([2, 2, 3], [11., 12., 13., 21., 22., 23., 14., 15., 16., 24., 25., 26.])
+            plaintext([2, 2, 3], [11., 12., 13., 21., 22., 23., 14., 15., 16., 24., 25., 26.])
         );
         assert_eq!(
             apply(&[&y, &x], |g, x| g.sub(x[0], x[1])),
-            clear([2, 2, 3], [9., 8., 7., 19., 18., 17., 6., 5., 4., 16., 15., 14.])
+            plaintext([2, 2, 3], [9., 8., 7., 19., 18., 17., 6., 5., 4., 16., 15., 14.])
         );
         assert_eq!(
             apply(&[&x, &y], |g, x| g.mul(x[0], x[1])),
-            clear([2, 2, 3], [10., 20., 30., 20., 40., 60., 40., 50., 60., 80., 100., 120.])
+            plaintext([2, 2, 3], [10., 20., 30., 20., 40., 60., 40., 50., 60., 80., 100., 120.])
         );
-        let single = clear([], [2.0]);
+        let single = plaintext([], [2.0]);
         let doubled = apply(&[&single, &x], |g, x| g.mul(x[0], x[1]));
-        assert_eq!(doubled, clear([2, 1, 3], [2.0, 4.0, 6.0, 8.0, 10.0, 12.0]));
-        assert_eq!(apply(&[&single, &single], |g, x| g.add(x[0], x[1])), clear([], [4.0]));
+        assert_eq!(doubled, plaintext([2, 1, 3], [2.0, 4.0, 6.0, 8.0, 10.0, 12.0]));
+        assert_eq!(apply(&[&single, &single], |g, x| g.add(x[0], x[1])), plaintext([], [4.0]));
     }
 
     #[test]
     fn elements_on_their_own() {
-        let x = clear([3], [-1.5, 0.0, 2.0]);
-        assert_eq!(apply(&[&x], |g, x| g.neg(x[0])), clear([3], [1.5, 0.0, -2.0]));
-        assert_eq!(apply(&[&x], |g, x| g.square(x[0])), clear([3], [2.25, 0.0, 4.0]));
+        let x = plaintext([3], [-1.5, 0.0, 2.0]);
+        assert_eq!(apply(&[&x], |g, x| g.neg(x[0])), plaintext([3], [1.5, 0.0, -2.0]));
+        assert_eq!(apply(&[&x], |g, x| g.square(x[0])), plaintext([3], [2.25, 0.0, 4.0]));
         let cubic = Polynomial { coefficients: vec![1.0, 0.0, -2.0, 4.0], range: 2.0 };
         let cubed = apply(&[&x], |g, x| g.polynomial(x[0], cubic.clone()));
-        assert_eq!(cubed, clear([3], [-17.0, 1.0, 25.0]));
+        assert_eq!(cubed, plaintext([3], [-17.0, 1.0, 25.0]));
     }
 
     #[test]
@@ -453,7 +453,7 @@ mod tests {
             (Function::Reciprocal, vec![-4.0, 0.5], vec![-0.25, 2.0]),
         ];
         for (function, arguments, expected) in cases {
-            let found = apply_function(&clear([1, arguments.len()], arguments), function);
+            let found = apply_function(&plaintext([1, arguments.len()], arguments), function);
             for (found, expected) in found.as_slice().iter().zip(expected) {
                 assert!((found - expected).abs() < 1e-15, "{function:?}: {found}, {expected}");
             }
@@ -464,13 +464,13 @@ mod tests {
 
     #[test]
     fn functions_along_the_last_axis() {
-        let x = clear([2, 1, 4], [1.0, 7.0, 7.0, -3.0, -9.0, -9.0, -9.0, -8.5]);
-        assert_eq!(apply_function(&x, Function::ArgMax), clear([2, 1], [1.0, 3.0]));
-        assert_eq!(apply_function(&counted([5]), Function::ArgMax), clear([], [4.0]));
+        let x = plaintext([2, 1, 4], [1.0, 7.0, 7.0, -3.0, -9.0, -9.0, -9.0, -8.5]);
+        assert_eq!(apply_function(&x, Function::ArgMax), plaintext([2, 1], [1.0, 3.0]));
+        assert_eq!(apply_function(&counted([5]), Function::ArgMax), plaintext([], [4.0]));
 
         let ln = f64::ln;
         let logits = [ln(1.0), ln(3.0), 1000.0, 1000.0 + ln(4.0), -1000.0, -1000.0 + ln(9.0)];
-        let found = apply_function(&clear([3, 2], logits), Function::Softmax);
+        let found = apply_function(&plaintext([3, 2], logits), Function::Softmax);
         assert_eq!(found.shape(), [3, 2]);
         for (found, expected) in found.as_slice().iter().zip([0.25, 0.75, 0.2, 0.8, 0.1, 0.9]) {
             assert!((found - expected).abs() < 1e-12, "{found}, expected {expected}");
@@ -480,12 +480,12 @@ mod tests {
     #[test]
     fn matrices() {
         let product = apply(&[&counted([2, 3]), &counted([3, 2])], |g, x| g.matmul(x[0], x[1]));
-        assert_eq!(product, clear([2, 2], [22.0, 28.0, 49.0, 64.0]));
+        assert_eq!(product, plaintext([2, 2], [22.0, 28.0, 49.0, 64.0]));
         // Of a transposed matrix.
         let product = apply(&[&counted([3, 2]), &counted([3, 1])], |g, x| {
             g.matmul(g.transpose(x[0], [1, 0]), x[1])
         });
-        assert_eq!(product, clear([2, 1], [22.0, 28.0]));
+        assert_eq!(product, plaintext([2, 1], [22.0, 28.0]));
     }
 
     #[test]
@@ -494,30 +494,33 @@ mod tests {
         let found = apply(&[&x], |g, x| g.reshape(x[0], [3, 1, 2]));
         assert_eq!(found, counted([3, 1, 2]));
         let found = apply(&[&x], |g, x| g.transpose(x[0], [1, 0]));
-        assert_eq!(found, clear([3, 2], [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]));
+        assert_eq!(found, plaintext([3, 2], [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]));
         // Row-major after the axes have moved.
         let found = apply(&[&x], |g, x| g.reshape(g.transpose(x[0], [1, 0]), [6]));
-        assert_eq!(found, clear([6], [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]));
+        assert_eq!(found, plaintext([6], [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]));
         let found = apply(&[&counted([2, 2, 3])], |g, x| g.transpose(x[0], [2, 0, 1]));
-        assert_eq!(found, clear([3, 2, 2], [1., 4., 7., 10., 2., 5., 8., 11., 3., 6., 9., 12.]));
+        assert_eq!(
+            found,
+            plaintext([3, 2, 2], [1., 4., 7., 10., 2., 5., 8., 11., 3., 6., 9., 12.])
+        );
 
-        let y = clear([2, 1], [7.0, 8.0]);
+        let y = plaintext([2, 1], [7.0, 8.0]);
         let found = apply(&[&x, &y], |g, x| g.concat(&[x[1], x[0], x[1]], 1));
-        assert_eq!(found, clear([2, 5], [7.0, 1.0, 2.0, 3.0, 7.0, 8.0, 4.0, 5.0, 6.0, 8.0]));
+        assert_eq!(found, plaintext([2, 5], [7.0, 1.0, 2.0, 3.0, 7.0, 8.0, 4.0, 5.0, 6.0, 8.0]));
         let found = apply(&[&x, &x], |g, x| g.stack(x, 1));
-        assert_eq!(found, clear([2, 2, 3], [1., 2., 3., 1., 2., 3., 4., 5., 6., 4., 5., 6.]));
+        assert_eq!(found, plaintext([2, 2, 3], [1., 2., 3., 1., 2., 3., 4., 5., 6., 4., 5., 6.]));
         let found = apply(&[&counted([3, 5])], |g, x| g.slice(x[0], [(1, 3, 1), (0, 5, 2)]));
-        assert_eq!(found, clear([2, 3], [6.0, 8.0, 10.0, 11.0, 13.0, 15.0]));
+        assert_eq!(found, plaintext([2, 3], [6.0, 8.0, 10.0, 11.0, 13.0, 15.0]));
         let found = apply(&[&x], |g, x| g.slice(x[0], [(0, 2, usize::MAX), (1, 3, 1 << 63)]));
-        assert_eq!(found, clear([1, 1], [2.0]));
+        assert_eq!(found, plaintext([1, 1], [2.0]));
         let found = apply(&[&counted([2, 1])], |g, x| g.expand(x[0], [2, 2, 3]));
-        assert_eq!(found, clear([2, 2, 3], [1., 1., 1., 2., 2., 2., 1., 1., 1., 2., 2., 2.]));
+        assert_eq!(found, plaintext([2, 2, 3], [1., 1., 1., 2., 2., 2., 1., 1., 1., 2., 2., 2.]));
 
         let cube = counted([2, 3, 2]);
         let found = apply(&[&cube], |g, x| g.reduce_sum(x[0], [0, 2]));
-        assert_eq!(found, clear([3], [18.0, 26.0, 34.0]));
+        assert_eq!(found, plaintext([3], [18.0, 26.0, 34.0]));
         let found = apply(&[&cube], |g, x| g.reduce_sum(x[0], [0, 1, 2]));
-        assert_eq!(found, clear([], [78.0]));
+        assert_eq!(found, plaintext([], [78.0]));
         let found = apply(&[&cube], |g, x| g.reduce_sum(x[0], []));
         assert_eq!(found, cube);
         let found = apply(&[&cube], |g, x| g.reduce_mean(x[0], [1]));
@@ -529,9 +532,9 @@ mod tests {
     #[test]
     fn pools() {
         let found = apply(&[&counted([1, 2, 4, 2])], |g, x| g.sum_pool(x[0], 2));
-        assert_eq!(found, clear([1, 1, 2, 2], [24.0, 28.0, 40.0, 44.0]));
+        assert_eq!(found, plaintext([1, 1, 2, 2], [24.0, 28.0, 40.0, 44.0]));
         let found = apply(&[&counted([2, 2, 2, 1])], |g, x| g.avg_pool(x[0], 2));
-        assert_eq!(found, clear([2, 1, 1, 1], [2.5, 6.5]));
+        assert_eq!(found, plaintext([2, 1, 1, 1], [2.5, 6.5]));
         let x = counted([1, 2, 2, 3]);
         assert_eq!(apply(&[&x], |g, x| g.sum_pool(x[0], 1)), x);
     }
@@ -541,28 +544,28 @@ mod tests {
         let x = counted([1, 3, 5, 1]);
         // Rows 1 to 5, 6 to 10 and 11 to 15; what no window fits into is left out.
         let found = apply(&[&x], |g, x| g.sum_pool(x[0], 2));
-        assert_eq!(found, clear([1, 1, 2, 1], [16.0, 24.0]));
+        assert_eq!(found, plaintext([1, 1, 2, 1], [16.0, 24.0]));
         let found = apply(&[&x], |g, x| g.sum_pool(x[0], [3, 1]));
-        assert_eq!(found, clear([1, 1, 5, 1], [18.0, 21.0, 24.0, 27.0, 30.0]));
+        assert_eq!(found, plaintext([1, 1, 5, 1], [18.0, 21.0, 24.0, 27.0, 30.0]));
         let found = apply(&[&x], |g, x| g.sum_pool(x[0], Window::from([2, 3]).every(1)));
-        assert_eq!(found, clear([1, 2, 3, 1], [27.0, 33.0, 39.0, 57.0, 63.0, 69.0]));
+        assert_eq!(found, plaintext([1, 2, 3, 1], [27.0, 33.0, 39.0, 57.0, 63.0, 69.0]));
         let found = apply(&[&x], |g, x| g.sum_pool(x[0], Window::from([1, 2]).every([2, 3])));
-        assert_eq!(found, clear([1, 2, 2, 1], [3.0, 9.0, 23.0, 29.0]));
+        assert_eq!(found, plaintext([1, 2, 2, 1], [3.0, 9.0, 23.0, 29.0]));
         let found = apply(&[&x], |g, x| g.avg_pool(x[0], Window::from([2, 4]).every([1, 9])));
-        assert_eq!(found, clear([1, 2, 1, 1], [5.0, 10.0]));
+        assert_eq!(found, plaintext([1, 2, 1, 1], [5.0, 10.0]));
         // A stride is not needed where there is one window.
         let all = apply(&[&x], |g, x| g.sum_pool(x[0], Window::from([3, 5]).every(usize::MAX)));
-        assert_eq!(all, clear([1, 1, 1, 1], [120.0]));
+        assert_eq!(all, plaintext([1, 1, 1, 1], [120.0]));
     }
 
     #[test]
     fn a_convolution_by_hand() {
         // Pixels 1 to 9, filters of ones and of a single one at the lower right.
-        let filter = clear([2, 2, 1, 2], [1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 1.0]);
+        let filter = plaintext([2, 2, 1, 2], [1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 1.0]);
         let found = apply(&[&counted([1, 3, 3, 1]), &filter], |g, x| g.conv2d(x[0], x[1], 1, 0));
-        assert_eq!(found, clear([1, 2, 2, 2], [12.0, 5.0, 16.0, 6.0, 24.0, 8.0, 28.0, 9.0]));
+        assert_eq!(found, plaintext([1, 2, 2, 2], [12.0, 5.0, 16.0, 6.0, 24.0, 8.0, 28.0, 9.0]));
         let found = apply(&[&counted([1, 3, 3, 1]), &filter], |g, x| g.conv2d(x[0], x[1], 2, 1));
-        assert_eq!(found, clear([1, 2, 2, 2], [1.0, 1.0, 5.0, 3.0, 11.0, 7.0, 28.0, 9.0]));
+        assert_eq!(found, plaintext([1, 2, 2, 2], [1.0, 1.0, 5.0, 3.0, 11.0, 7.0, 28.0, 9.0]));
     }
 
     /// The sum that defines a convolution.
@@ -605,7 +608,7 @@ mod tests {
         // Small integers, whose sums are exact in any order.
         let numbers = |shape: [usize; 4], factor: usize| {
             let len: usize = shape.iter().product();
-            clear(shape, (0..len).map(|i| (i * factor % 17) as f64 - 8.0).collect::<Vec<_>>())
+            plaintext(shape, (0..len).map(|i| (i * factor % 17) as f64 - 8.0).collect::<Vec<_>>())
         };
         let alike = |stride: usize, padding: usize| (Stride::from(stride), Padding::from(padding));
         let mut geometries = [(1, 0), (1, 1), (2, 0), (2, 2), (3, 1), (1, 5), (4, 3)]
@@ -657,8 +660,9 @@ mod tests {
     }
 
     fn two_players_inputs() -> [(Name, Tensors); 2] {
-        let owner = [("weights", counted([2, 2])), ("tweak", clear([2], [0.5, -0.5]))];
-        let client = [("image", clear([1, 2], [3.0, -1.0])), ("shift", clear([2], [100.0, 200.0]))];
+        let owner = [("weights", counted([2, 2])), ("tweak", plaintext([2], [0.5, -0.5]))];
+        let client =
+            [("image", plaintext([1, 2], [3.0, -1.0])), ("shift", plaintext([2], [100.0, 200.0]))];
         [(name("owner"), tensors(owner)), (name("client"), tensors(client))]
     }
 
@@ -711,18 +715,18 @@ mod tests {
         // The inputs of each evaluation are not there yet.
         let session = tensors([("weights", owners["weights"].clone())]);
         let found = graph.before_sharing(owner, Lifetime::Session, &session).unwrap();
-        let doubled = clear([2, 2], [2.0, 4.0, 6.0, 8.0]);
+        let doubled = plaintext([2, 2], [2.0, 4.0, 6.0, 8.0]);
         assert_eq!(found, BTreeMap::from([(weights, doubled)]));
         // Those of the session are needed again.
         let found = graph.before_sharing(owner, Lifetime::Evaluation, &owners).unwrap();
-        assert_eq!(found, BTreeMap::from([(bias, clear([2], [8.5, 11.5]))]));
+        assert_eq!(found, BTreeMap::from([(bias, plaintext([2], [8.5, 11.5]))]));
 
         let found = graph.before_sharing(client, Lifetime::Session, &Tensors::new()).unwrap();
         assert_eq!(found, BTreeMap::new());
         // An input that is never shared is not needed.
         let shared = tensors([("image", clients["image"].clone())]);
         let found = graph.before_sharing(client, Lifetime::Evaluation, &shared).unwrap();
-        assert_eq!(found, BTreeMap::from([(image, clear([1, 2], [-3.0, 1.0]))]));
+        assert_eq!(found, BTreeMap::from([(image, plaintext([1, 2], [-3.0, 1.0]))]));
     }
 
     #[test]
@@ -732,28 +736,28 @@ mod tests {
         let reveals = ids(&graph, |op| matches!(op, Op::Reveal { .. }));
         let [logits, bias] = reveals[..] else { panic!("{reveals:?}") };
 
-        let revealed = BTreeMap::from([(logits, clear([1, 2], [1.0, 4.0]))]);
+        let revealed = BTreeMap::from([(logits, plaintext([1, 2], [1.0, 4.0]))]);
         let found = graph.after_receiving(client, &clients, revealed).unwrap();
         let expected = [
-            ("class", clear([1], [1.0])),
-            ("shifted", clear([1, 2], [101.0, 204.0])),
-            ("residual", clear([1, 2], [-8.0, 3.0])),
+            ("class", plaintext([1], [1.0])),
+            ("shifted", plaintext([1, 2], [101.0, 204.0])),
+            ("residual", plaintext([1, 2], [-8.0, 3.0])),
         ];
         assert_eq!(found, tensors(expected));
         // What the owner receives needs none of its inputs.
-        let revealed = BTreeMap::from([(bias, clear([2], [7.0, 8.0]))]);
+        let revealed = BTreeMap::from([(bias, plaintext([2], [7.0, 8.0]))]);
         let found = graph.after_receiving(owner, &Tensors::new(), revealed).unwrap();
-        assert_eq!(found, tensors([("own", clear([2], [7.0, 8.0]))]));
+        assert_eq!(found, tensors([("own", plaintext([2], [7.0, 8.0]))]));
 
         let whole = graph.evaluate_plaintext(&two_players_inputs().into()).unwrap();
         // -[3, -1] * [[2, 4], [6, 8]] + [8.5, 11.5]
         let expected = [
-            ("class", clear([1], [0.0])),
-            ("shifted", clear([1, 2], [108.5, 207.5])),
-            ("residual", clear([1, 2], [-0.5, 6.5])),
+            ("class", plaintext([1], [0.0])),
+            ("shifted", plaintext([1, 2], [108.5, 207.5])),
+            ("residual", plaintext([1, 2], [-0.5, 6.5])),
         ];
         assert_eq!(whole[&client], tensors(expected));
-        assert_eq!(whole[&owner], tensors([("own", clear([2], [8.5, 11.5]))]));
+        assert_eq!(whole[&owner], tensors([("own", plaintext([2], [8.5, 11.5]))]));
     }
 
     #[test]
@@ -766,7 +770,7 @@ mod tests {
         g.output("with-its-own", g.mul(received, g.function(x, Function::Exp)));
         let graph = g.build().unwrap();
         let (alice, bob) = (name("alice"), name("bob"));
-        let alices = tensors([("x", clear([3], [0.5, -0.25, 2.0]))]);
+        let alices = tensors([("x", plaintext([3], [0.5, -0.25, 2.0]))]);
         let bobs = tensors([("y", counted([3]))]);
 
         let x = graph.before_sharing(alice, Lifetime::Evaluation, &alices).unwrap();
@@ -788,11 +792,11 @@ mod tests {
         g.output("product", product);
         g.output("again", product);
         let graph = g.build().unwrap();
-        let (alice, given) = (name("alice"), tensors([("x", clear([1], [3.0]))]));
+        let (alice, given) = (name("alice"), tensors([("x", plaintext([1], [3.0]))]));
         let shared = graph.before_sharing(alice, Lifetime::Evaluation, &given).unwrap();
-        assert_eq!(shared.into_values().collect::<Vec<_>>(), vec![clear([1], [3.0]); 2]);
+        assert_eq!(shared.into_values().collect::<Vec<_>>(), vec![plaintext([1], [3.0]); 2]);
         let whole = graph.evaluate_plaintext(&BTreeMap::from([(alice, given.clone())])).unwrap();
-        let expected = [("product", clear([1], [9.0])), ("again", clear([1], [9.0]))];
+        let expected = [("product", plaintext([1], [9.0])), ("again", plaintext([1], [9.0]))];
         assert_eq!(whole[&alice], tensors(expected));
     }
 
@@ -811,7 +815,7 @@ mod tests {
             assert_eq!(found, public, "{}", node.operation.name());
         }
         let root = ids(&graph, |op| matches!(op, Op::Function { .. }))[0];
-        assert_eq!(values[&root], clear([3], [2.0; 3]));
+        assert_eq!(values[&root], plaintext([3], [2.0; 3]));
     }
 
     #[test]
@@ -829,9 +833,9 @@ mod tests {
             let revealed = revealed.into_iter().collect();
             graph.after_receiving(player, inputs, revealed).unwrap_err().to_string()
         };
-        let transposed = tensors([("image", clear([2, 1], [1.0, 2.0]))]);
-        let misspelt = tensors([("imag", clear([1, 2], [1.0, 2.0]))]);
-        let row = || clear([1, 2], [0.0, 0.0]);
+        let transposed = tensors([("image", plaintext([2, 1], [1.0, 2.0]))]);
+        let misspelt = tensors([("imag", plaintext([1, 2], [1.0, 2.0]))]);
+        let row = || plaintext([1, 2], [0.0, 0.0]);
         let cases = [
             (
                 before(client, &transposed),
@@ -865,7 +869,7 @@ mod tests {
                 ),
             ),
             (
-                after(client, &clients, vec![(logits, clear([2], [0.0, 0.0]))]),
+                after(client, &clients, vec![(logits, plaintext([2], [0.0, 0.0]))]),
                 format!(
                     "node {}, revealed to client: expected a tensor of shape [1, 2], \
                      found a tensor of shape [2]",
@@ -915,7 +919,7 @@ mod tests {
         );
         let mut row = array.clone();
         row.slice_axis_inplace(Axis(0), Slice::from(1..));
-        assert_eq!(Plaintext::from(row), clear([1, 3], [4.0, 5.0, 6.0]));
+        assert_eq!(Plaintext::from(row), plaintext([1, 3], [4.0, 5.0, 6.0]));
         let mut backwards = array;
         backwards.invert_axis(Axis(1));
         assert_eq!(Plaintext::from(backwards).as_slice(), [3.0, 2.0, 1.0, 6.0, 5.0, 4.0]);

@@ -250,8 +250,8 @@ impl Network {
                 Layer::Activation(polynomial) => g.polynomial(x, polynomial.clone()),
                 Layer::AvgPool { window } => g.avg_pool(x, *window),
             };
-            // What is folded into a linear layer is put out by that of the two that is last;
-            // the last layer of all puts out the logits.
+            // Of a linear layer and the batch normalisation that is folded into it, the second
+            // has the output of both. The output of the last layer is the logits.
             if inspected && normalised.is_none() && index + 1 < self.layers.len() {
                 g.output(name, g.reveal(client.as_str(), x));
             }

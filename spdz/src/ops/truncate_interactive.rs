@@ -181,8 +181,8 @@ mod tests {
         let seeds = || [seed(101), seed(102)];
         let mut parts = [None, None];
         if R::TRUNCATION_PARTS > 0 {
-            let dealt = TruncationCorrelation::<R>::parts(seeds(), bits, samples);
-            let (part0, part1) = share(&dealt.0, &mut seed(103).into_stream());
+            let generated = TruncationCorrelation::<R>::parts(seeds(), bits, samples);
+            let (part0, part1) = share(&generated.0, &mut seed(103).into_stream());
             parts = [Some(part0), Some(part1)];
         }
         let [part0, part1] = parts;

@@ -313,8 +313,8 @@ fn decode<R: Ring>(plan: &Plan, spec: &OutputSpec, sum: &Share<R>) -> Result<Pla
         .collect::<Result<Vec<f64>, Error>>();
     integers.zeroize();
     let shape = plan.graph().facts(spec.node).shape.clone();
-    let Ok(clear) = Plaintext::new(shape, numbers?) else {
+    let Ok(plaintext) = Plaintext::new(shape, numbers?) else {
         unreachable!("a plan's outputs have their nodes' shapes");
     };
-    Ok(clear)
+    Ok(plaintext)
 }

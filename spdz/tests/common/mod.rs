@@ -91,33 +91,33 @@ pub struct Outcome {
     pub player_outputs: Vec<BTreeMap<Name, PlayerOutputs>>,
     /// Everything that was sent.
     pub messages: Vec<Message>,
-    /// What the observer of each role was told.
-    pub told: BTreeMap<Role, Vec<Told>>,
+    /// The calls of each role's observer.
+    pub callbacks: BTreeMap<Role, Vec<Callback>>,
 }
 
-/// What an observer is told.
+/// A call of an observer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum Callback {
     Begin(Phase, u64),
     Step(usize),
     End(role::Outcome),
 }
 
-/// Notes what it is told.
+/// Notes each call.
 #[derive(Default)]
-struct Notes(Vec<Told>);
+struct Notes(Vec<Callback>);
 
 impl Observer for Notes {
     fn begin(&mut self, phase: Phase, inference: u64) {
-        self.0.push(Told::Begin(phase, inference));
+        self.0.push(Callback::Begin(phase, inference));
     }
 
     fn step(&mut self, step: usize) {
-        self.0.push(Told::Step(step));
+        self.0.push(Callback::Step(step));
     }
 
     fn end(&mut self, outcome: role::Outcome) {
-        self.0.push(Told::End(outcome));
+        self.0.push(Callback::End(outcome));
     }
 }
 
@@ -238,10 +238,10 @@ fn run_plan<R: ProtocolRing>(
         player_outputs.lock().unwrap()[evaluation as usize].insert(player, outcome);
     };
     let nothing = Tensors::new();
-    let told = Mutex::default();
+    let callbacks = Mutex::default();
     let note = |role, notes: Notes| {
-        let told: &Mutex<BTreeMap<Role, Vec<Told>>> = &told;
-        told.lock().unwrap().insert(role, notes.0);
+        let callbacks: &Mutex<BTreeMap<Role, Vec<Callback>>> = &callbacks;
+        callbacks.lock().unwrap().insert(role, notes.0);
     };
 
     std::thread::scope(|scope| {
@@ -321,8 +321,9 @@ fn run_plan<R: ProtocolRing>(
         }
     });
     let messages = std::mem::take(&mut *log.lock().unwrap());
-    let (player_outputs, told) = (player_outputs.into_inner().unwrap(), told.into_inner().unwrap());
-    Outcome { player_outputs, messages, told }
+    let (player_outputs, callbacks) =
+        (player_outputs.into_inner().unwrap(), callbacks.into_inner().unwrap());
+    Outcome { player_outputs, messages, callbacks }
 }
 
 /// Why a player refuses to share what it brings, before it says anything; `None` if it
