@@ -23,6 +23,7 @@ use crate::controller::{self, MANAGER, Settings};
 use crate::health::Status;
 use crate::leader::Election;
 use crate::metrics::Metrics;
+use crate::policy::{Policy, PolicyArguments};
 use crate::{cluster, manifests, requests};
 
 /// The longest that a request to the API server may take to connect.
@@ -58,7 +59,7 @@ enum Command {
     /// Watch SecureInference resources and run them
     ///
     /// Uses the service account of its pod, or the KUBECONFIG of whoever starts it.
-    Run(RunArguments),
+    Run(Box<RunArguments>),
     /// Print the CustomResourceDefinition
     Crd(CrdArguments),
     /// Write the definition and the sample resources into a folder
@@ -101,6 +102,8 @@ struct RunArguments {
     /// spec.telemetry says. The other OTEL_ variables count as well.
     #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
     otlp_endpoint: Option<String>,
+    #[command(flatten)]
+    policy: PolicyArguments,
     /// The name of this replica's pod
     #[arg(long, value_name = "NAME", env = "POD_NAME", hide = true)]
     pod_name: Option<String>,
@@ -218,6 +221,7 @@ impl RunArguments {
         ready.store(true, Ordering::Relaxed);
         let settings = Settings {
             namespace: self.namespace.clone(),
+            policy: Policy::new(&self.policy, &image),
             image,
             instance: self.identity(),
             exporter: exporter.cloned(),

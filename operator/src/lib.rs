@@ -17,6 +17,7 @@ pub mod manifests;
 pub mod metrics;
 pub mod party_state;
 pub mod plan;
+pub mod policy;
 pub mod requests;
 pub mod resources;
 pub mod trace;

@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 
 use crate::api::v1alpha1::SecureInference;
 use crate::job::{Invalid, Job};
+use crate::policy::Policy;
 
 /// Validations at once. Each takes up to 64 MiB for a moment, of the operator's 128.
 const AT_ONCE: usize = 1;
@@ -47,6 +48,7 @@ type Wake<Key> = Box<dyn Fn(Key) + Send + Sync>;
 /// Validates resources, and remembers the results. `Key` names a resource to whoever
 /// reconciles it.
 pub struct Validator<Key> {
+    policy: Policy,
     state: Mutex<State<Key>>,
     wake: Wake<Key>,
 }
@@ -77,17 +79,17 @@ struct Entry {
 }
 
 impl<Key: Clone + Send + 'static> Validator<Key> {
-    /// One that has validated nothing yet, and calls `wake` with a resource whose validation is
-    /// done or can begin after it was not when asked for.
+    /// One that has validated nothing yet, by a policy. It calls `wake` with a resource whose
+    /// validation is done or can begin after it was not when asked for.
     #[must_use]
-    pub fn new(wake: impl Fn(Key) + Send + Sync + 'static) -> Arc<Self> {
+    pub fn new(policy: Policy, wake: impl Fn(Key) + Send + Sync + 'static) -> Arc<Self> {
         let state = State {
             results: HashMap::new(),
             uses: 0,
             running: Vec::new(),
             waiting: VecDeque::new(),
         };
-        Arc::new(Self { state: Mutex::new(state), wake: Box::new(wake) })
+        Arc::new(Self { policy, state: Mutex::new(state), wake: Box::new(wake) })
     }
 
     fn state(&self) -> MutexGuard<'_, State<Key>> {
@@ -104,7 +106,7 @@ impl<Key: Clone + Send + 'static> Validator<Key> {
     ) -> Option<Validated> {
         let (Some(uid), Some(generation)) = (resource.uid(), resource.metadata.generation) else {
             // No API server leaves them out; there is nothing to remember it by.
-            return Some(Job::of(resource).map(Arc::new));
+            return Some(self.policy.job(resource).map(Arc::new));
         };
         {
             let mut state = self.state();
@@ -120,7 +122,8 @@ impl<Key: Clone + Send + 'static> Validator<Key> {
         let (this, resource) = (self.clone(), resource.clone());
         tokio::spawn(async move {
             let bytes = weight(&resource);
-            let work = tokio::task::spawn_blocking(move || Job::of(&resource).map(Arc::new));
+            let policy = this.policy.clone();
+            let work = tokio::task::spawn_blocking(move || policy.job(&resource).map(Arc::new));
             let validated = match tokio::time::timeout(DEADLINE, work).await {
                 Ok(Ok(validated)) => validated,
                 Ok(Err(failed)) => Err(Invalid(format!("a bug: validating it failed: {failed}"))),

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use operator::api::v1alpha1::{MAX_GRAPH_BYTES, SecureInference};
+use operator::api::v1alpha1::{MAX_GRAPH_BYTES, SecureInference, SecureInferenceSpec};
 use operator::health::Status;
 use operator::job::{MAX_FITS, MAX_LEVELS, MAX_PARTS};
 use operator::metrics::Metrics;
+use operator::policy::Policy;
 use operator::validator::{Validated, Validator};
 use peak_alloc::PeakAlloc;
 use serde_json::{Value, json};
@@ -286,7 +287,7 @@ fn what_a_hostile_tenant_writes_stops_nobody() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let (wake, mut woken) = unbounded_channel();
-        let validator = Validator::new(move |uid: String| drop(wake.send(uid)));
+        let validator = Validator::new(Policy::default(), move |uid: String| drop(wake.send(uid)));
         let known = resource("known", &single(), &layouts(1));
         let job = validate(&validator, &mut woken, &known).await.unwrap();
 
@@ -343,6 +344,47 @@ fn what_a_hostile_tenant_writes_stops_nobody() {
         }
         assert!(problems.is_empty(), "{problems:#?}");
     });
+}
+
+/// A resource as a tenant wrote it.
+fn written(text: &str) -> Vec<SecureInference> {
+    serde_json::from_str(text).unwrap()
+}
+
+#[test]
+fn a_tenant_does_not_have_the_operator_mount_what_is_not_the_tenants() {
+    let [deputy] = &written(include_str!("hostile_resources/deputy.json"))[..] else {
+        panic!("one resource");
+    };
+    // Each thing that it asks for is refused, not the first alone.
+    let mut spec = deputy.spec.clone();
+    let mut reasons = Vec::new();
+    let mut refused = |spec: &SecureInferenceSpec| {
+        reasons.push(Policy::default().check(spec).unwrap_err().0);
+    };
+    refused(&spec);
+    spec.parties.image = None;
+    for player in ["a", "b", "c"] {
+        refused(&spec);
+        let players = &mut spec.model.graph.as_mut().unwrap().players;
+        players.get_mut(player).unwrap().source = None;
+    }
+    refused(&spec);
+    spec.parties.tolerations = None;
+    refused(&spec);
+    spec.parties.node_selector = None;
+    assert!(Policy::default().check(&spec).is_ok());
+    for (reason, expected) in reasons.iter().zip([
+        "spec.parties.image is attacker.example/img:1",
+        "players.a.source is a volume of kind secret",
+        "players.b.source is a volume of kind projected",
+        "players.c.source is a volume of kind hostPath",
+        "spec.parties.tolerations tolerates every taint",
+        "spec.parties.nodeSelector has node-role.kubernetes.io/control-plane",
+    ]) {
+        assert!(reason.contains(expected), "{reason}\nexpected: {expected}");
+    }
+    assert_eq!(reasons.len(), 6);
 }
 
 #[test]

@@ -28,6 +28,7 @@ use crate::api::v1alpha1::SecureInference;
 use crate::conditions;
 use crate::metrics::Metrics;
 use crate::plan::{self, Action, Admission, Observed, Plan};
+use crate::policy::Policy;
 use crate::resources::MANAGED_BY;
 use crate::validator::{Validated, Validator};
 
@@ -43,6 +44,8 @@ pub struct Settings {
     pub namespace: Option<String>,
     /// The image of parties whose resource names none.
     pub image: String,
+    /// What resources may use.
+    pub policy: Policy,
     /// The name of this replica, for events.
     pub instance: String,
     /// Where spans go, if anywhere.
@@ -76,7 +79,7 @@ pub async fn run(
         image: settings.image,
         exporter: settings.exporter,
         queue: AdmissionQueue::default(),
-        validator: Validator::new({
+        validator: Validator::new(settings.policy, {
             let wake = wake.clone();
             // Nobody listens only after the controller has stopped.
             move |resource| drop(wake.unbounded_send(resource))

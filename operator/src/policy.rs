@@ -1,0 +1,415 @@
+//! What resources may use of the cluster. Whoever may create a resource has the operator create
+//! pods, with the operator's permissions; this bounds which.
+//!
+//! Pure: knows what a resource asks for and how the operator was started.
+
+use clap::Args;
+
+use crate::api::v1alpha1::{PodSettings, SecureInference, SecureInferenceSpec, VolumeSource};
+use crate::job::{Invalid, Job};
+
+/// Kinds of volumes that are mounted unless the operator is told otherwise: those that reach
+/// nothing but what its namespace has anyway.
+const VOLUME_KINDS: &str = "persistentVolumeClaim,configMap,emptyDir,csi,ephemeral";
+
+/// Node labels of these domains are allowed by name only, not by `*`: they mark control planes,
+/// and nodes that are reserved.
+const GUARDED_NODES: [&str; 2] = ["node-role.kubernetes.io/", "node-restriction.kubernetes.io/"];
+
+/// The settings of the policy on the command line: lists with commas between their entries.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "What resources may use")]
+pub struct PolicyArguments {
+    /// Kinds of volumes, as in a pod's `volumes`
+    #[arg(
+        long = "allow-volume-kinds",
+        value_name = "LIST",
+        default_value = VOLUME_KINDS,
+        env = "OPERATOR_ALLOW_VOLUME_KINDS"
+    )]
+    volume_kinds: String,
+    /// Images besides --party-image: names with or without a tag, prefixes that end in `/`, or *
+    #[arg(
+        long = "allow-images",
+        value_name = "LIST",
+        default_value = "",
+        env = "OPERATOR_ALLOW_IMAGES"
+    )]
+    images: String,
+    /// Keys of taints that may be tolerated; a key may end in `/` for all of a domain, or be *
+    #[arg(
+        long = "allow-tolerations",
+        value_name = "LIST",
+        default_value = "",
+        env = "OPERATOR_ALLOW_TOLERATIONS"
+    )]
+    tolerations: String,
+    /// Keys of labels that select nodes, likewise; * without those of node-role.kubernetes.io and
+    /// node-restriction.kubernetes.io
+    #[arg(
+        long = "allow-node-selectors",
+        value_name = "LIST",
+        default_value = "*",
+        env = "OPERATOR_ALLOW_NODE_SELECTORS"
+    )]
+    node_selectors: String,
+}
+
+impl Default for PolicyArguments {
+    fn default() -> Self {
+        Self {
+            volume_kinds: VOLUME_KINDS.into(),
+            images: String::new(),
+            tolerations: String::new(),
+            node_selectors: "*".into(),
+        }
+    }
+}
+
+/// What resources may use.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// The image of parties whose resource names none.
+    image: String,
+    volume_kinds: Names,
+    images: Names,
+    tolerations: Names,
+    node_selectors: Names,
+}
+
+/// Names that are allowed: each entry is a name, the start of names if it ends in `/`, or `*`.
+#[derive(Clone, Debug)]
+struct Names(Vec<String>);
+
+impl Names {
+    /// The entries of a list with commas between them.
+    fn of(list: &str) -> Self {
+        let entries = list.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+        Self(entries.map(str::to_owned).collect())
+    }
+
+    /// Whether an entry is this name, or the start of it.
+    fn name(&self, name: &str) -> bool {
+        self.0
+            .iter()
+            .any(|entry| name == entry || (entry.ends_with('/') && name.starts_with(entry)))
+    }
+
+    /// Whether an entry is `*`.
+    fn all(&self) -> bool {
+        self.0.iter().any(|entry| entry == "*")
+    }
+
+    /// Whether a name is allowed; `*` is for those that are `ordinary`.
+    fn name_or_all(&self, name: &str, ordinary: bool) -> bool {
+        self.name(name) || (ordinary && self.all())
+    }
+
+    /// Whether an image is allowed: an entry without a tag allows all tags and digests.
+    fn image(&self, image: &str) -> bool {
+        let of_name = |entry: &String| {
+            let rest = image.strip_prefix(entry.as_str());
+            rest.is_some_and(|rest| rest.starts_with([':', '@']))
+        };
+        self.all() || self.name(image) || self.0.iter().any(of_name)
+    }
+
+    /// What an administrator reads of it.
+    fn shown(&self) -> String {
+        if self.0.is_empty() { "none".into() } else { self.0.join(", ") }
+    }
+}
+
+impl Default for Policy {
+    /// What the command line has by default, with no image of parties.
+    fn default() -> Self {
+        Self::new(&PolicyArguments::default(), "")
+    }
+}
+
+impl Policy {
+    /// The policy of a command line. `image` is that of parties whose resource names none, and
+    /// is always allowed.
+    #[must_use]
+    pub fn new(arguments: &PolicyArguments, image: &str) -> Self {
+        Self {
+            image: image.into(),
+            volume_kinds: Names::of(&arguments.volume_kinds),
+            images: Names::of(&arguments.images),
+            tolerations: Names::of(&arguments.tolerations),
+            node_selectors: Names::of(&arguments.node_selectors),
+        }
+    }
+
+    /// The job of a resource that is valid and uses nothing but what it may.
+    ///
+    /// # Errors
+    /// What is wrong with it, for its user.
+    pub fn job(&self, resource: &SecureInference) -> Result<Job, Invalid> {
+        self.check(&resource.spec)?;
+        Job::of(resource)
+    }
+
+    /// Checks what a resource asks for.
+    ///
+    /// # Errors
+    /// The first thing that it may not use, and the setting that would allow it.
+    pub fn check(&self, spec: &SecureInferenceSpec) -> Result<(), Invalid> {
+        if let Some(image) = spec.parties.image.as_ref()
+            && *image != self.image
+            && !self.images.image(image)
+        {
+            let found = format!("spec.parties.image is {image}");
+            return refuse(&found, "images besides its own", &self.images, "--allow-images");
+        }
+        let model = &spec.model;
+        if let Some(volume) = &model.volume {
+            self.check_volume("spec.model.volume", &volume.source)?;
+        }
+        for (name, player) in model.graph.iter().flat_map(|graph| &graph.players) {
+            let place = format!("spec.model.graph.players.{name}");
+            if let Some(source) = &player.source {
+                self.check_volume(&place, source)?;
+            }
+            if let Some(pod) = &player.pod {
+                self.check_pod(&format!("{place}.pod"), pod)?;
+            }
+        }
+        let parties = &spec.parties;
+        self.check_pod("spec.parties", &parties.settings(None))?;
+        for (role, pod) in [
+            ("server0", &parties.server0),
+            ("server1", &parties.server1),
+            ("producer", &parties.producer),
+            ("modelOwner", &parties.model_owner),
+            ("client", &parties.client),
+        ] {
+            if let Some(pod) = pod {
+                self.check_pod(&format!("spec.parties.{role}"), pod)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_volume(&self, place: &str, source: &VolumeSource) -> Result<(), Invalid> {
+        for kind in source.0.keys() {
+            // That it is no kind is said by the check of volumes.
+            if kind != "name" && !self.volume_kinds.all() && !self.volume_kinds.name(kind) {
+                let found = format!("{place}.source is a volume of kind {kind}");
+                let allowed = &self.volume_kinds;
+                return refuse(&found, "kinds of volumes", allowed, "--allow-volume-kinds");
+            }
+        }
+        // Parties have no access to the API, whatever kinds are allowed.
+        if holds_key(&serde_json::Value::Object(source.0.clone()), "serviceAccountToken") {
+            return Err(Invalid(format!(
+                "{place}.source has a serviceAccountToken: no party gets a token of a service account"
+            )));
+        }
+        Ok(())
+    }
+
+    fn check_pod(&self, place: &str, pod: &PodSettings) -> Result<(), Invalid> {
+        for toleration in pod.tolerations.iter().flatten() {
+            let key = toleration.key.as_deref().unwrap_or_default();
+            if !self.tolerations.all() && (key.is_empty() || !self.tolerations.name(key)) {
+                let what = if key.is_empty() { "every taint" } else { key };
+                let found = format!("{place}.tolerations tolerates {what}");
+                return refuse(&found, "taints", &self.tolerations, "--allow-tolerations");
+            }
+        }
+        for key in pod.node_selector.iter().flatten().map(|(key, _)| key) {
+            let guarded = GUARDED_NODES.iter().any(|domain| key.starts_with(domain));
+            if !self.node_selectors.name_or_all(key, !guarded) {
+                let found = format!("{place}.nodeSelector has {key}");
+                let allowed = &self.node_selectors;
+                return refuse(&found, "labels of nodes", allowed, "--allow-node-selectors");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a key is somewhere in a value.
+fn holds_key(value: &serde_json::Value, key: &str) -> bool {
+    match value {
+        serde_json::Value::Object(fields) => {
+            fields.contains_key(key) || fields.values().any(|value| holds_key(value, key))
+        }
+        serde_json::Value::Array(items) => items.iter().any(|item| holds_key(item, key)),
+        _ => false,
+    }
+}
+
+fn refuse<T>(found: &str, what: &str, allowed: &Names, flag: &str) -> Result<T, Invalid> {
+    let allowed = allowed.shown();
+    Err(Invalid(format!(
+        "{found}, which this operator does not allow; allowed {what}: {allowed} (the operator's {flag})"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::manifests;
+
+    fn spec(value: Value) -> SecureInferenceSpec {
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn builtin(parties: Value) -> SecureInferenceSpec {
+        spec(json!({"model": {"builtin": "A"}, "parties": parties}))
+    }
+
+    fn volume(source: Value) -> SecureInferenceSpec {
+        spec(json!({"model": {"volume": {"network": "A", "path": "w", "source": source}}}))
+    }
+
+    fn player(player: Value) -> SecureInferenceSpec {
+        spec(json!({"model": {"graph": {"definition": "", "players": {"alice": player}}}}))
+    }
+
+    fn check(arguments: PolicyArguments, spec: &SecureInferenceSpec) -> Result<(), String> {
+        Policy::new(&arguments, "registry/own:1").check(spec).map_err(|invalid| invalid.0)
+    }
+
+    #[test]
+    fn by_default_a_resource_reaches_nothing_but_its_namespace_and_ordinary_nodes() {
+        let key = |key: &str| json!({"nodeSelector": {key: ""}});
+        let claim = json!({"persistentVolumeClaim": {"claimName": "a"}});
+        let accepted = [
+            builtin(json!({})),
+            builtin(json!({"image": "registry/own:1"})),
+            builtin(key("example.org/gpu")),
+            volume(claim.clone()),
+            volume(json!({"configMap": {"name": "a"}})),
+            volume(json!({"emptyDir": {}})),
+            volume(json!({"csi": {"driver": "a.b"}})),
+            volume(json!({"ephemeral": {}})),
+            player(json!({"source": claim, "pod": key("zone")})),
+        ];
+        for spec in accepted {
+            assert_eq!(check(PolicyArguments::default(), &spec), Ok(()), "{spec:?}");
+        }
+        let token = json!({"sources": [{"serviceAccountToken": {"path": "token"}}]});
+        let refused = [
+            (
+                builtin(json!({"image": "registry/own:2"})),
+                "spec.parties.image is registry/own:2, which this operator does not allow; allowed \
+                 images besides its own: none (the operator's --allow-images)",
+            ),
+            (
+                volume(json!({"hostPath": {"path": "/"}})),
+                "spec.model.volume.source is a volume of kind hostPath, which this operator does not \
+                 allow; allowed kinds of volumes: persistentVolumeClaim, configMap, emptyDir, csi, \
+                 ephemeral (the operator's --allow-volume-kinds)",
+            ),
+            (
+                player(json!({"source": {"secret": {"secretName": "a-1-server0"}}})),
+                "spec.model.graph.players.alice.source is a volume of kind secret, ",
+            ),
+            (player(json!({"source": {"projected": token}})), " of kind projected, "),
+            (player(json!({"source": {"nfs": {"server": "a", "path": "/"}}})), " of kind nfs, "),
+            (
+                builtin(json!({"tolerations": [{"operator": "Exists"}]})),
+                "spec.parties.tolerations tolerates every taint, which this operator does not allow; \
+                 allowed taints: none (the operator's --allow-tolerations)",
+            ),
+            (
+                builtin(json!({"client": {"tolerations": [{"key": "gpu"}]}})),
+                "spec.parties.client.tolerations tolerates gpu, ",
+            ),
+            (
+                builtin(json!({"modelOwner": key("node-role.kubernetes.io/control-plane")})),
+                "spec.parties.modelOwner.nodeSelector has node-role.kubernetes.io/control-plane, which \
+                 this operator does not allow; allowed labels of nodes: * (the operator's \
+                 --allow-node-selectors)",
+            ),
+            (
+                player(json!({"pod": key("node-restriction.kubernetes.io/a")})),
+                "spec.model.graph.players.alice.pod.nodeSelector has node-restriction.",
+            ),
+        ];
+        for (spec, problem) in refused {
+            let found = check(PolicyArguments::default(), &spec).unwrap_err();
+            assert!(found.contains(problem), "{found}\nexpected: {problem}");
+        }
+    }
+
+    #[test]
+    fn lists_allow_names_starts_of_names_and_everything() {
+        type Set = fn(&mut PolicyArguments, String);
+        let images: Set = |arguments, list| arguments.images = list;
+        let kinds: Set = |arguments, list| arguments.volume_kinds = list;
+        let taints: Set = |arguments, list| arguments.tolerations = list;
+        let nodes: Set = |arguments, list| arguments.node_selectors = list;
+        let image = |image: &str| builtin(json!({"image": image}));
+        let kind = |kind: &str| volume(json!({kind: {}}));
+        let taint = |key: &str| builtin(json!({"tolerations": [{"key": key}]}));
+        let all_taints = || builtin(json!({"tolerations": [{"operator": "Exists"}]}));
+        let node = |key: &str| builtin(json!({"nodeSelector": {key: ""}}));
+        let role = "node-role.kubernetes.io/edge";
+        for (set, list, spec, allowed) in [
+            (images, "registry/team/", image("registry/team/party:1"), true),
+            (images, "registry/team/", image("registry/teams/party:1"), false),
+            (images, "registry/team", image("registry/team/party:1"), false),
+            (images, "registry/party", image("registry/party:1"), true),
+            (images, "registry/party", image("registry/party@sha256:00"), true),
+            (images, "registry/party", image("registry/party"), true),
+            (images, "registry/party", image("registry/party-of-mine:1"), false),
+            (images, "registry/party:1", image("registry/party:1"), true),
+            (images, "registry/party:1", image("registry/party:10"), false),
+            (images, "registry", image("registry.evil.example/party"), false),
+            (images, " a/ , b/ ", image("b/c"), true),
+            (images, "*", image("evil.example/party"), true),
+            (kinds, "nfs", kind("nfs"), true),
+            (kinds, "nfs", kind("emptyDir"), false),
+            (kinds, "", kind("emptyDir"), false),
+            (kinds, "*", kind("hostPath"), true),
+            (taints, "gpu", taint("gpu"), true),
+            (taints, "gpu", taint("gpus"), false),
+            (taints, "gpu", all_taints(), false),
+            (taints, "example.org/", taint("example.org/gpu"), true),
+            (taints, "*", taint("gpu"), true),
+            (taints, "*", all_taints(), true),
+            (nodes, "", node("gpu"), false),
+            (nodes, "gpu", node("gpu"), true),
+            (nodes, "*", node(role), false),
+            (nodes, role, node(role), true),
+            (nodes, "*,node-role.kubernetes.io/", node(role), true),
+        ] {
+            let mut arguments = PolicyArguments::default();
+            set(&mut arguments, list.into());
+            let found = check(arguments, &spec);
+            assert_eq!(found.is_ok(), allowed, "{list}: {spec:?}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn no_party_gets_a_token_whatever_kinds_are_allowed() {
+        let arguments = PolicyArguments { volume_kinds: "*".into(), ..PolicyArguments::default() };
+        let source = json!({"projected": {"sources": [
+            {"configMap": {"name": "a"}}, {"serviceAccountToken": {"path": "token"}},
+        ]}});
+        let found = check(arguments, &volume(source)).unwrap_err();
+        assert!(found.contains("no party gets a token of a service account"), "{found}");
+    }
+
+    #[test]
+    fn every_sample_is_allowed_by_default() {
+        for sample in manifests::samples().unwrap() {
+            for resource in &sample.resources {
+                Policy::default().check(&resource.spec).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_allowed_is_validated_besides() {
+        let resource = SecureInference::new("a", builtin(json!({})));
+        let found = Policy::default().job(&resource).unwrap_err();
+        assert!(found.0.contains("it is not from an API server"), "{found}");
+    }
+}
