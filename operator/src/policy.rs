@@ -6,7 +6,7 @@
 use clap::Args;
 
 use crate::api::v1alpha1::{PodSettings, SecureInference, SecureInferenceSpec, VolumeSource};
-use crate::job::{Invalid, Job};
+use crate::job::{self, Invalid, Job};
 
 /// Kinds of volumes that are mounted unless the operator is told otherwise: those that reach
 /// nothing but what its namespace has anyway.
@@ -200,13 +200,11 @@ impl Policy {
                 return refuse(&found, "kinds of volumes", allowed, "--allow-volume-kinds");
             }
         }
-        // Parties have no access to the API, whatever kinds are allowed.
-        if holds_key(&serde_json::Value::Object(source.0.clone()), "serviceAccountToken") {
-            return Err(Invalid(format!(
-                "{place}.source has a serviceAccountToken: no party gets a token of a service account"
-            )));
+        // Whatever kinds are allowed.
+        match forbidden(&serde_json::Value::Object(source.0.clone())) {
+            Some(why) => Err(Invalid(format!("{place}.source {why}"))),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn check_pod(&self, place: &str, pod: &PodSettings) -> Result<(), Invalid> {
@@ -230,14 +228,19 @@ impl Policy {
     }
 }
 
-/// Whether a key is somewhere in a value.
-fn holds_key(value: &serde_json::Value, key: &str) -> bool {
+/// What no party may mount, wherever in a volume it is: a token for the API, and a Secret of a
+/// party. The operator cannot read Secrets, and tells its own by their names.
+fn forbidden(value: &serde_json::Value) -> Option<String> {
     match value {
-        serde_json::Value::Object(fields) => {
-            fields.contains_key(key) || fields.values().any(|value| holds_key(value, key))
+        serde_json::Value::Object(fields) if fields.contains_key("serviceAccountToken") => {
+            Some("has a serviceAccountToken: no party gets a token of a service account".into())
         }
-        serde_json::Value::Array(items) => items.iter().any(|item| holds_key(item, key)),
-        _ => false,
+        serde_json::Value::Object(fields) => fields.values().find_map(forbidden),
+        serde_json::Value::Array(items) => items.iter().find_map(forbidden),
+        serde_json::Value::String(name) if job::is_party_object(name) => Some(format!(
+            "names {name}, which is a name of the operator's own objects: no party mounts another's Secret"
+        )),
+        _ => None,
     }
 }
 
@@ -388,13 +391,24 @@ mod tests {
     }
 
     #[test]
-    fn no_party_gets_a_token_whatever_kinds_are_allowed() {
-        let arguments = PolicyArguments { volume_kinds: "*".into(), ..PolicyArguments::default() };
-        let source = json!({"projected": {"sources": [
-            {"configMap": {"name": "a"}}, {"serviceAccountToken": {"path": "token"}},
-        ]}});
-        let found = check(arguments, &volume(source)).unwrap_err();
-        assert!(found.contains("no party gets a token of a service account"), "{found}");
+    fn no_party_gets_a_token_or_anothers_secret_whatever_kinds_are_allowed() {
+        let own = format!("{}-1-server0", job::stem("victim", "uid"));
+        let projected = |source: Value| json!({"projected": {"sources": [{"configMap": {"name": "a"}}, source]}});
+        let (token, secret) = ("no party gets a token", "no party mounts another's Secret");
+        for (source, problem) in [
+            (json!({"secret": {"secretName": "credentials"}}), None),
+            (projected(json!({"secret": {"name": "credentials"}})), None),
+            (projected(json!({"serviceAccountToken": {"path": "token"}})), Some(token)),
+            (json!({"secret": {"secretName": own}}), Some(secret)),
+            (projected(json!({"secret": {"name": own}})), Some(secret)),
+            (json!({"csi": {"driver": "a", "nodePublishSecretRef": {"name": own}}}), Some(secret)),
+        ] {
+            let arguments = PolicyArguments { volume_kinds: "*".into(), ..Default::default() };
+            let found = check(arguments, &volume(source)).err();
+            let said = found.as_deref().zip(problem);
+            assert_eq!(found.is_some(), problem.is_some(), "{found:?}");
+            assert!(said.is_none_or(|(found, problem)| found.contains(problem)), "{found:?}");
+        }
     }
 
     #[test]

@@ -11,12 +11,13 @@ use std::time::Duration;
 
 use operator::api::v1alpha1::{MAX_GRAPH_BYTES, SecureInference, SecureInferenceSpec};
 use operator::health::Status;
-use operator::job::{MAX_FITS, MAX_LEVELS, MAX_PARTS};
+use operator::job::{MAX_FITS, MAX_LEVELS, MAX_PARTS, stem};
 use operator::metrics::Metrics;
 use operator::policy::Policy;
 use operator::validator::{Validated, Validator};
 use peak_alloc::PeakAlloc;
 use serde_json::{Value, json};
+use spdz::channel::Role;
 use spdz::graph::{MAX_NODES, MAX_POLYNOMIALS};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -385,6 +386,25 @@ fn a_tenant_does_not_have_the_operator_mount_what_is_not_the_tenants() {
         assert!(reason.contains(expected), "{reason}\nexpected: {expected}");
     }
     assert_eq!(reasons.len(), 6);
+}
+
+#[test]
+fn a_tenant_does_not_have_the_objects_of_others_overwritten() {
+    let text = include_str!("hostile_resources/collide.json");
+    let [player, victim] = &written(text)[..] else { panic!("two resources") };
+    let found = Policy::default().job(player).unwrap_err().0;
+    assert!(found.contains("\"1-server0\" is no player's name; expected"), "{found}");
+    // Nor with a name that is one, of which each part may be taken for another's.
+    let victim = Policy::default().job(victim).unwrap();
+    for (name, role) in [("a-1", "server0"), ("a", "a-1-server0"), ("a-1-1", "server0")] {
+        let uid = format!("uid-of-{name}");
+        let stranger = object_name(&stem(name, &uid), 1, role);
+        assert_ne!(stranger, victim.object_name(1, Role::Server0));
+    }
+}
+
+fn object_name(stem: &str, attempt: u32, role: &str) -> String {
+    format!("{stem}-{attempt}-{role}")
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 mod model;
 
-use model::cluster::{Event, Fault, Loss, ROLES};
+use model::cluster::{Event, Fault, Loss, ROLES, object};
 use model::shell::Request;
 use model::{Step, World};
 use operator::api::v1alpha1::{
@@ -242,7 +242,7 @@ fn the_lost_are_named_and_not_those_that_miss_them() {
     world.advance("producer", 0);
     // It blames the producer, which was taken along, and ended later by its node's clock.
     world.advance("alice", 1);
-    let pod = world.cluster.pods.get_mut("sum-1-alice").unwrap();
+    let pod = world.cluster.pods.get_mut(&object(1, "alice")).unwrap();
     let state = pod.status.as_mut().unwrap().container_statuses.as_mut().unwrap()[0].state.as_mut();
     let words = state.unwrap().terminated.as_mut().unwrap().message.as_mut().unwrap();
     assert!(words.contains(r#""peer":"producer""#), "{words}");
@@ -459,15 +459,15 @@ fn a_party_that_a_probe_missed_once_is_connected() {
 fn what_a_party_has_done_is_done_though_its_pod_is_deleted() {
     let mut world = ready(SecureInferenceSpec::default());
     // The node of the player that commands is slow to say that it is done.
-    let running = world.cluster.pods["sum-1-bob"].clone();
+    let running = world.cluster.pods[&object(1, "bob")].clone();
     world.advance("bob", 0);
-    let done = world.cluster.pods.insert("sum-1-bob".into(), running).unwrap();
+    let done = world.cluster.pods.insert(object(1, "bob"), running).unwrap();
     world.advance("alice", 0);
     // Details are not published more often.
     world.happen(Event::Wait(1000));
     world.reconcile();
     world.lose("alice", Loss::Forced);
-    world.cluster.pods.insert("sum-1-bob".into(), done);
+    world.cluster.pods.insert(object(1, "bob"), done);
     world.reconcile();
     assert!(world.is(COMPLETE), "{:#?}", world.status());
 
@@ -514,7 +514,7 @@ fn the_pods_of_a_failed_run_get_a_moment_and_those_that_ended_stay() {
     world.reconcile();
     assert_eq!(deleted(&world), 3);
     world.settle();
-    assert_eq!(world.cluster.names(), ["sum-1-alice", "sum-1-bob"]);
+    assert_eq!(world.cluster.names(), [object(1, "alice"), object(1, "bob")]);
 }
 
 #[test]
@@ -533,7 +533,7 @@ fn secrets_go_even_if_somebody_deletes_services_and_pods_at_once() {
 #[test]
 fn a_pod_that_lands_late_goes_before_others_come() {
     let mut world = ready(SecureInferenceSpec::default());
-    let late = world.cluster.pods["sum-1-server1"].clone();
+    let late = world.cluster.pods[&object(1, "server1")].clone();
     world.fail("alice", Fault::Exit(Reason::Internal, true));
     world.reconcile();
     for _ in 0..2 {
@@ -543,9 +543,9 @@ fn a_pod_that_lands_late_goes_before_others_come() {
     // It begins the next attempt and ends before it has made anything.
     world.step(&Step::Reconcile(vec![Request::NeverHeard], 0));
     assert_eq!(world.status().attempt, Some(2));
-    world.cluster.pods.insert("sum-1-server1".into(), late);
+    world.cluster.pods.insert(object(1, "server1"), late);
     world.reconcile();
-    assert!(world.cluster.pods["sum-1-server1"].metadata.deletion_timestamp.is_some());
+    assert!(world.cluster.pods[&object(1, "server1")].metadata.deletion_timestamp.is_some());
     world.settle();
     assert!(world.is(COMPLETE) && world.status().attempt == Some(2));
 }

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 pub const MAX_NAME_BYTES: usize = 31;
 
 /// The name of a player: lower-case letters, digits and inner hyphens, as in a DNS
-/// label, at most [`MAX_NAME_BYTES`] of them, and not the name of another role.
+/// label, a letter first, at most [`MAX_NAME_BYTES`] of them, and not the name of another role.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Name {
@@ -30,7 +30,7 @@ pub struct Name {
 /// A text that is no [`Name`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is no player's name; expected 1 to {MAX_NAME_BYTES} lower-case letters, digits and inner hyphens, and not server0, server1 or producer"
+    "{0:?} is no player's name; expected 1 to {MAX_NAME_BYTES} lower-case letters, digits and inner hyphens, a letter first, and not server0, server1 or producer"
 )]
 pub struct NameError(String);
 
@@ -65,7 +65,7 @@ impl FromStr for Name {
         let inner = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
         let valid = (1..=MAX_NAME_BYTES).contains(&text.len())
             && text.bytes().all(inner)
-            && !text.starts_with('-')
+            && text.starts_with(|first: char| first.is_ascii_lowercase())
             && !text.ends_with('-')
             && !["server0", "server1", "producer"].contains(&text);
         if !valid {

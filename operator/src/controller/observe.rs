@@ -47,19 +47,23 @@ impl Context {
                 .map(|service| Service { metadata: service.metadata.clone(), ..Service::default() })
                 .collect();
             let policies = self.policies.state();
-            let policies = policies.iter().filter(|policy| mine(policy.labels()));
+            let policies = policies.iter().filter(|policy| {
+                mine(policy.labels()) && resources::owned_by(policy.owner_references(), &uid)
+            });
             observed.policies = policies.map(|policy| policy.name_any()).collect();
         } else {
-            let (pods, services, policies) = tokio::try_join!(
+            let (pods, services, mut policies) = tokio::try_join!(
                 self.list::<Pod>(resource, namespace, &uid),
                 self.list::<Service>(resource, namespace, &uid),
                 self.list::<PartialObjectMeta<NetworkPolicy>>(resource, namespace, &uid),
             )?;
             observed.pods = pods;
             observed.services = services;
+            keep_owned(&mut policies, &uid);
             observed.policies = policies.iter().map(ResourceExt::name_any).collect();
         }
-        observed.pods.retain(|pod| resources::owned_by(pod.owner_references(), &uid));
+        keep_owned(&mut observed.pods, &uid);
+        keep_owned(&mut observed.services, &uid);
         Ok(observed)
     }
 
@@ -78,5 +82,39 @@ impl Context {
         let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
         let found = api.list(&of_job(uid)).await;
         Ok(found.map_err(|error| failed("list the objects", resource, error))?.items)
+    }
+}
+
+/// Drops objects that only have a run's labels: those that a deletion has orphaned, and those
+/// that somebody else has labelled so.
+fn keep_owned<K: Resource>(objects: &mut Vec<K>, uid: &str) {
+    objects.retain(|object| resources::owned_by(object.owner_references(), uid));
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn nothing_of_another_run_is_taken_for_this_ones() {
+        let pod = |name: &str, owners: Value| -> Pod {
+            let labels = json!({"secureinference.dev/job-uid": "new"});
+            let metadata = json!({"name": name, "labels": labels, "ownerReferences": owners});
+            serde_json::from_value(json!({"metadata": metadata})).unwrap()
+        };
+        let owner = |uid: &str, controller: bool| {
+            let version = "secureinference.dev/v1alpha1";
+            json!([{"apiVersion": version, "kind": "SecureInference", "name": "run", "uid": uid, "controller": controller}])
+        };
+        let mut pods = vec![
+            pod("own", owner("new", true)),
+            pod("of-an-older-run-of-this-name", owner("old", true)),
+            pod("orphaned", json!([])),
+            pod("not-controlled", owner("new", false)),
+        ];
+        keep_owned(&mut pods, "new");
+        assert_eq!(pods.iter().map(ResourceExt::name_any).collect::<Vec<_>>(), ["own"]);
     }
 }

@@ -11,7 +11,8 @@ mod validate;
 
 pub use definition::{MAX_FITS, MAX_LEVELS, MAX_PARTS};
 pub use model::{
-    CONFIG_FILE, IDENTITY_FOLDER, Job, METRICS_PORT, PARTY_PORT, PartyVolume, VOLUME, VOLUME_FOLDER,
+    CONFIG_FILE, IDENTITY_FOLDER, Job, METRICS_PORT, PARTY_PORT, PartyVolume, VOLUME,
+    VOLUME_FOLDER, is_party_object, stem,
 };
 pub use render::Addresses;
 pub use validate::{Invalid, digest};

@@ -27,6 +27,13 @@ pub const VOLUME_FOLDER: &str = "/data";
 /// The name of a player's volume in its pod.
 pub const VOLUME: &str = "data";
 
+/// Hexadecimal digits in names of objects that tell whose they are.
+const UID_DIGITS: usize = 10;
+
+/// Bytes of a resource's name in names of its objects: with the digits, an attempt of six digits
+/// and a server's role the name of a Service fits into the 63 of a DNS label.
+const STEM_BYTES: usize = 37;
+
 /// Images in the test set.
 pub(super) const TEST_IMAGES: u32 = 10_000;
 
@@ -65,11 +72,43 @@ pub struct PartyVolume {
     pub writable: bool,
 }
 
+/// What the names of a resource's objects begin with: its name, as far as there is room for it,
+/// and digits of a hash of its unique id, so that no other resource's objects have these names.
+#[must_use]
+pub fn stem(name: &str, uid: &str) -> String {
+    let name = name.get(..STEM_BYTES).unwrap_or(name).trim_end_matches('-');
+    let hash = blake3::hash(uid.as_bytes()).to_hex();
+    format!("{name}-{}", &hash[..UID_DIGITS])
+}
+
+/// Whether a name is of the form that objects of parties have: a stem, an attempt and a role.
+#[must_use]
+pub fn is_party_object(name: &str) -> bool {
+    let parts: Vec<&str> = name.split('-').collect();
+    let hexadecimal = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    parts.windows(3).skip(1).any(|parts| {
+        parts[0].len() == UID_DIGITS
+            && parts[0].bytes().all(hexadecimal)
+            && !parts[1].is_empty()
+            && parts[1].bytes().all(|byte| byte.is_ascii_digit())
+    })
+}
+
+fn object_name(stem: &str, attempt: u32, role: Role) -> String {
+    format!("{stem}-{attempt}-{role}")
+}
+
 impl Job {
+    /// What the names of its objects begin with.
+    #[must_use]
+    pub fn stem(&self) -> String {
+        stem(&self.name, &self.uid)
+    }
+
     /// The name of an attempt's object for a role.
     #[must_use]
     pub fn object_name(&self, attempt: u32, role: Role) -> String {
-        format!("{}-{attempt}-{role}", self.name)
+        object_name(&self.stem(), attempt, role)
     }
 
     /// The settings of a role's pod.
@@ -111,9 +150,61 @@ impl Job {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::api::v1alpha1::Parties;
     use crate::job::tests::{job, network, sum};
+
+    fn name_of_a_resource() -> impl Strategy<Value = String> {
+        // Hyphens and digits often: these could be taken for the ends of parts.
+        "[a-c]([-a1]{0,46}[a1])?"
+    }
+
+    fn role() -> impl Strategy<Value = Role> {
+        let player = "[a-c]([-a1]{0,29}[a1])?".prop_map(|name| name.parse().unwrap());
+        prop_oneof![Just(Role::Server0), Just(Role::Server1), Just(Role::Producer), player]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn no_two_objects_have_one_name(
+            one in (name_of_a_resource(), 0u8..4, 1u32..120, role()),
+            other in (name_of_a_resource(), 0u8..4, 1u32..120, role()),
+        ) {
+            let name = |(name, uid, attempt, role): &(String, u8, u32, Role)| {
+                object_name(&stem(name, &format!("uid-{uid}")), *attempt, *role)
+            };
+            let names = [name(&one), name(&other)];
+            // A unique id has one name.
+            let same = one.1 == other.1 && one.2 == other.2 && one.3 == other.3;
+            prop_assert!(names[0] != names[1] || same, "{names:?}");
+            for name in names {
+                prop_assert!(name.starts_with(|first: char| first.is_ascii_lowercase()), "{name}");
+                prop_assert!(is_party_object(&name), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn names_of_objects_are_told_from_others() {
+        let long = "a".repeat(48);
+        for (name, is) in [
+            (format!("{}-1-server0", stem("run", "uid")), true),
+            (format!("{}-12-model-owner", stem("a-b-c", "uid")), true),
+            (format!("{}-1-server0", stem(&long, "uid")), true),
+            (format!("{}-parties", stem("run", "uid")), false),
+            ("run-1-server0".into(), false),
+            ("credentials".into(), false),
+            ("a-0123456789-1".into(), false),
+            ("0123456789-1-a".into(), false),
+            ("a-0123456789--b".into(), false),
+        ] {
+            assert_eq!(is_party_object(&name), is, "{name}");
+        }
+    }
 
     #[test]
     fn what_is_set_for_a_role_replaces_what_is_set_for_all() {

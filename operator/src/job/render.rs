@@ -189,7 +189,8 @@ mod tests {
         let job = job(spec);
         let roles = [Role::Server0, Role::Server1, Role::Producer, Role::MODEL_OWNER, Role::CLIENT];
         assert_eq!((job.roles.as_slice(), job.coordinator), (&roles[..], Role::CLIENT));
-        assert_eq!((&*job.network, job.object_name(2, Role::CLIENT)), ("A", "run-2-client".into()));
+        let client = format!("{}-2-client", job.stem());
+        assert_eq!((&*job.network, job.object_name(2, Role::CLIENT)), ("A", client));
         for role in roles {
             let config = config(&job, role);
             config.check().unwrap();

@@ -19,7 +19,7 @@ impl Planner<'_> {
         let others = self.clear_leftovers(Some(attempt));
         let parties = self.parties(job, attempt);
         let ready = self.publish_parties(job, &parties);
-        let lost = self.lost_service(job, attempt);
+        let lost = self.lost_service(attempt);
         match verdict(job, attempt, &parties, self.observed.now, lost) {
             Verdict::Done(result) => self.complete(attempt, *result),
             Verdict::Failed { failure, non_retryable } => {
@@ -37,12 +37,12 @@ impl Planner<'_> {
     }
 
     /// The server whose Service is not there while parties still look for it.
-    fn lost_service(&self, job: &Job, attempt: u32) -> Option<Role> {
+    fn lost_service(&self, attempt: u32) -> Option<Role> {
         let connecting = self.plan.status.ready_time.is_none();
         [Role::Server0, Role::Server1]
             .into_iter()
             .filter(|_| connecting)
-            .find(|role| self.address(job, attempt, *role).is_none())
+            .find(|role| self.address(attempt, *role).is_none())
     }
 
     /// Makes what is missing of an attempt.
@@ -57,8 +57,8 @@ impl Planner<'_> {
             return;
         }
         if missing.len() == parties.len() {
-            let server0 = self.address(job, attempt, Role::Server0);
-            let server1 = self.address(job, attempt, Role::Server1);
+            let server0 = self.address(attempt, Role::Server0);
+            let server1 = self.address(attempt, Role::Server1);
             self.plan.actions.push(match (server0, server1) {
                 (Some(server0), Some(server1)) => {
                     Action::StartParties { attempt, addresses: Addresses { server0, server1 } }

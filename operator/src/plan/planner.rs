@@ -10,9 +10,8 @@ use spdz::channel::Role;
 use super::model::{Action, Observed, Plan};
 use crate::api::v1alpha1::{Failure, PartyStatus, SecureInference, SecureInferenceStatus};
 use crate::conditions;
-use crate::job::Job;
 use crate::party_state::Party;
-use crate::resources::ATTEMPT;
+use crate::resources::{ATTEMPT, ROLE};
 
 /// The parties of an attempt, as far as they are known.
 pub(super) type Parties = BTreeMap<Role, Option<Party>>;
@@ -59,10 +58,9 @@ impl Planner<'_> {
     }
 
     /// The cluster address of a server's Service.
-    pub(super) fn address(&self, job: &Job, attempt: u32, role: Role) -> Option<String> {
-        let name = job.object_name(attempt, role);
-        let service =
-            self.observed.services.iter().find(|s| s.metadata.name.as_ref() == Some(&name))?;
+    pub(super) fn address(&self, attempt: u32, role: Role) -> Option<String> {
+        let mut services = self.observed.services.iter();
+        let service = services.find(|s| is_of(s.metadata.labels.as_ref(), attempt, role))?;
         let address = service.spec.as_ref()?.cluster_ip.clone()?;
         (!address.is_empty() && address != "None").then_some(address)
     }
@@ -71,6 +69,13 @@ impl Planner<'_> {
 /// The attempt that an object's labels name.
 pub(super) fn attempt_of(labels: Option<&BTreeMap<String, String>>) -> Option<u32> {
     labels?.get(ATTEMPT)?.parse().ok()
+}
+
+/// Whether an object's labels say that it is a role's in an attempt. Its name is not looked at:
+/// another version of the operator may have named it.
+pub(super) fn is_of(labels: Option<&BTreeMap<String, String>>, attempt: u32, role: Role) -> bool {
+    let named = labels.and_then(|labels| labels.get(ROLE)).is_some_and(|name| name == role.name());
+    named && attempt_of(labels) == Some(attempt)
 }
 
 /// Whether a pod may still run, or begin to.

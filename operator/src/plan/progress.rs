@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::ResourceExt;
 use spdz::channel::Role;
 
-use super::planner::{Parties, Planner};
+use super::planner::{Parties, Planner, is_of};
 use crate::api::v1alpha1::{Failure, PartyPhase, PartyStatus};
 use crate::conditions::PARTIES_READY;
 use crate::job::Job;
@@ -16,10 +16,9 @@ impl Planner<'_> {
         job.roles
             .iter()
             .map(|role| {
-                let name = job.object_name(attempt, *role);
                 let recorded = self.recorded(*role);
                 let pod = self.observed.pods.iter().find(|pod| {
-                    pod.metadata.name.as_ref() == Some(&name)
+                    is_of(pod.metadata.labels.as_ref(), attempt, *role)
                         && recorded.is_none_or(|known| pod.uid().as_ref() == Some(&known.uid))
                 });
                 let gone = || {
@@ -28,7 +27,7 @@ impl Planner<'_> {
                     let done = status.phase == PartyPhase::Succeeded && *role != job.coordinator;
                     let end = match done {
                         true => End::done(self.observed.now),
-                        false => End::gone(&name, self.observed.now),
+                        false => End::gone(&status.pod, self.observed.now),
                     };
                     if !done {
                         status.phase = PartyPhase::Lost;

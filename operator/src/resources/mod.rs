@@ -127,7 +127,7 @@ mod tests {
                     ("secureinference.dev/job-uid", "one"),
                 ]);
                 if let Some(role) = &role {
-                    assert_eq!(name, format!("run-2-{role}"));
+                    assert_eq!(name, job.object_name(2, *role));
                     expected.extend([(ATTEMPT, "2"), (ROLE, role.name())]);
                 }
                 let found: BTreeMap<&str, &str> =

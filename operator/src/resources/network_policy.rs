@@ -57,7 +57,7 @@ fn policy(
 ) -> NetworkPolicy {
     let types = [ingress.as_ref().map(|_| "Ingress"), egress.as_ref().map(|_| "Egress")];
     NetworkPolicy {
-        metadata: metadata(job, format!("{}-{name}", job.name)),
+        metadata: metadata(job, format!("{}-{name}", job.stem())),
         spec: Some(NetworkPolicySpec {
             pod_selector: Some(selector(job, roles)),
             policy_types: Some(types.into_iter().flatten().map(str::to_owned).collect()),
@@ -256,7 +256,8 @@ mod tests {
         let closed = job(network());
         let names: Vec<String> =
             build(&closed).into_iter().map(|policy| policy.metadata.name.unwrap()).collect();
-        assert_eq!(names, ["run-parties", "run-server0", "run-server1", "run-dialling"]);
+        let expected = ["parties", "server0", "server1", "dialling"];
+        assert_eq!(names, expected.map(|name| format!("{}-{name}", closed.stem())));
         let open = SecureInferenceSpec { network_policy: false, ..network() };
         assert!(build(&job(open)).is_empty());
     }

@@ -336,7 +336,7 @@ mod tests {
             let spec = pod(&job, role.parse().unwrap()).spec.unwrap();
             let volumes = spec.volumes.unwrap();
             let secret = volumes[0].secret.as_ref().unwrap();
-            assert_eq!(secret.secret_name, Some(format!("run-2-{role}")));
+            assert_eq!(secret.secret_name, Some(job.object_name(2, role.parse().unwrap())));
             assert_eq!(secret.default_mode, Some(0o440), "for nobody but its group");
             let mounts = spec.containers[0].volume_mounts.as_ref().unwrap();
             assert_eq!(mounts[0].mount_path, "/etc/secure-inference");

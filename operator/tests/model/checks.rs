@@ -10,7 +10,7 @@ use operator::job::Addresses;
 use operator::plan::{Action, Admission, Observed, Plan};
 
 use super::cluster::{
-    Cluster, DRIVER, ROLES, attempt_of, has_ended, is_ready, role_of, terminated,
+    Cluster, DRIVER, ROLES, attempt_of, has_ended, is_ready, object, role_of, terminated,
 };
 use super::shell::decide;
 
@@ -250,7 +250,7 @@ fn check_failure(
     let role = role.expect("a party is named");
     match failure.reason.as_str() {
         "ServiceDeleted" => {
-            let name = format!("sum-{}-{role}", failure.attempt);
+            let name = object(failure.attempt, role);
             return assert!(observed.services.iter().all(|service| service.name_any() != name));
         }
         "NoResult" => {
@@ -303,7 +303,7 @@ fn reason_of<'a>(status: &'a SecureInferenceStatus, kind: &str) -> &'a str {
 pub(crate) fn addressed(cluster: &Cluster, attempt: u32, addresses: &Addresses) {
     for (role, address) in [("server0", &addresses.server0), ("server1", &addresses.server1)] {
         // Unless somebody has deleted it since.
-        if let Some(service) = cluster.services.get(&format!("sum-{attempt}-{role}")) {
+        if let Some(service) = cluster.services.get(&object(attempt, role)) {
             let spec = service.spec.as_ref().unwrap();
             let known = spec.cluster_ip.as_ref();
             assert!(known == Some(address) || cluster.truth.meddled, "{role}");

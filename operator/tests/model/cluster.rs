@@ -157,6 +157,11 @@ pub(crate) struct Cluster {
     made: u64,
 }
 
+/// The name of an attempt's object for a role.
+pub(crate) fn object(attempt: u32, role: &str) -> String {
+    format!("{}-{attempt}-{role}", operator::job::stem("sum", "job"))
+}
+
 pub(crate) fn attempt_of(pod: &Pod) -> u32 {
     pod.labels()[ATTEMPT].parse().unwrap()
 }

@@ -17,7 +17,7 @@ use spdz::channel::Role;
 use spdz::prg::SessionId;
 
 use super::checks;
-use super::cluster::{Cluster, Event, PartySecret, of_attempt, without_content};
+use super::cluster::{Cluster, Event, PartySecret, object, of_attempt, without_content};
 
 /// Between two publications of details that decide nothing.
 const DETAILS: SignedDuration = SignedDuration::from_secs(1);
@@ -364,7 +364,7 @@ impl Shell {
             }
         }
         for role in [Role::Server0, Role::Server1] {
-            let name = format!("sum-{attempt}-{role}");
+            let name = object(attempt, role.name());
             self.request(cluster, what, |cluster| {
                 if cluster.services.remove(&name).is_some() {
                     cluster.changes += 1;

@@ -112,16 +112,7 @@ pub(super) async fn permissions(room: &Room) -> anyhow::Result<Figures> {
     }
     ensure!(!allowed.is_empty(), "expected rules in {}", file.display());
     let (requests, forbidden) = room.operator().accounts().await?;
-    let mut asked: Permissions = requests.into_keys().collect();
-    // To apply what is not there yet is to create it, for which servers want that verb as well.
-    let applied: Vec<_> = asked.iter().filter(|(verb, _)| verb == "patch").cloned().collect();
-    let made = ["pods", "secrets", "services", "networkpolicies"];
-    asked.extend(
-        applied
-            .into_iter()
-            .filter(|(_, resource)| made.contains(&resource.as_str()))
-            .map(|(_, resource)| ("create".to_owned(), resource)),
-    );
+    let asked: Permissions = requests.into_keys().collect();
     let show = |permissions: Vec<&(String, String)>| -> Vec<String> {
         permissions.into_iter().map(|(verb, resource)| format!("{verb} {resource}")).collect()
     };
