@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Container, Pod};
 use kube::api::ListParams;
 use kube::client::{Body, ClientBuilder};
 use kube::{Api, Client};
@@ -25,6 +25,9 @@ use crate::leader::Election;
 use crate::metrics::Metrics;
 use crate::policy::{Policy, PolicyArguments};
 use crate::{cluster, manifests, requests};
+
+/// The name of the operator's container in the manifests and the chart.
+const CONTAINER: &str = "operator";
 
 /// The longest that a request to the API server may take to connect.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -313,11 +316,22 @@ impl RunArguments {
                 "cannot read its own pod {namespace}/{name} to find its image; give --party-image"
             )
         })?;
-        let container = own.spec.and_then(|spec| spec.containers.into_iter().next());
-        container
-            .and_then(|container| container.image)
-            .with_context(|| format!("its own pod {namespace}/{name} names no image"))
+        let containers = own.spec.map(|spec| spec.containers).unwrap_or_default();
+        own_image(containers).with_context(|| {
+            format!(
+                "its own pod {namespace}/{name} has no container {CONTAINER} with an image; give \
+                 --party-image"
+            )
+        })
     }
+}
+
+/// The image of the operator's container: of the one of its name, or of the only one. A mesh may
+/// have added others to its pod.
+fn own_image(mut containers: Vec<Container>) -> Option<String> {
+    let named = containers.iter().position(|container| container.name == CONTAINER);
+    let place = named.or_else(|| (containers.len() == 1).then_some(0))?;
+    containers.swap_remove(place).image
 }
 
 /// A client that counts its requests.
@@ -361,6 +375,28 @@ async fn stopped(mut stop: tokio::sync::watch::Receiver<bool>) {
 mod tests {
     use super::*;
     use clap::CommandFactory;
+
+    #[test]
+    fn the_image_is_that_of_the_operators_own_container() {
+        let pod = |names: &[&str]| -> Vec<Container> {
+            let container = |name: &&str| Container {
+                name: (*name).into(),
+                image: Some(format!("{name}:1")),
+                ..Container::default()
+            };
+            names.iter().map(container).collect()
+        };
+        for (names, image) in [
+            (&["operator"][..], Some("operator:1")),
+            (&["istio-proxy", "operator"], Some("operator:1")),
+            (&["operator", "vault-agent"], Some("operator:1")),
+            (&["manager"], Some("manager:1")),
+            (&["istio-proxy", "manager"], None),
+            (&[], None),
+        ] {
+            assert_eq!(own_image(pod(names)).as_deref(), image, "{names:?}");
+        }
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -10,6 +10,7 @@ use party::termination::{Reason, Termination, ended_by_signal, signal_of};
 use spdz::channel::Role;
 
 use crate::api::v1alpha1::{PartyPhase, PartyStatus};
+use crate::resources::pod::CONTAINER;
 
 /// Longest text that is taken over into a status, bytes.
 const MAX_TEXT_BYTES: usize = 1024;
@@ -115,7 +116,7 @@ impl Party {
                 .filter(|condition| condition.status == "True")
                 .and_then(|condition| condition.last_transition_time.clone())
         };
-        let container = status.container_statuses.iter().flatten().next();
+        let container = container(pod);
         let node = spec.and_then(|spec| spec.node_name.clone());
         let ended = end(pod, container);
         let ready = since("Ready").filter(|_| container.is_some_and(|c| c.ready));
@@ -161,6 +162,14 @@ impl Party {
             end: ended,
         }
     }
+}
+
+/// The state of a party's container, by its name: others may have been added to its pod, and
+/// nodes list them in no particular order.
+#[must_use]
+pub fn container(pod: &Pod) -> Option<&ContainerStatus> {
+    let mut containers = pod.status.as_ref()?.container_statuses.iter().flatten();
+    containers.find(|container| container.name == CONTAINER)
 }
 
 /// How the party of a pod ended, or that its pod is about to.
@@ -333,7 +342,7 @@ mod tests {
         Party::of(Role::Server1, pod)
     }
 
-    fn container(state: Value) -> Value {
+    fn only(state: Value) -> Value {
         json!([{
             "name": "party", "image": "", "imageID": "", "ready": false, "restartCount": 0,
             "state": state,
@@ -346,7 +355,7 @@ mod tests {
             "exitCode": code, "reason": reason, "message": message,
             "finishedAt": "2026-03-01T12:01:07Z",
         });
-        json!({"phase": phase, "containerStatuses": container(json!({"terminated": terminated}))})
+        json!({"phase": phase, "containerStatuses": only(json!({"terminated": terminated}))})
     }
 
     /// Last words of 12:01:06.5.
@@ -515,7 +524,7 @@ mod tests {
     fn what_is_taken_away_is_not_the_partys_failure() {
         let running = || {
             let running = json!({"running": {"startedAt": "2026-03-01T12:00:05Z"}});
-            json!({"phase": "Running", "containerStatuses": container(running)})
+            json!({"phase": "Running", "containerStatuses": only(running)})
         };
         let killed = |code| ended("Failed", code, "Error", "");
         let told = || ended("Failed", 143, "Error", &words(Reason::Terminated, "told to", None));
@@ -697,6 +706,40 @@ mod tests {
     }
 
     #[test]
+    fn other_containers_of_a_pod_say_nothing_about_its_party() {
+        let aside = |name: &str, state: Value| {
+            json!({
+                "name": name, "image": "", "imageID": "", "ready": true, "restartCount": 3,
+                "state": state,
+            })
+        };
+        let running = json!({"running": {"startedAt": "2026-03-01T12:00:05Z"}});
+        let words = words(Reason::BadInput, "no file", None);
+        let party_ended = ended("Failed", 2, "Error", &words);
+        let party_runs = json!({"phase": "Running", "containerStatuses": only(running.clone())});
+        let party_waits = json!({
+            "phase": "Pending",
+            "containerStatuses": only(json!({"waiting": {"reason": "ErrImagePull"}})),
+        });
+        let killed = json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}});
+        for status in [party_ended, party_runs, party_waits] {
+            let alone = party(&pod(status.clone(), json!({})));
+            for state in [&running, &killed] {
+                // Before it, and after it.
+                for (name, place) in [("istio-proxy", 0), ("vault-agent", 1)] {
+                    let mut status = status.clone();
+                    let containers = status["containerStatuses"].as_array_mut().unwrap();
+                    containers.insert(place, aside(name, state.clone()));
+                    let found = party(&pod(status, json!({})));
+                    assert_eq!(found.status, alone.status, "{name}");
+                    let end = |party: &Party| party.end.as_ref().map(|end| end.message.clone());
+                    assert_eq!((end(&found), &found.waits), (end(&alone), &alone.waits));
+                }
+            }
+        }
+    }
+
+    #[test]
     fn an_end_has_the_most_precise_time_that_is_known() {
         let at = |status: Value, metadata: Value| {
             party(&pod(status, metadata)).end.expect("it ended").at.to_string()
@@ -719,7 +762,7 @@ mod tests {
     fn why_a_container_does_not_run_is_what_its_node_or_the_scheduler_says() {
         let waiting = |reason: &str, message: &str| {
             let waiting = json!({"waiting": {"reason": reason, "message": message}});
-            json!({"phase": "Pending", "containerStatuses": container(waiting)})
+            json!({"phase": "Pending", "containerStatuses": only(waiting)})
         };
         let refused = |reason: &str, message: &str| {
             let condition = json!({
@@ -770,7 +813,7 @@ mod tests {
         };
         let running = json!({"running": {"startedAt": "2026-03-01T12:00:05Z"}});
         let status = |ready: &str, container_ready: bool| {
-            let mut containers = container(running.clone());
+            let mut containers = only(running.clone());
             containers[0]["ready"] = container_ready.into();
             json!({
                 "phase": "Running", "conditions": conditions(ready), "containerStatuses": containers,

@@ -18,6 +18,7 @@ use operator::api::v1alpha1::{
     Model, Network, Parties, Phase, SecureInference, SecureInferenceSpec, Workload,
 };
 use operator::conditions::{ACCEPTED, FAILED};
+use operator::party_state;
 use party::result::RunResult;
 use party::run::Progress;
 use tokio::runtime::Runtime;
@@ -233,14 +234,12 @@ impl Cluster {
     async fn see(&self, pod: &str, nodes: &BTreeMap<String, String>) {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
         let pod = answered(pods.get(pod)).await.ok().and_then(Result::ok);
-        let container = pod
-            .and_then(|pod| pod.status)
-            .and_then(|status| status.container_statuses?.into_iter().next());
+        let container = pod.as_ref().and_then(party_state::container);
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.nodes.extend(nodes.values().cloned());
         if let Some(container) = container {
-            seen.image = Some(container.image);
-            seen.digest = Some(container.image_id).filter(|digest| !digest.is_empty());
+            seen.image = Some(container.image.clone());
+            seen.digest = Some(container.image_id.clone()).filter(|digest| !digest.is_empty());
         }
     }
 

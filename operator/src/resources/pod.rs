@@ -37,6 +37,9 @@ pub fn build(job: &Job, attempt: u32, role: Role, session: Session, image: &str)
         ("prometheus.io/scrape", "true"),
         ("prometheus.io/port", &METRICS_PORT.to_string()),
         ("prometheus.io/path", "/metrics"),
+        // A mesh's proxy would outlive its party, and the parties have TLS of their own.
+        ("sidecar.istio.io/inject", "false"),
+        ("linkerd.io/inject", "disabled"),
     ]));
     let settings = job.pod_settings(role);
     let parties = &job.spec.parties;
@@ -312,6 +315,8 @@ mod tests {
         assert_eq!(annotations["prometheus.io/port"], "9400");
         assert_eq!(annotations["prometheus.io/scrape"], "true");
         assert_eq!(annotations["prometheus.io/path"], "/metrics");
+        assert_eq!(annotations["sidecar.istio.io/inject"], "false");
+        assert_eq!(annotations["linkerd.io/inject"], "disabled");
         for (probe, path) in
             [(&container.readiness_probe, "/readyz"), (&container.liveness_probe, "/healthz")]
         {
