@@ -10,12 +10,14 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
+use futures::future;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use kube::api::ListParams;
 use kube::client::{Body, ClientBuilder};
 use kube::{Api, Client};
 use party::signals::Signals;
 use party::trace::{self, Exporter};
+use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
 
 use crate::api::v1alpha1::SecureInference;
@@ -28,6 +30,9 @@ use crate::{cluster, manifests, requests};
 
 /// The name of the operator's container in the manifests and the chart.
 const CONTAINER: &str = "operator";
+
+/// The port of probes and metrics.
+const PORT: u16 = 8080;
 
 /// The longest that a request to the API server may take to connect.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -96,9 +101,9 @@ struct RunArguments {
     /// So that of several replicas one works.
     #[arg(long, env = "OPERATOR_LEADER_ELECTION")]
     leader_election: bool,
-    /// Where /healthz, /readyz and /metrics are answered
-    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080", env = "OPERATOR_LISTEN")]
-    listen: SocketAddr,
+    /// Where /healthz, /readyz and /metrics are answered; at port 8080 of all addresses without it
+    #[arg(long, value_name = "ADDRESS", env = "OPERATOR_LISTEN")]
+    listen: Option<SocketAddr>,
     /// The collector that takes this operator's spans, OTLP over gRPC: http://host:port
     ///
     /// Of each attempt and of what was done for it. Parties send theirs to where
@@ -171,15 +176,16 @@ impl RunArguments {
     async fn operate(self) -> anyhow::Result<()> {
         let metrics = Metrics::new()?;
         let ready = Arc::new(AtomicBool::new(false));
-        let listener = party::http::listen(self.listen)
-            .with_context(|| format!("cannot listen on {} (--listen)", self.listen))?;
+        let listeners = self.listeners()?;
         let health = Arc::new(Status { metrics: metrics.clone(), ready: ready.clone() });
-        let serving = tokio::spawn(party::http::serve(listener, health));
+        let serving =
+            listeners.into_iter().map(|listener| party::http::serve(listener, health.clone()));
+        let serving = tokio::spawn(future::join_all(serving));
         let stop = stop_signal()?;
         let work = self.work(metrics, ready, stop);
         tokio::select! {
             served = serving => match served {
-                Ok(()) => bail!("the health server ended"),
+                Ok(_) => bail!("the health server ended"),
                 Err(error) => Err(error).context("the health server failed"),
             },
             outcome = work => outcome,
@@ -198,6 +204,17 @@ impl RunArguments {
             exporter.flush(LAST_SPANS).await;
         }
         outcome
+    }
+
+    /// Where probes and scrapes are answered.
+    fn listeners(&self) -> anyhow::Result<Vec<TcpListener>> {
+        match self.listen {
+            Some(address) => party::http::listen(address)
+                .map(|listener| vec![listener])
+                .with_context(|| format!("cannot listen on {address} (--listen)")),
+            None => party::http::listen_everywhere(PORT)
+                .with_context(|| format!("cannot listen on port {PORT} (--listen)")),
+        }
     }
 
     /// What sends spans, if there is somebody to take them.

@@ -5,7 +5,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,6 +51,20 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let listener = std::net::TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
     TcpListener::from_std(listener)
+}
+
+/// Listens on a port of all addresses, IPv6 and IPv4, as far as the machine has them. Needs the
+/// context of a tokio runtime.
+///
+/// # Errors
+/// If the port is taken.
+pub fn listen_everywhere(port: u16) -> io::Result<Vec<TcpListener>> {
+    let six = listen((Ipv6Addr::UNSPECIFIED, port).into());
+    // Taken already where a listener of IPv6 takes IPv4 too; the only one where IPv6 is off.
+    match (six, listen((Ipv4Addr::UNSPECIFIED, port).into())) {
+        (Err(_), Err(error)) => Err(error),
+        (six, four) => Ok(six.into_iter().chain(four).collect()),
+    }
 }
 
 /// Answers `/healthz`, `/readyz` and `/metrics` for as long as it is polled. The tasks of
@@ -156,6 +170,29 @@ mod tests {
         let (address, health) = (listener.local_addr().unwrap(), Arc::new(Fixed::default()));
         tokio::spawn(serve(listener, health.clone()));
         (address, health)
+    }
+
+    #[tokio::test]
+    async fn all_addresses_of_the_machine_are_answered_at() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let listeners = listen_everywhere(free).unwrap();
+        assert!(!listeners.is_empty());
+        for listener in listeners {
+            tokio::spawn(serve(listener, Arc::new(Fixed::default())));
+        }
+        let mut addresses = vec!["127.0.0.1"];
+        // Where IPv6 is off there is nothing to answer at.
+        if std::net::TcpListener::bind("[::1]:0").is_ok() {
+            addresses.push("[::1]");
+        }
+        for address in addresses {
+            let mut stream = TcpStream::connect(format!("{address}:{free}")).await.unwrap();
+            stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+            let mut text = String::new();
+            stream.read_to_string(&mut text).await.unwrap();
+            assert!(text.ends_with("alive\n"), "{address}: {text}");
+        }
+        assert!(listen_everywhere(free).is_err(), "it is taken");
     }
 
     #[tokio::test]

@@ -13,6 +13,10 @@ use spdz::protocol::{Protocol, Spdz};
 use super::{JOB_UID, ROLE, map, metadata};
 use crate::job::{Job, METRICS_PORT, PARTY_PORT};
 
+/// The ports at which pods of a cluster's DNS listen. Policies see those of the pods: OpenShift's
+/// Service has 53 and its pods have 5353.
+const DNS_PORTS: [u16; 2] = [53, 5353];
+
 /// All policies of a job: one for all parties, which opens metrics and traces and closes the
 /// rest, and one for each role that others dial, or that dials others.
 #[must_use]
@@ -108,9 +112,11 @@ fn traces(job: &Job) -> Vec<NetworkPolicyEgressRule> {
     let Some(telemetry) = &job.spec.telemetry else { return Vec::new() };
     let to =
         |ports: Vec<NetworkPolicyPort>| NetworkPolicyEgressRule { ports: Some(ports), to: None };
-    let names = ["UDP", "TCP"]
-        .map(|protocol| NetworkPolicyPort { protocol: Some(protocol.into()), ..port(53) });
-    vec![to(vec![port(collector_port(&telemetry.otlp_endpoint))]), to(names.to_vec())]
+    let names = DNS_PORTS.iter().flat_map(|number| {
+        ["UDP", "TCP"]
+            .map(|protocol| NetworkPolicyPort { protocol: Some(protocol.into()), ..port(*number) })
+    });
+    vec![to(vec![port(collector_port(&telemetry.otlp_endpoint))]), to(names.collect())]
 }
 
 /// The port of `scheme://host:port/path`.
@@ -243,7 +249,10 @@ mod tests {
         for role in &job.roles {
             let party = labels(&job, *role);
             let leaves = |port| passes(&policies, &party, &Labels::new(), port);
-            assert!(leaves(("TCP", 4317)) && leaves(("UDP", 53)) && leaves(("TCP", 53)), "{role}");
+            assert!(leaves(("TCP", 4317)), "{role}");
+            for port in [("UDP", 53), ("TCP", 53), ("UDP", 5353), ("TCP", 5353)] {
+                assert!(leaves(port), "{role} at {port:?}");
+            }
             assert!(!leaves(("TCP", 443)) && !leaves(PARTY), "{role}");
         }
         // Which opens nothing between parties.
