@@ -20,12 +20,13 @@ use party::trace::{self, Exporter};
 use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
 
-use crate::api::v1alpha1::SecureInference;
+use crate::api::v1alpha1::{SecureInference, UserIds};
 use crate::controller::{self, MANAGER, Settings};
 use crate::health::Status;
 use crate::leader::Election;
 use crate::metrics::Metrics;
 use crate::policy::{Policy, PolicyArguments};
+use crate::resources::pod::Defaults;
 use crate::{cluster, manifests, requests};
 
 /// The name of the operator's container in the manifests and the chart.
@@ -110,6 +111,9 @@ struct RunArguments {
     /// spec.telemetry says. The other OTEL_ variables count as well.
     #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
     otlp_endpoint: Option<String>,
+    /// Which user and groups parties run as whose resource does not say
+    #[arg(long, value_name = "IDS", value_enum, default_value_t, env = "OPERATOR_USER_IDS")]
+    user_ids: UserIds,
     #[command(flatten)]
     policy: PolicyArguments,
     /// The name of this replica's pod
@@ -242,13 +246,13 @@ impl RunArguments {
         let settings = Settings {
             namespace: self.namespace.clone(),
             policy: Policy::new(&self.policy, &image),
-            image,
+            defaults: Defaults { image, user_ids: self.user_ids },
             instance: self.identity(),
             exporter: exporter.cloned(),
         };
         tracing::info!(
             namespace = self.namespace.as_deref().unwrap_or("all"),
-            image = settings.image,
+            image = settings.defaults.image,
             "watching SecureInference resources"
         );
         if !self.leader_election {

@@ -4,6 +4,7 @@
 //! Pure: knows what a resource asks for and how the operator was started.
 
 use clap::Args;
+use serde_json::Value;
 
 use crate::api::v1alpha1::{PodSettings, SecureInference, SecureInferenceSpec, VolumeSource};
 use crate::job::{self, Invalid, Job};
@@ -15,6 +16,16 @@ const VOLUME_KINDS: &str = "persistentVolumeClaim,configMap,emptyDir,csi,ephemer
 /// Node labels of these domains are allowed by name only, not by `*`: they mark control planes,
 /// and nodes that are reserved.
 const GUARDED_NODES: [&str; 2] = ["node-role.kubernetes.io/", "node-restriction.kubernetes.io/"];
+
+/// Labels with a domain that pods may be given unless the operator is told otherwise: the queue
+/// of Kueue. Others have meshes and clouds add containers and tokens.
+const LABELS: &str = "kueue.x-k8s.io/";
+
+/// Annotations with a domain, likewise: what keeps autoscalers from moving a pod.
+const ANNOTATIONS: &str = "cluster-autoscaler.kubernetes.io/,karpenter.sh/";
+
+/// Priority classes that begin so are allowed by name only: they are for the cluster's own pods.
+const SYSTEM: &str = "system-";
 
 /// The settings of the policy on the command line: lists with commas between their entries.
 #[derive(Clone, Debug, Args)]
@@ -53,6 +64,38 @@ pub struct PolicyArguments {
         env = "OPERATOR_ALLOW_NODE_SELECTORS"
     )]
     node_selectors: String,
+    /// Keys of labels that pods may be given, likewise; those without a domain always
+    #[arg(
+        long = "allow-labels",
+        value_name = "LIST",
+        default_value = LABELS,
+        env = "OPERATOR_ALLOW_LABELS"
+    )]
+    labels: String,
+    /// Keys of annotations that pods may be given, likewise; those without a domain always
+    #[arg(
+        long = "allow-annotations",
+        value_name = "LIST",
+        default_value = ANNOTATIONS,
+        env = "OPERATOR_ALLOW_ANNOTATIONS"
+    )]
+    annotations: String,
+    /// PriorityClasses, or * for all that do not begin with `system-`
+    #[arg(
+        long = "allow-priority-classes",
+        value_name = "LIST",
+        default_value = "",
+        env = "OPERATOR_ALLOW_PRIORITY_CLASSES"
+    )]
+    priority_classes: String,
+    /// RuntimeClasses, or *
+    #[arg(
+        long = "allow-runtime-classes",
+        value_name = "LIST",
+        default_value = "",
+        env = "OPERATOR_ALLOW_RUNTIME_CLASSES"
+    )]
+    runtime_classes: String,
 }
 
 impl Default for PolicyArguments {
@@ -62,6 +105,10 @@ impl Default for PolicyArguments {
             images: String::new(),
             tolerations: String::new(),
             node_selectors: "*".into(),
+            labels: LABELS.into(),
+            annotations: ANNOTATIONS.into(),
+            priority_classes: String::new(),
+            runtime_classes: String::new(),
         }
     }
 }
@@ -75,6 +122,10 @@ pub struct Policy {
     images: Names,
     tolerations: Names,
     node_selectors: Names,
+    labels: Names,
+    annotations: Names,
+    priority_classes: Names,
+    runtime_classes: Names,
 }
 
 /// Names that are allowed: each entry is a name, the start of names if it ends in `/`, or `*`.
@@ -138,6 +189,10 @@ impl Policy {
             images: Names::of(&arguments.images),
             tolerations: Names::of(&arguments.tolerations),
             node_selectors: Names::of(&arguments.node_selectors),
+            labels: Names::of(&arguments.labels),
+            annotations: Names::of(&arguments.annotations),
+            priority_classes: Names::of(&arguments.priority_classes),
+            runtime_classes: Names::of(&arguments.runtime_classes),
         }
     }
 
@@ -167,28 +222,11 @@ impl Policy {
             self.check_volume("spec.model.volume", &volume.source)?;
         }
         for (name, player) in model.graph.iter().flat_map(|graph| &graph.players) {
-            let place = format!("spec.model.graph.players.{name}");
             if let Some(source) = &player.source {
-                self.check_volume(&place, source)?;
-            }
-            if let Some(pod) = &player.pod {
-                self.check_pod(&format!("{place}.pod"), pod)?;
+                self.check_volume(&format!("spec.model.graph.players.{name}"), source)?;
             }
         }
-        let parties = &spec.parties;
-        self.check_pod("spec.parties", &parties.settings(None))?;
-        for (role, pod) in [
-            ("server0", &parties.server0),
-            ("server1", &parties.server1),
-            ("producer", &parties.producer),
-            ("modelOwner", &parties.model_owner),
-            ("client", &parties.client),
-        ] {
-            if let Some(pod) = pod {
-                self.check_pod(&format!("spec.parties.{role}"), pod)?;
-            }
-        }
-        Ok(())
+        spec.pods().iter().try_for_each(|(place, pod)| self.check_pod(place, pod))
     }
 
     fn check_volume(&self, place: &str, source: &VolumeSource) -> Result<(), Invalid> {
@@ -201,7 +239,7 @@ impl Policy {
             }
         }
         // Whatever kinds are allowed.
-        match forbidden(&serde_json::Value::Object(source.0.clone())) {
+        match forbidden(&Value::Object(source.0.clone())) {
             Some(why) => Err(Invalid(format!("{place}.source {why}"))),
             None => Ok(()),
         }
@@ -216,28 +254,80 @@ impl Policy {
                 return refuse(&found, "taints", &self.tolerations, "--allow-tolerations");
             }
         }
-        for key in pod.node_selector.iter().flatten().map(|(key, _)| key) {
+        let selected = pod.node_selector.iter().flatten().map(|(key, _)| ("nodeSelector", key));
+        let affinity = pod.affinity.as_ref().and_then(|own| own.0.get("nodeAffinity"));
+        let mut preferred = Vec::new();
+        keys(affinity.unwrap_or(&Value::Null), &mut preferred);
+        let preferred = preferred.iter().map(|key| ("affinity.nodeAffinity", key));
+        for (field, key) in selected.chain(preferred) {
             let guarded = GUARDED_NODES.iter().any(|domain| key.starts_with(domain));
             if !self.node_selectors.name_or_all(key, !guarded) {
-                let found = format!("{place}.nodeSelector has {key}");
+                let found = format!("{place}.{field} has {key}");
                 let allowed = &self.node_selectors;
                 return refuse(&found, "labels of nodes", allowed, "--allow-node-selectors");
+            }
+        }
+        for (field, map, allowed, flag) in [
+            ("labels", &pod.labels, &self.labels, "--allow-labels"),
+            ("annotations", &pod.annotations, &self.annotations, "--allow-annotations"),
+        ] {
+            // A key without a domain means nothing to anybody but its user.
+            let mut meaning =
+                map.iter().flatten().map(|(key, _)| key).filter(|key| key.contains('/'));
+            if let Some(key) = meaning.find(|key| !allowed.all() && !allowed.name(key)) {
+                let found = format!("{place}.{field} has {key}");
+                return refuse(&found, &format!("{field} with a domain"), allowed, flag);
+            }
+        }
+        let classes = [
+            (
+                "priorityClassName",
+                &pod.priority_class_name,
+                "priority classes",
+                &self.priority_classes,
+                "--allow-priority-classes",
+            ),
+            (
+                "runtimeClassName",
+                &pod.runtime_class_name,
+                "runtime classes",
+                &self.runtime_classes,
+                "--allow-runtime-classes",
+            ),
+        ];
+        for (field, name, what, allowed, flag) in classes {
+            if let Some(name) = name
+                && !allowed.name_or_all(name, !name.starts_with(SYSTEM))
+            {
+                return refuse(&format!("{place}.{field} is {name}"), what, allowed, flag);
             }
         }
         Ok(())
     }
 }
 
+/// All values of `key` in a value.
+fn keys(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::Object(fields) => {
+            found.extend(fields.get("key").and_then(Value::as_str).map(str::to_owned));
+            fields.values().for_each(|value| keys(value, found));
+        }
+        Value::Array(items) => items.iter().for_each(|item| keys(item, found)),
+        _ => {}
+    }
+}
+
 /// What no party may mount, wherever in a volume it is: a token for the API, and a Secret of a
 /// party. The operator cannot read Secrets, and tells its own by their names.
-fn forbidden(value: &serde_json::Value) -> Option<String> {
+fn forbidden(value: &Value) -> Option<String> {
     match value {
-        serde_json::Value::Object(fields) if fields.contains_key("serviceAccountToken") => {
+        Value::Object(fields) if fields.contains_key("serviceAccountToken") => {
             Some("has a serviceAccountToken: no party gets a token of a service account".into())
         }
-        serde_json::Value::Object(fields) => fields.values().find_map(forbidden),
-        serde_json::Value::Array(items) => items.iter().find_map(forbidden),
-        serde_json::Value::String(name) if job::is_party_object(name) => Some(format!(
+        Value::Object(fields) => fields.values().find_map(forbidden),
+        Value::Array(items) => items.iter().find_map(forbidden),
+        Value::String(name) if job::is_party_object(name) => Some(format!(
             "names {name}, which is a name of the operator's own objects: no party mounts another's Secret"
         )),
         _ => None,
@@ -253,7 +343,7 @@ fn refuse<T>(found: &str, what: &str, allowed: &Names, flag: &str) -> Result<T, 
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
     use crate::manifests;
@@ -292,6 +382,10 @@ mod tests {
             volume(json!({"csi": {"driver": "a.b"}})),
             volume(json!({"ephemeral": {}})),
             player(json!({"source": claim, "pod": key("zone")})),
+            builtin(json!({"labels": {"team": "a", "kueue.x-k8s.io/queue-name": "lab"}})),
+            builtin(json!({"annotations": {"note": "a", "karpenter.sh/do-not-disrupt": "true"}})),
+            builtin(json!({"affinity": {"nodeAffinity": {"x": [{"key": "zone"}]}}})),
+            builtin(json!({"schedulerName": "another", "userIds": "Platform"})),
         ];
         for spec in accepted {
             assert_eq!(check(PolicyArguments::default(), &spec), Ok(()), "{spec:?}");
@@ -334,6 +428,30 @@ mod tests {
                 player(json!({"pod": key("node-restriction.kubernetes.io/a")})),
                 "spec.model.graph.players.alice.pod.nodeSelector has node-restriction.",
             ),
+            (
+                builtin(
+                    json!({"affinity": {"nodeAffinity": {"x": [[{"key": "node-role.kubernetes.io/a"}]]}}}),
+                ),
+                "spec.parties.affinity.nodeAffinity has node-role.kubernetes.io/a, ",
+            ),
+            (
+                builtin(json!({"labels": {"sidecar.istio.io/inject": "true"}})),
+                "spec.parties.labels has sidecar.istio.io/inject, which this operator does not allow; \
+                 allowed labels with a domain: kueue.x-k8s.io/ (the operator's --allow-labels)",
+            ),
+            (
+                builtin(json!({"server0": {"annotations": {"k8s.v1.cni.cncf.io/networks": "a"}}})),
+                "spec.parties.server0.annotations has k8s.v1.cni.cncf.io/networks, ",
+            ),
+            (
+                builtin(json!({"priorityClassName": "system-node-critical"})),
+                "spec.parties.priorityClassName is system-node-critical, which this operator does not \
+                 allow; allowed priority classes: none (the operator's --allow-priority-classes)",
+            ),
+            (
+                player(json!({"pod": {"runtimeClassName": "unconfined"}})),
+                "spec.model.graph.players.alice.pod.runtimeClassName is unconfined, ",
+            ),
         ];
         for (spec, problem) in refused {
             let found = check(PolicyArguments::default(), &spec).unwrap_err();
@@ -354,6 +472,8 @@ mod tests {
         let all_taints = || builtin(json!({"tolerations": [{"operator": "Exists"}]}));
         let node = |key: &str| builtin(json!({"nodeSelector": {key: ""}}));
         let role = "node-role.kubernetes.io/edge";
+        let priorities: Set = |arguments, list| arguments.priority_classes = list;
+        let priority = |name: &str| builtin(json!({"priorityClassName": name}));
         for (set, list, spec, allowed) in [
             (images, "registry/team/", image("registry/team/party:1"), true),
             (images, "registry/team/", image("registry/teams/party:1"), false),
@@ -382,6 +502,11 @@ mod tests {
             (nodes, "*", node(role), false),
             (nodes, role, node(role), true),
             (nodes, "*,node-role.kubernetes.io/", node(role), true),
+            (priorities, "high", priority("high"), true),
+            (priorities, "high", priority("higher"), false),
+            (priorities, "*", priority("high"), true),
+            (priorities, "*", priority("system-node-critical"), false),
+            (priorities, "system-node-critical", priority("system-node-critical"), true),
         ] {
             let mut arguments = PolicyArguments::default();
             set(&mut arguments, list.into());

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use clap::ValueEnum;
 use k8s_openapi::api::core::v1::{LocalObjectReference, ResourceRequirements, Toleration, Volume};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
@@ -351,6 +352,38 @@ pub struct Parties {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub tolerations: Option<Vec<Toleration>>,
+    /// Labels of all parties' pods besides the operator's own. Kueue's queue name is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("maxProperties" = 64))]
+    pub labels: Option<BTreeMap<String, String>>,
+    /// Annotations of all parties' pods besides the operator's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("maxProperties" = 64))]
+    pub annotations: Option<BTreeMap<String, String>>,
+    /// Rules by which the scheduler places all parties' pods, as in a pod. With a `podAntiAffinity` here
+    /// `spec.placement.spread` has no effect.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<PodObject>,
+    /// How the scheduler spreads all parties' pods, as in a pod; without a `labelSelector`, among the pods of
+    /// the run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
+    pub topology_spread_constraints: Option<Vec<PodObject>>,
+    /// The PriorityClass of all parties' pods.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub priority_class_name: Option<String>,
+    /// The RuntimeClass of all parties' pods.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub runtime_class_name: Option<String>,
+    /// The scheduler of all parties' pods; without it the cluster's default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub scheduler_name: Option<String>,
+    /// Which user and groups all parties' pods run as; without it as the operator was told, `Fixed` as a rule.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_ids: Option<UserIds>,
     /// The server that holds the first shares.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server0: Option<PodSettings>,
@@ -383,6 +416,50 @@ pub struct PodSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub tolerations: Option<Vec<Toleration>>,
+    /// Labels of the pod besides the operator's own. Kueue's queue name is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("maxProperties" = 64))]
+    pub labels: Option<BTreeMap<String, String>>,
+    /// Annotations of the pod besides the operator's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("maxProperties" = 64))]
+    pub annotations: Option<BTreeMap<String, String>>,
+    /// Rules by which the scheduler places the pod, as in a pod. With a `podAntiAffinity` here
+    /// `spec.placement.spread` has no effect.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<PodObject>,
+    /// How the scheduler spreads the pod, as in a pod; without a `labelSelector`, among the pods of
+    /// the run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
+    pub topology_spread_constraints: Option<Vec<PodObject>>,
+    /// The PriorityClass of the pod.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub priority_class_name: Option<String>,
+    /// The RuntimeClass of the pod.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub runtime_class_name: Option<String>,
+    /// The scheduler of the pod; without it the cluster's default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub scheduler_name: Option<String>,
+    /// Which user and groups it runs as; without it as the operator was told, `Fixed` as a rule.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_ids: Option<UserIds>,
+}
+
+/// Which user and groups a pod runs as.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ValueEnum,
+)]
+pub enum UserIds {
+    /// User, group and the group of its volumes are 65532.
+    #[default]
+    Fixed,
+    /// The pod names none: the platform chooses, as OpenShift does for each namespace.
+    Platform,
 }
 
 /// When nodes pull an image.
@@ -713,6 +790,43 @@ impl JsonSchema for VolumeSource {
     }
 }
 
+/// A part of a pod's specification whose schema is the API server's own: the operator checks it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PodObject(pub serde_json::Map<String, serde_json::Value>);
+
+impl PodObject {
+    /// The object as the type that it is of.
+    ///
+    /// # Errors
+    /// If it lacks a field of the type, or has one that the type does not have.
+    pub fn typed<T: serde::de::DeserializeOwned + Serialize>(&self) -> Result<T, String> {
+        let fields = serde_json::Value::Object(self.0.clone());
+        let typed: T = serde_json::from_value(fields.clone()).map_err(|error| error.to_string())?;
+        // What the type does not know it drops, and what it needs it makes up.
+        match serde_json::to_value(&typed) {
+            Ok(kept) if kept == fields => Ok(typed),
+            _ => Err("a field is unknown, empty or missing".into()),
+        }
+    }
+}
+
+impl JsonSchema for PodObject {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "PodObject".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "object",
+            "x-kubernetes-preserve-unknown-fields": true,
+        })
+    }
+}
+
 impl Parties {
     /// The settings of a role's pod: its own where it has some, else those of all.
     #[must_use]
@@ -722,7 +836,43 @@ impl Parties {
             resources: own.resources.or_else(|| self.resources.clone()),
             node_selector: own.node_selector.or_else(|| self.node_selector.clone()),
             tolerations: own.tolerations.or_else(|| self.tolerations.clone()),
+            labels: own.labels.or_else(|| self.labels.clone()),
+            annotations: own.annotations.or_else(|| self.annotations.clone()),
+            affinity: own.affinity.or_else(|| self.affinity.clone()),
+            topology_spread_constraints: own
+                .topology_spread_constraints
+                .or_else(|| self.topology_spread_constraints.clone()),
+            priority_class_name: own
+                .priority_class_name
+                .or_else(|| self.priority_class_name.clone()),
+            runtime_class_name: own.runtime_class_name.or_else(|| self.runtime_class_name.clone()),
+            scheduler_name: own.scheduler_name.or_else(|| self.scheduler_name.clone()),
+            user_ids: own.user_ids.or(self.user_ids),
         }
+    }
+}
+
+impl SecureInferenceSpec {
+    /// All settings of pods, with the places that they are at.
+    #[must_use]
+    pub fn pods(&self) -> Vec<(String, PodSettings)> {
+        let parties = &self.parties;
+        let roles = [
+            ("server0", &parties.server0),
+            ("server1", &parties.server1),
+            ("producer", &parties.producer),
+            ("modelOwner", &parties.model_owner),
+            ("client", &parties.client),
+        ];
+        let roles = roles.into_iter().filter_map(|(role, pod)| {
+            Some((format!("spec.parties.{role}"), pod.as_ref()?.clone()))
+        });
+        let players = self.model.graph.iter().flat_map(|graph| &graph.players);
+        let players = players.filter_map(|(name, player)| {
+            Some((format!("spec.model.graph.players.{name}.pod"), player.pod.as_ref()?.clone()))
+        });
+        let all = ("spec.parties".to_owned(), parties.settings(None));
+        std::iter::once(all).chain(roles).chain(players).collect()
     }
 }
 

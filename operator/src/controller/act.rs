@@ -162,7 +162,7 @@ impl Context {
     ) -> Result<(), Error> {
         let pods: Vec<Pod> = roles
             .iter()
-            .map(|role| pod::build(job, attempt, *role, session, &self.image))
+            .map(|role| pod::build(job, attempt, *role, session, &self.defaults))
             .collect();
         self.make_all(resource, namespace, "make the pods", &pods).await
     }

@@ -18,6 +18,7 @@ use crate::admission_queue::AdmissionQueue;
 use crate::api::v1alpha1::SecureInference;
 use crate::metrics::Metrics;
 use crate::resources::JOB_UID;
+use crate::resources::pod::Defaults;
 use crate::validator::Validator;
 
 /// The field manager of objects, and the reporter of events.
@@ -34,8 +35,8 @@ pub(super) struct Context {
     pub(super) client: Client,
     pub(super) recorder: Recorder,
     pub(super) metrics: Metrics,
-    /// The image of parties whose resource names none.
-    pub(super) image: String,
+    /// What holds for pods of resources that say nothing else.
+    pub(super) defaults: Defaults,
     pub(super) exporter: Option<Exporter>,
     pub(super) queue: AdmissionQueue<ObjectRef<Guarded>>,
     pub(super) validator: Arc<Validator<ObjectRef<Guarded>>>,

@@ -30,6 +30,7 @@ use crate::metrics::Metrics;
 use crate::plan::{self, Action, Admission, Observed, Plan};
 use crate::policy::Policy;
 use crate::resources::MANAGED_BY;
+use crate::resources::pod::Defaults;
 use crate::validator::{Validated, Validator};
 
 /// How often a reconcile looks, decides and acts before it lets others go on.
@@ -42,8 +43,8 @@ const CONCURRENCY: u16 = 16;
 pub struct Settings {
     /// The namespace that is watched; all without it.
     pub namespace: Option<String>,
-    /// The image of parties whose resource names none.
-    pub image: String,
+    /// What holds for pods of resources that say nothing else.
+    pub defaults: Defaults,
     /// What resources may use.
     pub policy: Policy,
     /// The name of this replica, for events.
@@ -76,7 +77,7 @@ pub async fn run(
         recorder: Recorder::new(client.clone(), reporter),
         client,
         metrics,
-        image: settings.image,
+        defaults: settings.defaults,
         exporter: settings.exporter,
         queue: AdmissionQueue::default(),
         validator: Validator::new(settings.policy, {

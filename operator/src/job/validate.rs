@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
 
+use k8s_openapi::api::core::v1::{Affinity, TopologySpreadConstraint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt};
 use party::config::{Computation, Session};
@@ -15,6 +16,12 @@ use super::definition;
 use super::model::{Job, PartyVolume, TEST_IMAGES, VOLUME};
 use super::render::Addresses;
 use crate::api::v1alpha1::{MAX_NAME_BYTES, Network, SecureInference, SecureInferenceSpec};
+
+/// Domains of labels that the operator gives to pods.
+const OWN_LABELS: [&str; 2] = ["secureinference.dev/", "app.kubernetes.io/"];
+
+/// Domains of annotations that the operator gives to pods and that mean something to it.
+const OWN_ANNOTATIONS: [&str; 1] = ["secureinference.dev/"];
 
 /// Why a resource is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -62,6 +69,7 @@ impl Job {
             volumes: BTreeMap::new(),
         };
         job.check_players()?;
+        job.check_pods()?;
         job.read_volumes()?;
         // The parties' own checks, so that what they would refuse is refused here.
         let addresses = Addresses { server0: "127.0.0.1".into(), server1: "127.0.0.1".into() };
@@ -91,6 +99,40 @@ impl Job {
                 Ok((role, PartyVolume { volume, writable }))
             })
             .collect::<Result<_, Invalid>>()?;
+        Ok(())
+    }
+
+    /// Checks the parts of pods that the schema leaves to the operator.
+    fn check_pods(&self) -> Result<(), Invalid> {
+        for (place, pod) in self.spec.pods() {
+            let refuse = |field: &str, what: &str, problem: String| {
+                Invalid(format!("{place}.{field} is not {what} of a pod: {problem}"))
+            };
+            if let Some(affinity) = &pod.affinity {
+                affinity
+                    .typed::<Affinity>()
+                    .map_err(|problem| refuse("affinity", "the affinity", problem))?;
+            }
+            for (index, constraint) in pod.topology_spread_constraints.iter().flatten().enumerate()
+            {
+                constraint.typed::<TopologySpreadConstraint>().map_err(|problem| {
+                    let field = format!("topologySpreadConstraints[{index}]");
+                    refuse(&field, "a topology spread constraint", problem)
+                })?;
+            }
+            for (field, map, reserved) in [
+                ("labels", &pod.labels, &OWN_LABELS[..]),
+                ("annotations", &pod.annotations, &OWN_ANNOTATIONS),
+            ] {
+                let mut keys = map.iter().flatten().map(|(key, _)| key);
+                let own = keys.find(|key| reserved.iter().any(|domain| key.starts_with(domain)));
+                if let Some(key) = own {
+                    return invalid(format!(
+                        "{place}.{field} has {key}, which the operator sets itself"
+                    ));
+                }
+            }
+        }
         Ok(())
     }
 
@@ -250,7 +292,7 @@ fn check_numbers(spec: &SecureInferenceSpec) -> Result<(), Invalid> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::api::v1alpha1::{GraphModel, MAX_GRAPH_BYTES, Model, Player, TtlAfterFinished};
@@ -483,6 +525,54 @@ mod tests {
         spec.workload.accuracy_samples = Some(0);
         player(&mut spec, "carol").outputs = None;
         assert!(!named("run", spec).unwrap().volume("carol".parse().unwrap()).unwrap().writable);
+    }
+
+    #[test]
+    fn parts_of_pods_are_those_that_kubernetes_has() {
+        let parties = |settings: Value| -> SecureInferenceSpec {
+            let parties = serde_json::from_value(settings).unwrap();
+            SecureInferenceSpec { parties, ..network() }
+        };
+        let zone =
+            json!({"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"});
+        let term = json!({"matchExpressions": [{"key": "a", "operator": "Exists"}]});
+        let nodes = json!({"nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]},
+        }});
+        for settings in [
+            json!({"affinity": nodes, "topologySpreadConstraints": [zone]}),
+            json!({"client": {"affinity": nodes, "userIds": "Platform"}}),
+            json!({"labels": {"team": "a"}, "annotations": {"prometheus.io/scrape": "false"}}),
+        ] {
+            named("run", parties(settings)).unwrap();
+        }
+        for (settings, problem) in [
+            (
+                json!({"affinity": {"nodeAfinity": {}}}),
+                "spec.parties.affinity is not the affinity of a pod: a field is unknown",
+            ),
+            (
+                json!({"server1": {"affinity": {"podAffinity": 1}}}),
+                "spec.parties.server1.affinity is not the affinity of a pod: invalid type",
+            ),
+            (
+                json!({"topologySpreadConstraints": [zone, {"topologyKey": "zone"}]}),
+                "spec.parties.topologySpreadConstraints[1] is not a topology spread constraint of a \
+                 pod: a field is unknown, empty or missing",
+            ),
+            (
+                json!({"modelOwner": {"labels": {"secureinference.dev/role": "client"}}}),
+                "spec.parties.modelOwner.labels has secureinference.dev/role, which the operator sets \
+                 itself",
+            ),
+            (
+                json!({"annotations": {"secureinference.dev/session": "7"}}),
+                "spec.parties.annotations has secureinference.dev/session, which",
+            ),
+        ] {
+            let found = refusal(parties(settings));
+            assert!(found.contains(problem), "{found}\nexpected: {problem}");
+        }
     }
 
     #[test]

@@ -91,7 +91,7 @@ mod tests {
             let config = job.config(*role, session, &addresses);
             let secret = secret::build(job, 2, &config, &issued.authority, identity).unwrap();
             all.push((Some(*role), secret.metadata));
-            all.push((Some(*role), pod::build(job, 2, *role, session, "image").metadata));
+            all.push((Some(*role), pod::build(job, 2, *role, session, &"image".into()).metadata));
         }
         for role in [Role::Server0, Role::Server1] {
             all.push((Some(role), service::build(job, 2, role).metadata));

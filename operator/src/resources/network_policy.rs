@@ -144,7 +144,7 @@ mod tests {
     type Labels = BTreeMap<String, String>;
 
     fn labels(job: &Job, role: Role) -> Labels {
-        let pod = pod::build(job, 1, role, Session(SessionId([7; 16])), "image");
+        let pod = pod::build(job, 1, role, Session(SessionId([7; 16])), &"image".into());
         pod.metadata.labels.unwrap()
     }
 

@@ -6,7 +6,7 @@
 use k8s_openapi::api::core::v1::{
     Affinity, Capabilities, Container, ContainerPort, EnvVar, HTTPGetAction, Pod, PodAffinityTerm,
     PodAntiAffinity, PodSecurityContext, PodSpec, Probe, SeccompProfile, SecretVolumeSource,
-    SecurityContext, Volume, VolumeMount, WeightedPodAffinityTerm,
+    SecurityContext, TopologySpreadConstraint, Volume, VolumeMount, WeightedPodAffinityTerm,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -16,7 +16,7 @@ use spdz::channel::Role;
 
 use super::secret::session_text;
 use super::{JOB_UID, SESSION, map, party_metadata};
-use crate::api::v1alpha1::{Placement, Spread};
+use crate::api::v1alpha1::{Placement, PodSettings, Spread, UserIds};
 use crate::job::{CONFIG_FILE, IDENTITY_FOLDER, Job, METRICS_PORT, VOLUME, VOLUME_FOLDER};
 
 /// The user and group that parties run as.
@@ -28,11 +28,30 @@ pub const CONTAINER: &str = "party";
 /// Where a container leaves its last words.
 const TERMINATION_LOG: &str = "/dev/termination-log";
 
-/// The pod of `role`. `image` is for resources that name none.
+/// What holds for pods of resources that say nothing else.
+#[derive(Clone, Debug)]
+pub struct Defaults {
+    /// The image.
+    pub image: String,
+    /// Which user and groups they run as.
+    pub user_ids: UserIds,
+}
+
+impl From<&str> for Defaults {
+    fn from(image: &str) -> Self {
+        Self { image: image.into(), user_ids: UserIds::default() }
+    }
+}
+
+/// The pod of `role`. The job was validated: parts of it that are no parts of a pod are left out.
 #[must_use]
-pub fn build(job: &Job, attempt: u32, role: Role, session: Session, image: &str) -> Pod {
+pub fn build(job: &Job, attempt: u32, role: Role, session: Session, defaults: &Defaults) -> Pod {
+    let settings = job.pod_settings(role);
     let mut metadata = party_metadata(job, attempt, role);
-    metadata.annotations = Some(map([
+    let labels = metadata.labels.take().unwrap_or_default();
+    // The operator's own last: it finds its pods by them.
+    metadata.labels = Some(settings.labels.iter().flatten().map(owned).chain(labels).collect());
+    let mut annotations = map([
         (SESSION, &session_text(session)),
         ("prometheus.io/scrape", "true"),
         ("prometheus.io/port", &METRICS_PORT.to_string()),
@@ -40,27 +59,36 @@ pub fn build(job: &Job, attempt: u32, role: Role, session: Session, image: &str)
         // A mesh's proxy would outlive its party, and the parties have TLS of their own.
         ("sidecar.istio.io/inject", "false"),
         ("linkerd.io/inject", "disabled"),
-    ]));
-    let settings = job.pod_settings(role);
+    ]);
+    annotations.extend(settings.annotations.iter().flatten().map(owned));
+    metadata.annotations = Some(annotations);
     let parties = &job.spec.parties;
+    let ids = match settings.user_ids.unwrap_or(defaults.user_ids) {
+        UserIds::Fixed => Some(NOBODY),
+        UserIds::Platform => None,
+    };
     Pod {
         spec: Some(PodSpec {
-            containers: vec![container(job, attempt, role, image)],
+            containers: vec![container(job, attempt, role, &defaults.image)],
             volumes: Some(volumes(job, attempt, role)),
             // A party that ended has spent its masks; another attempt makes new ones.
             restart_policy: Some("Never".into()),
             automount_service_account_token: Some(false),
             enable_service_links: Some(false),
             termination_grace_period_seconds: Some(5),
-            node_selector: settings.node_selector,
-            tolerations: settings.tolerations,
-            affinity: affinity(job, &job.spec.placement),
+            node_selector: settings.node_selector.clone(),
+            tolerations: settings.tolerations.clone(),
+            affinity: affinity(job, &settings, &job.spec.placement),
+            topology_spread_constraints: spread(job, &settings),
+            priority_class_name: settings.priority_class_name,
+            runtime_class_name: settings.runtime_class_name,
+            scheduler_name: settings.scheduler_name,
             image_pull_secrets: parties.image_pull_secrets.clone(),
             security_context: Some(PodSecurityContext {
                 run_as_non_root: Some(true),
-                run_as_user: Some(NOBODY),
-                run_as_group: Some(NOBODY),
-                fs_group: Some(NOBODY),
+                run_as_user: ids,
+                run_as_group: ids,
+                fs_group: ids,
                 seccomp_profile: Some(SeccompProfile {
                     type_: "RuntimeDefault".into(),
                     localhost_profile: None,
@@ -168,30 +196,60 @@ fn volumes(job: &Job, attempt: u32, role: Role) -> Vec<Volume> {
     volumes
 }
 
+fn owned((key, value): (&String, &String)) -> (String, String) {
+    (key.clone(), value.clone())
+}
+
+/// The pods of a job.
+fn all_pods(job: &Job) -> LabelSelector {
+    LabelSelector { match_labels: Some(map([(JOB_UID, &job.uid)])), match_expressions: None }
+}
+
+/// What the resource says, and else keeps the job's pods apart.
+fn affinity(job: &Job, settings: &PodSettings, placement: &Placement) -> Option<Affinity> {
+    let own = settings.affinity.as_ref().and_then(|own| own.typed::<Affinity>().ok());
+    match (own, apart(job, placement)) {
+        (Some(mut own), Some(apart)) => {
+            own.pod_anti_affinity.get_or_insert(apart);
+            Some(own)
+        }
+        (own, apart) => own
+            .or(apart
+                .map(|apart| Affinity { pod_anti_affinity: Some(apart), ..Affinity::default() })),
+    }
+}
+
+/// What the resource says of spreading; what names no pods means those of the job.
+fn spread(job: &Job, settings: &PodSettings) -> Option<Vec<TopologySpreadConstraint>> {
+    let constraints = settings.topology_spread_constraints.as_ref()?.iter();
+    let typed = constraints.filter_map(|own| own.typed::<TopologySpreadConstraint>().ok());
+    let of_job = typed.map(|own| TopologySpreadConstraint {
+        label_selector: own.label_selector.or_else(|| Some(all_pods(job))),
+        ..own
+    });
+    Some(of_job.collect())
+}
+
 /// Keeps the job's pods apart.
-fn affinity(job: &Job, placement: &Placement) -> Option<Affinity> {
+fn apart(job: &Job, placement: &Placement) -> Option<PodAntiAffinity> {
     let term = PodAffinityTerm {
         topology_key: placement.topology_key.clone(),
-        label_selector: Some(LabelSelector {
-            match_labels: Some(map([(JOB_UID, &job.uid)])),
-            match_expressions: None,
-        }),
+        label_selector: Some(all_pods(job)),
         ..PodAffinityTerm::default()
     };
-    let apart = match placement.spread {
-        Spread::None => return None,
-        Spread::Preferred => PodAntiAffinity {
+    match placement.spread {
+        Spread::None => None,
+        Spread::Preferred => Some(PodAntiAffinity {
             preferred_during_scheduling_ignored_during_execution: Some(vec![
                 WeightedPodAffinityTerm { weight: 100, pod_affinity_term: term },
             ]),
             ..PodAntiAffinity::default()
-        },
-        Spread::Required => PodAntiAffinity {
+        }),
+        Spread::Required => Some(PodAntiAffinity {
             required_during_scheduling_ignored_during_execution: Some(vec![term]),
             ..PodAntiAffinity::default()
-        },
-    };
-    Some(Affinity { pod_anti_affinity: Some(apart), ..Affinity::default() })
+        }),
+    }
 }
 
 #[cfg(test)]
@@ -202,11 +260,11 @@ mod tests {
     use spdz::prg::SessionId;
 
     use super::*;
-    use crate::api::v1alpha1::{ImagePullPolicy, Parties, PodSettings, SecureInferenceSpec};
+    use crate::api::v1alpha1::{ImagePullPolicy, Parties, SecureInferenceSpec};
     use crate::job::tests::{job, network, sum, weights};
 
     fn pod(job: &Job, role: Role) -> Pod {
-        build(job, 2, role, Session(SessionId([7; 16])), "operators-own")
+        build(job, 2, role, Session(SessionId([7; 16])), &"operators-own".into())
     }
 
     fn json(job: &Job, role: Role) -> Value {
@@ -381,6 +439,68 @@ mod tests {
         assert_eq!((spec.node_selector, spec.tolerations.map(|all| all.len())), (node, Some(1)));
         assert_eq!(spec.image_pull_secrets.map(|all| all.len()), Some(1));
         assert_eq!(pod(&job, Role::Server0).spec.unwrap().node_selector, None);
+    }
+
+    #[test]
+    fn settings_of_pods_are_passed_on() {
+        let zone =
+            json!({"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"});
+        let node = json!({"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
+            {"weight": 1, "preference": {"matchExpressions": [{"key": "a", "operator": "Exists"}]}},
+        ]}});
+        let parties: Parties = serde_json::from_value(json!({
+            "labels": {"kueue.x-k8s.io/queue-name": "lab"},
+            "annotations": {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false"},
+            "affinity": node,
+            "topologySpreadConstraints": [zone],
+            "priorityClassName": "low",
+            "runtimeClassName": "gvisor",
+            "schedulerName": "another",
+            "client": {"priorityClassName": "high", "affinity": {"podAntiAffinity": {}}},
+        }))
+        .unwrap();
+        let job = job(SecureInferenceSpec { parties, ..network() });
+        let (server, client) = (json(&job, Role::Server0), json(&job, Role::CLIENT));
+        assert_eq!(server["metadata"]["labels"]["kueue.x-k8s.io/queue-name"], "lab");
+        assert_eq!(server["metadata"]["labels"]["secureinference.dev/role"], "server0");
+        let annotations = &server["metadata"]["annotations"];
+        assert_eq!(annotations["cluster-autoscaler.kubernetes.io/safe-to-evict"], "false");
+        assert_eq!(annotations["prometheus.io/scrape"], "true");
+        let spec = &server["spec"];
+        assert_eq!(spec["affinity"]["nodeAffinity"], node["nodeAffinity"]);
+        assert!(spec["affinity"]["podAntiAffinity"].is_object(), "spec.placement holds besides");
+        let among = &spec["topologySpreadConstraints"][0]["labelSelector"]["matchLabels"];
+        assert_eq!(among["secureinference.dev/job-uid"], "one");
+        let names = ["priorityClassName", "runtimeClassName", "schedulerName"];
+        assert_eq!(names.map(|name| &spec[name]), ["low", "gvisor", "another"]);
+        assert_eq!(client["spec"]["priorityClassName"], "high");
+        assert_eq!(client["spec"]["affinity"], json!({"podAntiAffinity": {}}), "instead of it");
+        check_restricted(&server);
+    }
+
+    #[test]
+    fn user_and_groups_are_left_to_the_platform_where_that_is_said() {
+        let ids = |job: &Job, defaults| {
+            let session = Session(SessionId([7; 16]));
+            let defaults = Defaults { user_ids: defaults, ..Defaults::from("image") };
+            let pod = build(job, 2, Role::CLIENT, session, &defaults);
+            let security = pod.spec.unwrap().security_context.unwrap();
+            assert_eq!(security.run_as_non_root, Some(true));
+            [security.run_as_user, security.run_as_group, security.fs_group]
+        };
+        let says = |user_ids| {
+            let parties = Parties { user_ids, ..Parties::default() };
+            job(SecureInferenceSpec { parties, ..network() })
+        };
+        use UserIds::{Fixed, Platform};
+        for (said, default, expected) in [
+            (None, Fixed, Some(NOBODY)),
+            (None, Platform, None),
+            (Some(Platform), Fixed, None),
+            (Some(Fixed), Platform, Some(NOBODY)),
+        ] {
+            assert_eq!(ids(&says(said), default), [expected; 3], "{said:?}");
+        }
     }
 
     #[test]

@@ -47,7 +47,7 @@ mod tests {
         let service = build(&job, 3, Role::Server1);
         let selector = service.spec.as_ref().unwrap().selector.as_ref().unwrap();
         let leads_to = |attempt, role| {
-            let pod = pod::build(&job, attempt, role, Session(SessionId([7; 16])), "image");
+            let pod = pod::build(&job, attempt, role, Session(SessionId([7; 16])), &"image".into());
             let labels = pod.metadata.labels.unwrap();
             selector.iter().all(|(key, value)| labels.get(key) == Some(value))
         };

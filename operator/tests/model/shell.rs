@@ -337,7 +337,7 @@ impl Shell {
         session: Session,
     ) -> Result<(), Stop> {
         for role in self.shuffled(roles.to_vec()) {
-            let pod = pod::build(job, attempt, role, session, "party");
+            let pod = pod::build(job, attempt, role, session, &"party".into());
             if cluster.quota {
                 return Err(Stop::Refused("cannot make the pods: exceeded quota: pods".into()));
             }
