@@ -27,6 +27,9 @@ const ANNOTATIONS: &str = "cluster-autoscaler.kubernetes.io/,karpenter.sh/";
 /// Priority classes that begin so are allowed by name only: they are for the cluster's own pods.
 const SYSTEM: &str = "system-";
 
+/// The largest start deadline unless the operator is told otherwise, seconds.
+const MAX_START_DEADLINE: u32 = 3600;
+
 /// The settings of the policy on the command line: lists with commas between their entries.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "What resources may use")]
@@ -96,6 +99,14 @@ pub struct PolicyArguments {
         env = "OPERATOR_ALLOW_RUNTIME_CLASSES"
     )]
     runtime_classes: String,
+    /// The largest spec.startDeadlineSeconds: so long a run without nodes tries again
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = MAX_START_DEADLINE,
+        env = "OPERATOR_MAX_START_DEADLINE"
+    )]
+    max_start_deadline: u32,
 }
 
 impl Default for PolicyArguments {
@@ -109,6 +120,7 @@ impl Default for PolicyArguments {
             annotations: ANNOTATIONS.into(),
             priority_classes: String::new(),
             runtime_classes: String::new(),
+            max_start_deadline: MAX_START_DEADLINE,
         }
     }
 }
@@ -126,6 +138,8 @@ pub struct Policy {
     annotations: Names,
     priority_classes: Names,
     runtime_classes: Names,
+    /// Seconds.
+    max_start_deadline: u32,
 }
 
 /// Names that are allowed: each entry is a name, the start of names if it ends in `/`, or `*`.
@@ -193,6 +207,7 @@ impl Policy {
             annotations: Names::of(&arguments.annotations),
             priority_classes: Names::of(&arguments.priority_classes),
             runtime_classes: Names::of(&arguments.runtime_classes),
+            max_start_deadline: arguments.max_start_deadline,
         }
     }
 
@@ -225,6 +240,13 @@ impl Policy {
             if let Some(source) = &player.source {
                 self.check_volume(&format!("spec.model.graph.players.{name}"), source)?;
             }
+        }
+        let (found, most) = (spec.start_deadline_seconds, self.max_start_deadline);
+        if found > most {
+            return Err(Invalid(format!(
+                "spec.startDeadlineSeconds is {found}, and this operator allows at most {most} \
+                 (its --max-start-deadline)"
+            )));
         }
         spec.pods().iter().try_for_each(|(place, pod)| self.check_pod(place, pod))
     }
@@ -534,6 +556,23 @@ mod tests {
             assert_eq!(found.is_some(), problem.is_some(), "{found:?}");
             assert!(said.is_none_or(|(found, problem)| found.contains(problem)), "{found:?}");
         }
+    }
+
+    #[test]
+    fn nobody_tries_to_start_for_longer_than_allowed() {
+        let spec = |seconds: u32| SecureInferenceSpec {
+            start_deadline_seconds: seconds,
+            ..builtin(json!({}))
+        };
+        assert_eq!(check(PolicyArguments::default(), &spec(3600)), Ok(()));
+        let found = check(PolicyArguments::default(), &spec(3601)).unwrap_err();
+        assert_eq!(
+            found,
+            "spec.startDeadlineSeconds is 3601, and this operator allows at most 3600 (its \
+             --max-start-deadline)"
+        );
+        let longer = PolicyArguments { max_start_deadline: 86_400, ..PolicyArguments::default() };
+        assert_eq!(check(longer, &spec(86_400)), Ok(()));
     }
 
     #[test]

@@ -587,6 +587,47 @@ fn a_run_without_nodes_gives_way_to_those_that_wait() {
 }
 
 #[test]
+fn who_is_queued_wakes_the_run_that_has_the_turn() {
+    let mut world = job();
+    world.reconcile();
+    (0..5).for_each(|which| world.happen(Event::NoNode(which)));
+    world.reconcile();
+    let waits = |world: &World| {
+        let again = world.operator.again_at().expect("a deadline");
+        again.duration_since(world.cluster.now).as_secs()
+    };
+    assert!(waits(&world) > 200, "nobody waits for it: its own deadline is the next thing");
+    assert!(!world.operator.is_due(&world.cluster));
+    world.step(&Step::Rival(true));
+    assert!(world.operator.is_due(&world.cluster), "it is told");
+    world.reconcile();
+    assert!(waits(&world) <= 30);
+    world.happen(Event::Wait(30_000));
+    world.reconcile();
+    assert_eq!(world.condition(PARTIES_READY).0, "GaveWay");
+    // The other has the turn now, and this one does not take it back.
+    for _ in 0..2 {
+        world.happen(Event::AdvanceAll);
+    }
+    world.reconcile();
+    assert!(!world.holds_turn());
+    assert_eq!(world.status().attempt, Some(1));
+}
+
+#[test]
+fn a_run_whose_scheduler_says_nothing_gives_way_too() {
+    let mut world = job();
+    world.reconcile();
+    world.step(&Step::Rival(true));
+    world.happen(Event::Wait(40_000));
+    world.reconcile();
+    assert!(world.holds_turn(), "the scheduler may be busy");
+    world.happen(Event::Wait(20_000));
+    world.reconcile();
+    assert_eq!(world.condition(PARTIES_READY).0, "GaveWay");
+}
+
+#[test]
 fn time_without_nodes_counts_until_an_attempt_fails_by_itself() {
     let mut world = job();
     world.reconcile();

@@ -72,7 +72,7 @@ impl Context {
     pub(super) fn forget(&self, uid: &str) {
         self.memory().remove(uid);
         self.validator.forget(uid);
-        self.wake(self.queue.release(uid));
+        self.wake(self.queue.forget(uid));
     }
 
     /// Has the run that may be admitted now reconciled.

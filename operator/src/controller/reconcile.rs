@@ -23,7 +23,7 @@ use tokio::time::Instant;
 
 use super::context::{Context, Guarded, MANAGER};
 use super::error::{DEADLINE, Error, failed};
-use crate::admission_queue::AdmissionQueue;
+use crate::admission_queue::{AdmissionQueue, Answer};
 use crate::api::v1alpha1::SecureInference;
 use crate::conditions;
 use crate::metrics::Metrics;
@@ -35,6 +35,9 @@ use crate::validator::{Validated, Validator};
 
 /// How often a reconcile looks, decides and acts before it lets others go on.
 const ROUNDS: usize = 6;
+
+/// Reconciles that fail one after the other, a minute in all, until a run is no longer admitted.
+const LOST: u32 = 8;
 
 /// Reconciles at once.
 const CONCURRENCY: u16 = 16;
@@ -175,14 +178,22 @@ async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Next, 
     if outcome.is_err() || object.0.is_err() {
         // Others do not wait until it can be read again.
         context.validator.leave(&uid);
+        context.postpone(&uid);
     }
-    context.remember(&uid, |memory| match &outcome {
-        Ok(_) => memory.failures = 0,
-        Err(error) => {
-            memory.failures = memory.failures.saturating_add(1);
-            memory.refusal = error.refusal();
+    let failures = context.remember(&uid, |memory| {
+        match &outcome {
+            Ok(_) => memory.failures = 0,
+            Err(error) => {
+                memory.failures = memory.failures.saturating_add(1);
+                memory.refusal = error.refusal();
+            }
         }
+        memory.failures
     });
+    if failures >= LOST {
+        // Nor for one that is admitted and cannot be told to give way.
+        context.wake(context.queue.release(&uid));
+    }
     outcome
 }
 
@@ -201,6 +212,11 @@ fn error_policy(object: Arc<Guarded>, error: &Error, context: Arc<Context>) -> N
 }
 
 impl Context {
+    /// Lets others be admitted before a run that was called and cannot come.
+    fn postpone(&self, uid: &str) {
+        self.wake(self.queue.postpone(uid, Timestamp::now().as_second()));
+    }
+
     /// Forgets what is deleted, which no reconcile sees any more.
     fn watch_deletions(&self, event: &watcher::Event<Guarded>) {
         if let watcher::Event::Delete(object) = event {
@@ -238,6 +254,8 @@ impl Context {
                 false => {
                     let key = ObjectRef::from_obj(object);
                     let Some(validated) = self.validator.validate(current, key).await else {
+                        // Others do not wait for it meanwhile.
+                        self.postpone(&current.uid().unwrap_or_default());
                         return Ok(Next::await_change());
                     };
                     Some(validated)
@@ -252,8 +270,13 @@ impl Context {
             };
             let withheld = self.publish(current, &namespace, &plan.status).await?;
             again_at = [plan.again_at, withheld].into_iter().flatten().min();
-            if plan.admission == Admission::Release {
-                self.wake(self.queue.release(&current.uid().unwrap_or_default()));
+            let uid = current.uid().unwrap_or_default();
+            match plan.admission {
+                Admission::Release => self.wake(self.queue.release(&uid)),
+                Admission::GiveWay => {
+                    self.wake(self.queue.give_way(&uid, Timestamp::now().as_second()));
+                }
+                Admission::Request | Admission::Hold => {}
             }
             if plan.actions.is_empty() {
                 break;
@@ -294,20 +317,25 @@ impl Context {
                 let created = created.map_or(0, |time| time.0.as_second());
                 let there = self.resources.state();
                 let there: HashSet<String> = there.iter().filter_map(|other| other.uid()).collect();
-                self.wake(
-                    self.queue.retain(&there).filter(|next| *next != ObjectRef::from_obj(object)),
-                );
-                if !self.queue.request(&uid, created, ObjectRef::from_obj(object)) {
-                    return plan;
+                self.queue.retain(&there);
+                let namespace = resource.namespace().unwrap_or_default();
+                let key = ObjectRef::from_obj(object);
+                match self.queue.request(&uid, &namespace, created, key) {
+                    Answer::Queued(wake) => {
+                        wake.into_iter().for_each(|key| self.wake(Some(key)));
+                        plan
+                    }
+                    Answer::Admitted => {
+                        observed.admitted = true;
+                        plan::plan(resource, validated, &observed)
+                    }
                 }
-                observed.admitted = true;
-                plan::plan(resource, validated, &observed)
             }
             Admission::Hold => {
-                self.queue.hold(&uid);
+                self.queue.hold(&uid, ObjectRef::from_obj(object));
                 plan
             }
-            Admission::Release => plan,
+            Admission::Release | Admission::GiveWay => plan,
         }
     }
 }

@@ -10,8 +10,12 @@ use crate::conditions::{self, PARTIES_READY, SUSPENDED};
 use crate::job::Job;
 use crate::party_state::Party;
 
-/// How long a run stays admitted while others wait and its pods are not scheduled.
+/// How long a run stays admitted while others wait and its pods are refused or get no nodes.
 const PATIENCE: SignedDuration = SignedDuration::from_secs(30);
+
+/// The same while no scheduler says anything of its pods: it may be busy, and there may be none
+/// of that name.
+const SILENCE: SignedDuration = SignedDuration::from_secs(60);
 
 impl Planner<'_> {
     /// Begins the next attempt, once nothing of earlier ones is left and the run is admitted;
@@ -62,11 +66,12 @@ impl Planner<'_> {
         let held = self.observed.now.duration_since(started);
         let refused = self.observed.refusal.is_some()
             || parties.values().flatten().any(|party| party.unscheduled && party.waits.is_some());
-        if !refused || !self.observed.others_wait {
+        if !self.observed.others_wait {
             return;
         }
-        if held < PATIENCE {
-            return self.look_again(started.checked_add(PATIENCE).unwrap_or(started));
+        let patience = if refused { PATIENCE } else { SILENCE };
+        if held < patience {
+            return self.look_again(started.checked_add(patience).unwrap_or(started));
         }
         let used = self.plan.status.start_seconds_used.unwrap_or(0);
         let used = used.saturating_add(u32::try_from(held.as_secs()).unwrap_or(u32::MAX));
@@ -74,7 +79,7 @@ impl Planner<'_> {
             // The deadline is about to say so.
             return;
         }
-        self.plan.admission = Admission::Release;
+        self.plan.admission = Admission::GiveWay;
         self.plan.actions.clear();
         let (reason, missing) = self.what_is_missing(job, parties);
         let message = format!("other runs were waiting: {reason}: {missing}");

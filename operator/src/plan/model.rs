@@ -82,6 +82,8 @@ pub enum Pods {
 pub enum Admission {
     /// Nothing; others may be admitted.
     Release,
+    /// Nothing for now: it leaves its place to others, and goes behind those that wait.
+    GiveWay,
     /// It would begin an attempt if it were admitted.
     Request,
     /// It stays admitted while it has pods without a node.

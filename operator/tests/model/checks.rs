@@ -47,6 +47,7 @@ pub(crate) fn planned(
             assert!(homed.count() < ROLES.len(), "all pods have nodes and it stays admitted");
         }
         Admission::Request => assert!(!runs && !over && !observed.admitted),
+        Admission::GiveWay => assert!(!runs && !over && observed.others_wait),
         Admission::Release => {}
     }
     // What runs is not torn down, and nothing else is made.

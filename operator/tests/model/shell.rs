@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp, Unit};
 use kube::ResourceExt;
-use operator::admission_queue::AdmissionQueue;
+use operator::admission_queue::{AdmissionQueue, Answer};
 use operator::api::v1alpha1::{SecureInference, SecureInferenceStatus};
 use operator::conditions;
 use operator::job::Job;
@@ -85,16 +85,30 @@ impl Shell {
         let sessions = self.sessions;
         *self = Self { sessions, ..Self::default() };
         if rival_holds {
-            self.queue.hold(RIVAL);
+            self.queue.hold(RIVAL, RIVAL.into());
         }
     }
 
     /// Another run asks to be admitted, or leaves the queue.
     pub(crate) fn rival(&mut self, asks: bool) {
         if asks {
-            self.queue.request(RIVAL, 0, RIVAL.into());
-        } else if self.queue.release(RIVAL).is_some() {
-            self.seen = 0;
+            self.wake([RIVAL.into()]);
+        } else {
+            let next = self.queue.release(RIVAL);
+            self.wake(next);
+        }
+    }
+
+    /// Has runs looked at: the other asks for its turn, and takes it if it is its own.
+    fn wake(&mut self, runs: impl IntoIterator<Item = String>) {
+        for run in runs {
+            if run == JOB {
+                self.seen = 0;
+            } else if let Answer::Queued(wake) = self.queue.request(RIVAL, "other", 0, RIVAL.into())
+                && wake.iter().any(|run| run == JOB)
+            {
+                self.seen = 0;
+            }
         }
     }
 
@@ -142,17 +156,22 @@ impl Shell {
     fn rounds(&mut self, cluster: &mut Cluster) -> Result<(), Stop> {
         for _ in 0..6 {
             let Some(resource) = cluster.resource.clone() else {
-                self.queue.release(JOB);
+                let next = self.queue.forget(JOB);
+                self.wake(next);
                 return Ok(());
             };
             let settled = resource.status.as_ref().and_then(conditions::finished).is_some();
-            let (observed, plan) = self.plan(&resource, self.observe(cluster, settled));
+            let observed = self.observe(cluster, settled);
+            let (observed, plan) = self.plan(&resource, observed);
             checks::planned(cluster, &resource, &observed, &plan);
             let withheld = self.publish(cluster, &resource, &observed, &plan.status)?;
             self.again_at = [plan.again_at, withheld].into_iter().flatten().min();
-            if plan.admission == Admission::Release {
-                self.queue.release(JOB);
-            }
+            let next = match plan.admission {
+                Admission::Release => self.queue.release(JOB),
+                Admission::GiveWay => self.queue.give_way(JOB, cluster.now.as_second()),
+                Admission::Request | Admission::Hold => None,
+            };
+            self.wake(next);
             for action in &plan.actions {
                 self.act(cluster, &resource, action)?;
             }
@@ -182,17 +201,18 @@ impl Shell {
         }
     }
 
-    fn plan(&self, resource: &SecureInference, mut observed: Observed) -> (Observed, Plan) {
+    fn plan(&mut self, resource: &SecureInference, mut observed: Observed) -> (Observed, Plan) {
         let mut plan = decide(resource, &observed);
         match plan.admission {
-            Admission::Request => {
-                if self.queue.request(JOB, 1, JOB.into()) {
+            Admission::Request => match self.queue.request(JOB, "lab", 1, JOB.into()) {
+                Answer::Admitted => {
                     observed.admitted = true;
                     plan = decide(resource, &observed);
                 }
-            }
-            Admission::Hold => self.queue.hold(JOB),
-            Admission::Release => {}
+                Answer::Queued(wake) => self.wake(wake),
+            },
+            Admission::Hold => self.queue.hold(JOB, JOB.into()),
+            Admission::Release | Admission::GiveWay => {}
         }
         (observed, plan)
     }
