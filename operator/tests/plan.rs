@@ -88,6 +88,7 @@ fn request() -> impl Strategy<Value = Request> {
         16 => Just(Request::Answered),
         2 => rare_event().prop_map(Request::After),
         1 => Just(Request::Refused),
+        1 => prop::bool::weighted(0.2).prop_map(|ever| if ever { Request::Denied } else { Request::Refused }),
         1 => Just(Request::Failed),
         1 => Just(Request::NeverSent),
         1 => Just(Request::NeverHeard),
@@ -625,6 +626,45 @@ fn a_run_whose_scheduler_says_nothing_gives_way_too() {
     world.happen(Event::Wait(20_000));
     world.reconcile();
     assert_eq!(world.condition(PARTIES_READY).0, "GaveWay");
+}
+
+/// A quantity that is none, a label that is none, a rule of the cluster's.
+#[test]
+fn what_would_be_refused_again_fails_at_once_with_the_api_servers_words() {
+    let mut world = job();
+    let mut requests = vec![Request::Answered; 7];
+    requests.push(Request::Denied);
+    world.step(&Step::Reconcile(requests, 0));
+    world.reconcile();
+    let (reason, message) = world.condition(FAILED);
+    assert_eq!(reason, "Refused");
+    assert!(
+        message.starts_with(
+            "a new attempt would fail the same way: server0: Refused: cannot make the "
+        ),
+        "{message}"
+    );
+    assert!(message.ends_with(": invalid"), "{message}");
+    let status = world.status();
+    assert_eq!((status.attempt, status.failed_attempts), (Some(1), None));
+    assert_eq!(status.failure.unwrap().reason, "Refused");
+    assert!(!world.holds_turn());
+    world.settle();
+}
+
+#[test]
+fn one_pod_that_is_refused_does_not_keep_the_others_from_being_made() {
+    let mut world = job();
+    let made = |world: &mut World, refused: usize| {
+        // The status, four policies, two Services, the status, five Secrets, five pods.
+        let mut requests = vec![Request::Answered; 18];
+        requests[13 + refused] = Request::Refused;
+        world.step(&Step::Reconcile(requests, 0));
+        world.cluster.pods.len()
+    };
+    assert_eq!(made(&mut world, 0), 4);
+    world.settle();
+    assert!(world.is(COMPLETE) && world.status().attempt == Some(1), "{:#?}", world.status());
 }
 
 #[test]

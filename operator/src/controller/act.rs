@@ -203,7 +203,13 @@ impl Context {
                 made => made,
             }
         });
-        future::try_join_all(make).await.map(drop)
+        // One that is refused does not keep the others from being made.
+        let mut errors: Vec<Error> =
+            future::join_all(make).await.into_iter().filter_map(Result::err).collect();
+        // What stays says more than what passes.
+        let permanent = |error: &Error| error.refusal().is_some_and(|refusal| refusal.permanent);
+        let place = errors.iter().position(permanent).unwrap_or(0);
+        if errors.is_empty() { Ok(()) } else { Err(errors.swap_remove(place)) }
     }
 
     /// Creates an object. Nothing of what the server answers is needed, least of all Secrets: it

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures::channel::mpsc::UnboundedSender;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use kube::api::ListParams;
 use kube::core::{DeserializeGuard, PartialObjectMeta};
@@ -17,6 +18,7 @@ use tokio::time::Instant;
 use crate::admission_queue::AdmissionQueue;
 use crate::api::v1alpha1::SecureInference;
 use crate::metrics::Metrics;
+use crate::plan::Refusal;
 use crate::resources::JOB_UID;
 use crate::resources::pod::Defaults;
 use crate::validator::Validator;
@@ -56,7 +58,9 @@ pub(super) struct Memory {
     /// Reconciles that failed one after the other.
     pub(super) failures: u32,
     /// What the API server would not make.
-    pub(super) refusal: Option<String>,
+    pub(super) refusal: Option<Refusal>,
+    /// When its plan wants to look again at the latest.
+    pub(super) again_at: Option<Timestamp>,
 }
 
 impl Context {

@@ -7,6 +7,7 @@ use party::identity::IdentityError;
 use spdz::prg::NoRandomness;
 
 use crate::api::v1alpha1::SecureInference;
+use crate::plan::Refusal;
 use crate::resources::secret::SecretError;
 
 /// The longest that a reconcile may take.
@@ -54,18 +55,22 @@ pub(super) enum Error {
 
 impl Error {
     /// What the API server said, if it refused what was asked, rather than failed to answer.
-    pub(super) fn refusal(&self) -> Option<String> {
+    pub(super) fn refusal(&self) -> Option<Refusal> {
         let (action, source) = match self {
             Self::Api { action, source, .. } => (action, source),
             Self::OfAnother { action, message, .. } => {
-                return Some(format!("cannot {action}: {message}"));
+                let message = format!("cannot {action}: {message}");
+                return Some(Refusal { message, permanent: true });
             }
-            Self::Secret(_) => return Some(self.to_string()),
+            Self::Secret(_) => return Some(Refusal { message: self.to_string(), permanent: true }),
             _ => return None,
         };
+        let makes = action.starts_with(MAKES);
         match source.as_ref() {
-            kube::Error::Api(status) if matches!(status.code, 400 | 403 | 404 | 422) => {
-                Some(format!("cannot {action}: {}", status.message))
+            kube::Error::Api(status) if makes && !matches!(status.code, 409 | 429) => {
+                let message = format!("cannot {action}: {}", status.message);
+                let permanent = is_permanent(status.code, &status.message);
+                Some(Refusal { message, permanent })
             }
             _ => None,
         }
@@ -92,6 +97,36 @@ impl Error {
             },
             other => other,
         }
+    }
+}
+
+/// How the actions begin that make objects.
+const MAKES: &str = "make ";
+
+/// What API servers say, with status 403, of what may be otherwise soon: a quota is used up or not
+/// counted yet, the operator lacks a permission, a namespace is new or about to go.
+const PASSES: [&str; 6] = [
+    "exceeded quota",
+    "status unknown for quota",
+    "cannot create resource",
+    "not yet ready to handle request",
+    "error looking up service account",
+    "is being terminated",
+];
+
+/// What they say, with status 500, of quantities that are none.
+const NO_QUANTITY: [&str; 2] = ["quantities must match", "unable to parse quantity"];
+
+/// Whether an API server that refused an object with this status would do so again, whenever it
+/// is asked. It may be without a resource, or without a session, for a moment only.
+fn is_permanent(code: u16, message: &str) -> bool {
+    let says = |words: &[&str]| words.iter().any(|words| message.contains(words));
+    match code {
+        401 | 404 | 408 | 409 | 425 | 429 => false,
+        403 => !says(&PASSES),
+        400..=499 => true,
+        500 => says(&NO_QUANTITY),
+        _ => false,
     }
 }
 
@@ -147,14 +182,53 @@ mod tests {
         let exists = error(409, "AlreadyExists", "services \"a\" already exists");
         assert!(exists.already_exists() && exists.refusal().is_none(), "it may be this run's");
         assert_eq!(
-            exists.of_another().refusal().as_deref(),
-            Some(
-                "cannot make the Services: services \"a\" already exists, and is not of this run; \
-                 the operator takes over nothing: delete it"
-            )
+            exists.of_another().refusal(),
+            Some(Refusal {
+                message: "cannot make the Services: services \"a\" already exists, and is not of \
+                          this run; the operator takes over nothing: delete it"
+                    .into(),
+                permanent: true,
+            })
         );
         let other = error(409, "Conflict", "the quota was modified");
         assert!(!other.already_exists());
         assert!(other.of_another().refusal().is_none());
+    }
+
+    #[test]
+    fn what_an_api_server_would_refuse_again_is_told_from_what_passes() {
+        let forbidden = |why: &str| format!("pods \"a\" is forbidden: {why}");
+        for (code, message, permanent) in [
+            (422, "Pod \"a\" is invalid: spec.nodeSelector: Invalid value".to_owned(), true),
+            (400, "Pod in version \"v1\" cannot be handled: quantities must match".into(), true),
+            (500, "quantities must match the regular expression '^([+-]?[0-9.]+)'".into(), true),
+            (500, "unable to parse quantity's suffix".into(), true),
+            (413, "Request entity too large: limit is 3145728".into(), true),
+            (403, forbidden("violates PodSecurity \"restricted:latest\""), true),
+            (403, forbidden("unable to validate against any security context constraint"), true),
+            (403, forbidden("no PriorityClass with name high was found"), true),
+            (403, forbidden("failed quota: q: must specify limits.cpu"), true),
+            (403, forbidden("exceeded quota: q, requested: pods=1"), false),
+            (403, forbidden("status unknown for quota: q, resources: pods"), false),
+            (403, forbidden("error looking up service account lab/default"), false),
+            (403, forbidden("not yet ready to handle request"), false),
+            (403, "pods is forbidden: User \"o\" cannot create resource \"pods\"".into(), false),
+            (403, forbidden("unable to create new content: lab is being terminated"), false),
+            (404, "the server could not find the requested resource".into(), false),
+            (401, "Unauthorized".into(), false),
+            (500, "Internal error occurred: failed calling webhook".into(), false),
+            (503, "the server is currently unable to handle the request".into(), false),
+        ] {
+            let refusal = error(code, "A", &message).refusal().unwrap();
+            assert_eq!(refusal.message, format!("cannot make the Services: {message}"));
+            assert_eq!(refusal.permanent, permanent, "{code}: {message}");
+        }
+        for code in [409, 429] {
+            assert_eq!(error(code, "Conflict", "again").refusal(), None, "to be tried again");
+        }
+        let status = Status::failure("no", "Forbidden").with_code(403);
+        let source = kube::Error::Api(Box::new(status));
+        let other = failed_for("list the objects", "run", source).refusal();
+        assert_eq!(other, None, "nothing was to be made");
     }
 }

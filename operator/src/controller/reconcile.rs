@@ -208,7 +208,15 @@ fn error_policy(object: Arc<Guarded>, error: &Error, context: Arc<Context>) -> N
         return Next::requeue(Duration::from_millis(100));
     }
     tracing::warn!(namespace, name, failures, "{error}");
-    Next::requeue(Duration::from_millis(500 << failures.min(6)))
+    let again_at = context.remember(&object.uid().unwrap_or_default(), |memory| memory.again_at);
+    Next::requeue(back_off(failures, Timestamp::now(), again_at))
+}
+
+/// How long to wait after so many failures: not beyond what the plan waits for, such as a deadline.
+fn back_off(failures: u32, now: Timestamp, again_at: Option<Timestamp>) -> Duration {
+    let wait = Duration::from_millis(500 << failures.min(6));
+    let left = again_at.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
+    left.filter(|left| !left.is_zero()).map_or(wait, |left| wait.min(left))
 }
 
 impl Context {
@@ -270,6 +278,7 @@ impl Context {
             };
             let withheld = self.publish(current, &namespace, &plan.status).await?;
             again_at = [plan.again_at, withheld].into_iter().flatten().min();
+            self.remember(&current.uid().unwrap_or_default(), |memory| memory.again_at = again_at);
             let uid = current.uid().unwrap_or_default();
             match plan.admission {
                 Admission::Release => self.wake(self.queue.release(&uid)),
@@ -336,6 +345,30 @@ impl Context {
                 plan
             }
             Admission::Release | Admission::GiveWay => plan,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wait_after_failures_grows_and_ends_at_the_deadline() {
+        let now = Timestamp::from_second(1000).unwrap();
+        let at = |second| Some(Timestamp::from_second(second).unwrap());
+        for (failures, again_at, milliseconds) in [
+            (0, None, 500),
+            (3, None, 4000),
+            (6, None, 32_000),
+            (60, None, 32_000),
+            (6, at(1005), 5000),
+            (1, at(1005), 1000),
+            // It is over: there must be something else that is wrong.
+            (6, at(990), 32_000),
+        ] {
+            let found = back_off(failures, now, again_at);
+            assert_eq!(found, Duration::from_millis(milliseconds), "{failures}, {again_at:?}");
         }
     }
 }

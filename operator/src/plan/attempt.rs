@@ -7,6 +7,7 @@ use spdz::channel::Role;
 use super::model::Action;
 use super::outcome::{OVERTIME, overtime};
 use super::planner::{Parties, Planner, after, attempt_of, said};
+use super::progress::REFUSED;
 use super::verdict::{Verdict, verdict};
 use crate::api::v1alpha1::Failure;
 use crate::job::{Addresses, Job};
@@ -27,6 +28,11 @@ impl Planner<'_> {
             }
             Verdict::Unclear(until) => self.look_again(until),
             Verdict::Going => {
+                if self.observed.refusal.as_ref().is_some_and(|refusal| refusal.permanent) {
+                    let late = self.lateness(job, attempt, &parties);
+                    let message = format!("a new attempt would fail the same way: {}", said(&late));
+                    return self.give_up(late, REFUSED, &message);
+                }
                 if !others {
                     self.start(job, attempt, &parties);
                 }

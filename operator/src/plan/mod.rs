@@ -17,4 +17,4 @@ mod progress;
 mod verdict;
 
 pub use decision::{clean_up, is_settled, plan};
-pub use model::{Action, Admission, Observed, Plan, Pods};
+pub use model::{Action, Admission, Observed, Plan, Pods, Refusal};

@@ -25,8 +25,17 @@ pub struct Observed {
     pub admitted: bool,
     /// Whether other resources wait to be admitted.
     pub others_wait: bool,
-    /// What the API server refused to make when that was last tried.
-    pub refusal: Option<String>,
+    /// What the API server would not make when that was last tried.
+    pub refusal: Option<Refusal>,
+}
+
+/// An object that the API server would not make.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// What was tried, and the API server's words.
+    pub message: String,
+    /// Whether it would refuse it again, whenever it is asked.
+    pub permanent: bool,
 }
 
 /// Something to do, in the order of the list.

@@ -10,6 +10,9 @@ use crate::conditions::PARTIES_READY;
 use crate::job::Job;
 use crate::party_state::{End, Party};
 
+/// Why a run waits, or has failed, of which the API server would not make an object.
+pub(super) const REFUSED: &str = "Refused";
+
 impl Planner<'_> {
     /// The parties of an attempt: those whose pods are there, and those whose pods were.
     pub(super) fn parties(&self, job: &Job, attempt: u32) -> Parties {
@@ -87,7 +90,7 @@ impl Planner<'_> {
     /// Why not all parties are ready: reason and message.
     pub(super) fn what_is_missing(&self, job: &Job, parties: &Parties) -> (String, String) {
         if let Some(refusal) = &self.observed.refusal {
-            return ("Refused".into(), refusal.clone());
+            return (REFUSED.into(), refusal.message.clone());
         }
         let late = late_party(job, parties).and_then(|role| parties.get(&role)?.as_ref());
         let waits = late.and_then(|party| Some((party.role, party.waits.as_ref()?)));
@@ -109,7 +112,7 @@ impl Planner<'_> {
         let late = late_party(job, parties);
         let party = late.and_then(|role| parties.get(&role)?.as_ref());
         let (reason, message) = match (&self.observed.refusal, party) {
-            (Some(refusal), _) => ("Refused", refusal.as_str()),
+            (Some(refusal), _) => (REFUSED, refusal.message.as_str()),
             (None, None) => ("NoPod", "its pod could not be made"),
             (None, Some(party)) => match &party.waits {
                 Some(waits) => (waits.reason.as_str(), waits.message.as_str()),

@@ -237,6 +237,10 @@ fn check_failure(
         // No attempt failed by itself: it took too long.
         assert!(is(after, FAILED));
         let reason = reason_of(after, FAILED);
+        if reason == "Refused" {
+            let refusal = observed.refusal.as_ref().expect("what was refused");
+            return assert!(refusal.permanent && failure.message == refusal.message);
+        }
         assert!(["StartDeadlineExceeded", "ActiveDeadlineExceeded"].contains(&reason), "{reason}");
         if after.ready_time.is_some() {
             assert_eq!((reason, role), ("ActiveDeadlineExceeded", Some(DRIVER)));

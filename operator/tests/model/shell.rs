@@ -10,7 +10,7 @@ use operator::admission_queue::{AdmissionQueue, Answer};
 use operator::api::v1alpha1::{SecureInference, SecureInferenceStatus};
 use operator::conditions;
 use operator::job::Job;
-use operator::plan::{self, Action, Admission, Observed, Plan, Pods};
+use operator::plan::{self, Action, Admission, Observed, Plan, Pods, Refusal};
 use operator::resources::{network_policy, pod, service};
 use party::config::Session;
 use spdz::channel::Role;
@@ -35,8 +35,10 @@ pub(crate) enum Request {
     Answered,
     /// Something happens before it is answered.
     After(Event),
-    /// It is refused.
+    /// It is refused, for now.
     Refused,
+    /// It is refused, and would be again.
+    Denied,
     /// The API server fails.
     Failed,
     /// The operator ends before it is sent.
@@ -57,15 +59,20 @@ pub(crate) fn decide(resource: &SecureInference, observed: &Observed) -> Plan {
 enum Stop {
     Crash,
     Conflict,
-    Refused(String),
+    Refused(Refusal),
     Failed,
+}
+
+/// A refusal that passes.
+fn refused(message: String) -> Stop {
+    Stop::Refused(Refusal { message, permanent: false })
 }
 
 /// An operator: nothing in it survives its end.
 #[derive(Default)]
 pub(crate) struct Shell {
     queue: AdmissionQueue<String>,
-    refusal: Option<String>,
+    refusal: Option<Refusal>,
     published: Option<Timestamp>,
     failures: u32,
     /// When it looks again if nothing happens.
@@ -268,7 +275,13 @@ impl Shell {
                 cluster.happen(&event);
                 effect(cluster);
             }
-            Request::Refused => return Err(Stop::Refused(format!("cannot {what}: forbidden"))),
+            Request::Refused => return Err(refused(format!("cannot {what}: forbidden"))),
+            Request::Denied => {
+                let message = format!("cannot {what}: invalid");
+                // What is not made is tried again.
+                let permanent = what.starts_with("make ");
+                return Err(Stop::Refused(Refusal { message, permanent }));
+            }
             Request::Failed => return Err(Stop::Failed),
             Request::NeverSent => return Err(Stop::Crash),
             Request::NeverHeard => {
@@ -356,14 +369,21 @@ impl Shell {
         roles: &[Role],
         session: Session,
     ) -> Result<(), Stop> {
+        let mut outcome = Ok(());
         for role in self.shuffled(roles.to_vec()) {
             let pod = pod::build(job, attempt, role, session, &"party".into());
-            if cluster.quota {
-                return Err(Stop::Refused("cannot make the pods: exceeded quota: pods".into()));
+            let made = match cluster.quota {
+                true => Err(refused("cannot make the pods: exceeded quota: pods".into())),
+                false => self.request(cluster, "make the pods", |cluster| cluster.make_pod(pod)),
+            };
+            match made {
+                Err(Stop::Crash) => return Err(Stop::Crash),
+                // The others are made all the same.
+                Err(stop) => outcome = outcome.and(Err(stop)),
+                Ok(()) => {}
             }
-            self.request(cluster, "make the pods", |cluster| cluster.make_pod(pod))?;
         }
-        Ok(())
+        outcome
     }
 
     fn tear_down(&mut self, cluster: &mut Cluster, attempt: u32, pods: &Pods) -> Result<(), Stop> {
