@@ -17,6 +17,9 @@ pub const COMPLETE: &str = "Complete";
 /// There will be no further attempt.
 pub const FAILED: &str = "Failed";
 
+/// It has ended, either way: with the reason `Succeeded` or `Failed`.
+pub const FINISHED: &str = "Finished";
+
 /// It waits until `spec.suspend` is false.
 pub const SUSPENDED: &str = "Suspended";
 

@@ -555,7 +555,8 @@ pub struct SecureInferenceStatus {
     /// A summary of the conditions for people; programs read the conditions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phase: Option<Phase>,
-    /// `Accepted`, `PartiesReady`, `Complete`, `Failed` and `Suspended`.
+    /// `Accepted`, `PartiesReady`, `Complete`, `Failed`, `Finished` (either of these) and
+    /// `Suspended`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions")]
     pub conditions: Vec<Condition>,

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::context::{Context, Guarded, STATUS_MANAGER};
 use super::error::{Error, failed, failed_for};
 use crate::api::v1alpha1::{Network, Phase, SecureInference, SecureInferenceStatus};
-use crate::conditions::{self, ACCEPTED, FAILED};
+use crate::conditions::{self, ACCEPTED, FAILED, FINISHED};
 use crate::events::transitions;
 use crate::plan::Plan;
 use crate::trace;
@@ -160,6 +160,9 @@ impl Context {
         for (condition, holds) in [(ACCEPTED, false), (FAILED, true)] {
             conditions::set(&mut status, condition, holds, "Malformed", &message, now, generation);
         }
+        let ended = format!("Malformed: {message}");
+        conditions::set(&mut status, FINISHED, true, "Failed", &ended, now, generation);
+        status.observed_generation = generation;
         status.phase = Some(Phase::Failed);
         tracing::warn!(namespace, name, "{message}");
         let body = json!({

@@ -7,7 +7,7 @@ use party::result::RunResult;
 use super::model::{Admission, Pods};
 use super::planner::{Planner, after, said};
 use crate::api::v1alpha1::{Failure, Summary};
-use crate::conditions::{self, COMPLETE, FAILED, PARTIES_READY};
+use crate::conditions::{self, COMPLETE, FAILED, FINISHED, PARTIES_READY};
 use crate::job::Job;
 
 /// Why a run fails that takes longer than it may.
@@ -26,6 +26,7 @@ impl Planner<'_> {
         let seconds = now.duration_since(started).as_secs_f64();
         let message = format!("complete in {seconds:.1} s, in attempt {attempt}");
         self.set(COMPLETE, true, "Completed", &message);
+        self.set(FINISHED, true, "Succeeded", &message);
         self.finished();
     }
 
@@ -84,6 +85,7 @@ impl Planner<'_> {
         self.status().completion_time = Some(MicroTime(self.observed.now));
         self.set(PARTIES_READY, false, reason, message);
         self.set(FAILED, true, reason, message);
+        self.set(FINISHED, true, "Failed", &format!("{reason}: {message}"));
         self.finished();
     }
 

@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use operator::api::v1alpha1::{Phase, SecureInference, SecureInferenceStatus};
-use operator::conditions::{ACCEPTED, COMPLETE, FAILED, PARTIES_READY, SUSPENDED};
+use operator::conditions::{ACCEPTED, COMPLETE, FAILED, FINISHED, PARTIES_READY, SUSPENDED};
 use operator::events::transitions;
 use operator::job::Addresses;
 use operator::plan::{Action, Admission, Observed, Plan};
@@ -107,6 +107,15 @@ pub(crate) fn published(
 
     // What is final.
     assert!(!(is(after, COMPLETE) && is(after, FAILED)));
+    // Whoever waits for the end, and not for one of the two, sees it, unless an older operator
+    // wrote it.
+    if !finished(before) {
+        assert_eq!(is(after, FINISHED), finished(after));
+    }
+    if is(after, FINISHED) {
+        let how = if is(after, COMPLETE) { "Succeeded" } else { "Failed" };
+        assert_eq!(reason_of(after, FINISHED), how);
+    }
     if finished(before) {
         let part = |status: &SecureInferenceStatus| {
             (
@@ -147,7 +156,8 @@ pub(crate) fn published(
     // Conditions.
     for condition in &after.conditions {
         let kind = condition.type_.as_str();
-        assert!([ACCEPTED, PARTIES_READY, COMPLETE, FAILED, SUSPENDED].contains(&kind));
+        let kinds = [ACCEPTED, PARTIES_READY, COMPLETE, FAILED, FINISHED, SUSPENDED];
+        assert!(kinds.contains(&kind));
         assert!(!condition.reason.is_empty() && !condition.message.is_empty(), "{condition:?}");
         let word = |c: char| c.is_ascii_alphanumeric();
         assert!(condition.reason.chars().all(word), "{condition:?}");
