@@ -1,5 +1,7 @@
 //! The operator's metrics; docs/observability.md explains each.
 
+use std::fmt;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prometheus::{
@@ -15,9 +17,26 @@ pub const CONTROLLER: &str = "secureinference";
 /// How an attempt ended, as a label.
 const ATTEMPT_RESULTS: [&str; 4] = ["succeeded", "failed", "suspended", "gave_way"];
 
+/// A resource as metrics count it: its phase, what it computes, and its number format.
+pub type Job = (Phase, &'static str, &'static str);
+
+/// Counts the resources that there are.
+type Count = Box<dyn Fn() -> Vec<Job> + Send + Sync>;
+
+/// What knows the resources that there are, once it is known itself.
+#[derive(Clone, Default)]
+struct Census(Arc<OnceLock<Count>>);
+
+impl fmt::Debug for Census {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Census").field(&self.0.get().is_some()).finish()
+    }
+}
+
 /// All metrics of the operator.
 #[derive(Clone, Debug)]
 pub struct Metrics {
+    census: Census,
     registry: Registry,
     reconciles: IntCounterVec,
     reconcile_errors: IntCounterVec,
@@ -39,6 +58,7 @@ impl Metrics {
     pub fn new() -> Result<Self, prometheus::Error> {
         let buckets = |from: f64, count| prometheus::exponential_buckets(from, 2.0, count);
         let metrics = Self {
+            census: Census::default(),
             registry: Registry::new(),
             reconciles: IntCounterVec::new(
                 Opts::new("controller_runtime_reconcile_total", "Reconciles by result."),
@@ -167,8 +187,15 @@ impl Metrics {
         self.attempts.with_label_values(&[result]).inc();
     }
 
-    /// Says what resources there are now: the phase, network and format of each.
-    pub fn set_jobs<'a>(&self, jobs: impl Iterator<Item = (Phase, &'a str, &'a str)>) {
+    /// Says who knows what resources there are. They are counted whenever metrics are read, so
+    /// that those that nothing happens to, or that are deleted, are counted right. The first to
+    /// be named stays.
+    pub fn count_with(&self, count: impl Fn() -> Vec<Job> + Send + Sync + 'static) {
+        // There is one controller in a process.
+        let _ = self.census.0.set(Box::new(count));
+    }
+
+    fn set_jobs(&self, jobs: Vec<Job>) {
         let mut phases = [0; Phase::ALL.len()];
         self.job_info.reset();
         for (phase, network, format) in jobs {
@@ -187,6 +214,9 @@ impl Metrics {
     /// # Errors
     /// If they cannot be written.
     pub fn render(&self) -> Result<String, prometheus::Error> {
+        if let Some(count) = self.census.0.get() {
+            self.set_jobs(count());
+        }
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(String::from_utf8_lossy(&text).into_owned())
@@ -195,7 +225,32 @@ impl Metrics {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
+
+    #[test]
+    fn resources_are_counted_when_metrics_are_read() {
+        let jobs: Arc<Mutex<Vec<Job>>> = Arc::default();
+        let metrics = Metrics::new().unwrap();
+        let counted = jobs.clone();
+        metrics.count_with(move || counted.lock().unwrap().clone());
+        let shows = |lines: &[&str]| {
+            let text = metrics.render().unwrap();
+            for line in lines {
+                assert!(text.lines().any(|found| found == *line), "{line} in\n{text}");
+            }
+        };
+        shows(&["secure_inference_jobs{phase=\"Succeeded\"} 0"]);
+        *jobs.lock().unwrap() =
+            vec![(Phase::Succeeded, "A", "Int64"), (Phase::Succeeded, "A", "Int64")];
+        shows(&[
+            "secure_inference_jobs{phase=\"Succeeded\"} 2",
+            "secure_inference_job_info{format=\"Int64\",network=\"A\"} 2",
+        ]);
+        jobs.lock().unwrap().pop();
+        shows(&["secure_inference_jobs{phase=\"Succeeded\"} 1"]);
+    }
 
     #[test]
     fn label_sets_are_there_from_the_start() {

@@ -130,7 +130,7 @@ fn the_page_lists_the_operators_metrics() {
     let metrics = Metrics::new().unwrap();
     // What has no label sets before there is something.
     metrics.requested("list", "pods");
-    metrics.set_jobs([(Phase::Running, "C", "Int64")].into_iter());
+    metrics.count_with(|| vec![(Phase::Running, "C", "Int64")]);
     metrics.started(Duration::from_secs(1));
     let text = metrics.render().unwrap();
     let of = |word: &str| -> BTreeMap<String, String> {

@@ -7,6 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use kube::runtime::controller::Action as Next;
 use kube::runtime::events::{Event, EventType};
+use kube::runtime::reflector::Store;
 use kube::{Resource, ResourceExt};
 use party::trace::Times;
 use serde_json::json;
@@ -17,6 +18,7 @@ use super::error::{Error, failed, failed_for};
 use crate::api::v1alpha1::{Network, Phase, SecureInference, SecureInferenceStatus};
 use crate::conditions::{self, ACCEPTED, FAILED, FINISHED};
 use crate::events::transitions;
+use crate::metrics::Job;
 use crate::plan::Plan;
 use crate::trace;
 
@@ -130,17 +132,6 @@ impl Context {
                 _ => "failed",
             });
         }
-        let jobs = self.resources.state();
-        let jobs = jobs.iter().filter_map(|object| object.0.as_ref().ok()).map(|job| {
-            let status = job.status.as_ref();
-            let status = if job.uid() == resource.uid() { Some(after) } else { status };
-            let phase = status.and_then(|status| status.phase).unwrap_or(Phase::Pending);
-            (phase, network_label(job), job.spec.number_format)
-        });
-        let jobs: Vec<_> = jobs.collect();
-        self.metrics.set_jobs(
-            jobs.iter().map(|(phase, network, format)| (*phase, *network, format.name())),
-        );
     }
 
     /// Says of a resource that cannot be read why.
@@ -187,9 +178,62 @@ fn action(reason: &str, attempt: Option<u32>) -> String {
     }
 }
 
+/// The resources that there are, as they are watched.
+pub(super) fn jobs(resources: &Store<Guarded>) -> Vec<Job> {
+    let resources = resources.state();
+    let readable = resources.iter().filter_map(|object| object.0.as_ref().ok());
+    let jobs = readable.map(|resource| {
+        let phase = resource.status.as_ref().and_then(|status| status.phase);
+        let format = resource.spec.number_format.name();
+        (phase.unwrap_or(Phase::Pending), network_label(resource), format)
+    });
+    jobs.collect()
+}
+
 /// What a resource computes, of a bounded set.
 fn network_label(resource: &SecureInference) -> &'static str {
     let model = &resource.spec.model;
     let network = model.builtin.or(model.volume.as_ref().map(|volume| volume.network));
     network.map_or("graph", Network::name)
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::DeserializeGuard;
+    use kube::runtime::reflector;
+    use kube::runtime::watcher;
+    use spdz::plan::NumberFormat;
+
+    use super::*;
+    use crate::job::tests::network;
+
+    #[test]
+    fn resources_are_counted_as_they_are_watched() {
+        let object = |name: &str, phase: Option<Phase>| {
+            let mut resource = SecureInference::new(name, network());
+            resource.metadata.namespace = Some("lab".into());
+            resource.status = Some(SecureInferenceStatus { phase, ..Default::default() });
+            DeserializeGuard(Ok(resource))
+        };
+        let (store, mut writer) = reflector::store::<Guarded>();
+        // A restart: nothing happens to what is finished.
+        writer.apply_watcher_event(&watcher::Event::Init);
+        for (name, phase) in
+            [("a", Some(Phase::Succeeded)), ("b", Some(Phase::Failed)), ("c", None)]
+        {
+            writer.apply_watcher_event(&watcher::Event::InitApply(object(name, phase)));
+        }
+        writer.apply_watcher_event(&watcher::Event::InitDone);
+        let phases = |store: &Store<Guarded>| {
+            let mut phases: Vec<String> =
+                jobs(store).into_iter().map(|(phase, _, _)| phase.to_string()).collect();
+            phases.sort();
+            phases
+        };
+        assert_eq!(phases(&store), ["Failed", "Pending", "Succeeded"]);
+        writer.apply_watcher_event(&watcher::Event::Delete(object("a", None)));
+        assert_eq!(phases(&store), ["Failed", "Pending"]);
+        let format = NumberFormat::default().name();
+        assert!(jobs(&store).iter().all(|job| (job.1, job.2) == ("A", format)));
+    }
 }

@@ -23,6 +23,7 @@ use tokio::time::Instant;
 
 use super::context::{Context, Guarded, MANAGER};
 use super::error::{DEADLINE, Error, failed};
+use super::publish::jobs;
 use crate::admission_queue::{AdmissionQueue, Answer};
 use crate::api::v1alpha1::SecureInference;
 use crate::conditions;
@@ -75,6 +76,8 @@ pub async fn run(
     let (pod_store, pod_writer) = reflector::store();
     let (service_store, service_writer) = reflector::store();
     let (policy_store, policy_writer) = reflector::store();
+    let counted = resource_store.clone();
+    metrics.count_with(move || jobs(&counted));
     let reporter = Reporter { controller: MANAGER.into(), instance: Some(settings.instance) };
     let context = Arc::new(Context {
         recorder: Recorder::new(client.clone(), reporter),
