@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -32,6 +33,32 @@ fn every_sample_is_generated() {
         let name = format!("samples/{}", entry.unwrap().file_name().to_str().unwrap());
         assert!(known.contains(&name), "manifests/{name} is written by nothing; delete it");
     }
+}
+
+#[test]
+fn people_get_resources_with_the_clusters_own_roles_and_nothing_else() {
+    let text = fs::read_to_string(folder().join("operator/roles.yaml")).unwrap();
+    let roles = serde_yaml::Deserializer::from_str(&text)
+        .map(|document| ClusterRole::deserialize(document).unwrap());
+    let mut verbs_of = BTreeMap::<&str, Vec<String>>::new();
+    for role in roles {
+        let labels = role.metadata.labels.unwrap();
+        for rule in role.rules.into_iter().flatten() {
+            assert_eq!(rule.api_groups.as_deref(), Some(&["secureinference.dev".to_owned()][..]));
+            assert_eq!(rule.resources.as_deref(), Some(&["secureinferences".to_owned()][..]));
+            for to in ["view", "edit", "admin"] {
+                let label = format!("rbac.authorization.k8s.io/aggregate-to-{to}");
+                if labels.get(&label).is_some_and(|given| given == "true") {
+                    verbs_of.entry(to).or_default().extend(rule.verbs.clone());
+                }
+            }
+        }
+    }
+    let reads = ["get", "list", "watch"];
+    let all = ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"];
+    assert_eq!(verbs_of["view"], reads);
+    assert_eq!(verbs_of["edit"], all);
+    assert_eq!(verbs_of["admin"], all);
 }
 
 #[test]
