@@ -19,8 +19,8 @@ use crate::admission_queue::AdmissionQueue;
 use crate::api::v1alpha1::SecureInference;
 use crate::metrics::Metrics;
 use crate::plan::Refusal;
-use crate::resources::JOB_UID;
 use crate::resources::pod::Defaults;
+use crate::resources::{ATTEMPT, JOB_UID};
 use crate::validator::Validator;
 
 /// The field manager of objects, and the reporter of events.
@@ -99,4 +99,10 @@ impl Context {
 /// Everything of a job.
 pub(super) fn of_job(uid: &str) -> ListParams {
     ListParams::default().labels(&format!("{JOB_UID}={uid}"))
+}
+
+/// Everything of an attempt of a resource.
+pub(super) fn of_attempt(resource: &SecureInference, attempt: u32) -> ListParams {
+    let uid = resource.metadata.uid.as_deref().unwrap_or_default();
+    ListParams::default().labels(&format!("{JOB_UID}={uid},{ATTEMPT}={attempt}"))
 }

@@ -3,6 +3,7 @@
 mod act;
 mod context;
 mod error;
+mod make;
 mod observe;
 mod publish;
 mod reconcile;
