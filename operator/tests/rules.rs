@@ -144,10 +144,14 @@ fn rules_can_be_evaluated_and_cost_little() {
             count += 1;
         }
     };
-    rules_of(&schema);
-    rules_of(&schema["properties"]["spec"]);
-    rules_of(&schema["properties"]["spec"]["properties"]["model"]);
-    assert!(count >= 13, "{count} rules");
+    let mut open = vec![&schema];
+    while let Some(schema) = open.pop() {
+        rules_of(schema);
+        open.extend(schema["properties"].as_object().into_iter().flat_map(|all| all.values()));
+        open.extend([&schema["items"], &schema["additionalProperties"]]);
+        open.retain(|schema| schema.is_object());
+    }
+    assert!(count >= 19, "{count} rules");
     let without = serde_json::to_string(&self::schema(false)).unwrap();
     assert!(!without.contains("x-kubernetes-validations"), "servers before 1.25 refuse them");
 }
@@ -157,6 +161,7 @@ fn server_and_operator_agree_on_what_may_be_made() {
     let long = "a".repeat(49);
     let telemetry =
         |ratio: f64| json!({"otlpEndpoint": "http://tempo:4317", "samplingRatio": ratio});
+    let two_kinds = json!({"emptyDir": {}, "configMap": {"name": "a"}});
     let two = with(builtin(), "model.graph", graph()["model"]["graph"].clone());
     let three = with(two.clone(), "model.volume", weights()["model"]["volume"].clone());
     let rows = [
@@ -221,6 +226,30 @@ fn server_and_operator_agree_on_what_may_be_made() {
         (true, "a", with(builtin(), "ttlAfterFinished.failed", json!(0))),
         (false, "a", with(builtin(), "ttlAfterFinished.succeeded", json!(31_536_001))),
         (true, "a", with(builtin(), "suspend", json!(true))),
+        // Faults that an earlier definition let through.
+        (true, "a", with(weights(), "model.volume.path", json!("./a/..b/w"))),
+        (false, "a", with(weights(), "model.volume.path", json!("../w"))),
+        (false, "a", with(weights(), "model.volume.path", json!("a/../w"))),
+        (false, "a", with(weights(), "model.volume.path", json!("a/.."))),
+        (false, "a", with(weights(), "model.volume.path", json!("/etc/passwd"))),
+        (false, "a", with(weights(), "model.volume.source", json!({}))),
+        (false, "a", with(weights(), "model.volume.source", two_kinds.clone())),
+        (false, "a", with(weights(), "model.volume.source.name", json!("data"))),
+        (false, "a", with(graph(), "model.graph.players.alice.inputs", json!("../a"))),
+        (false, "a", with(graph(), "model.graph.players.bob", json!({"outputs": "/a"}))),
+        (false, "a", with(graph(), "model.graph.players.alice.source", two_kinds)),
+        (false, "a", with(graph(), "model.graph.players.alice.source", Value::Null)),
+        (true, "a", with(graph(), "workload.warmupSeconds", json!(0))),
+        (false, "a", with(graph(), "workload.warmupSeconds", json!(2))),
+        (false, "a", with(builtin(), "workload.network", json!({"rttMs": 1, "bandwidthMbps": 0}))),
+        (true, "a", with(builtin(), "parties.image", json!("registry:5000/a/b:1@sha256:00"))),
+        (false, "a", with(builtin(), "parties.image", json!("My Image:latest"))),
+        (false, "a", with(builtin(), "parties.image", json!("-a"))),
+        (true, "a", with(builtin(), "telemetry.otlpEndpoint", json!("http://[fd00::1]:4317/v1"))),
+        (false, "a", with(builtin(), "telemetry.otlpEndpoint", json!("collector:4317"))),
+        (false, "a", with(builtin(), "telemetry.otlpEndpoint", json!("ftp://collector:4317"))),
+        (false, "a", with(builtin(), "telemetry.otlpEndpoint", json!("https://collector:4317"))),
+        (false, "a", with(builtin(), "telemetry.otlpEndpoint", json!("http://"))),
     ];
     let schema = schema(true);
     for (allowed, name, spec) in rows {
@@ -236,12 +265,10 @@ fn server_and_operator_agree_on_what_may_be_made() {
 fn what_a_schema_cannot_say_the_operator_checks() {
     let schema = schema(true);
     for spec in [
-        with(weights(), "model.volume.path", json!("../w")),
         with(weights(), "model.volume.source", json!({"floppy": {}})),
-        with(weights(), "model.volume.source", json!({})),
+        with(weights(), "model.volume.source", json!({"configMap": {"nam": "a"}})),
         with(graph(), "model.graph.definition", json!("[")),
         with(graph(), "model.graph.players.carol", json!({})),
-        with(graph(), "model.graph.players.alice.source", Value::Null),
     ] {
         let resource = resource("a", spec);
         assert_eq!(admit(&schema, &resource, None), Ok(()));

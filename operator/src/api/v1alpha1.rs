@@ -66,6 +66,8 @@ pub const MAX_GRAPH_BYTES: usize = 512 << 10;
     validation = Rule::new("self.startDeadlineSeconds == oldSelf.startDeadlineSeconds && self.activeDeadlineSeconds == oldSelf.activeDeadlineSeconds").message("deadlines cannot be changed; delete the resource and create it again"),
     validation = Rule::new("!has(self.model.graph) || !has(self.workload.accuracySamples) || self.workload.accuracySamples == 0").message("spec.workload.accuracySamples is for networks; a graph of one's own has no test set"),
     validation = Rule::new("!has(self.workload.inspect) || has(self.model.builtin)").message("spec.workload.inspect reveals the weights; it is for benchmarks with the shipped ones, spec.model.builtin"),
+    validation = Rule::new("!has(self.model.graph) || !has(self.workload.warmupSeconds) || self.workload.warmupSeconds == 0").message("spec.workload.warmupSeconds is for networks; the evaluations of a graph are counted, use warmup"),
+    validation = Rule::new("!has(self.parties.image) || self.parties.image.matches('^[a-zA-Z0-9][-a-zA-Z0-9._:/@]*$')").message("spec.parties.image is no name of an image"),
     validation = Rule::new("!has(self.model.graph) || self.workload.batchSize == 1").message("spec.workload.batchSize is for networks; the shapes of a graph are its own")
 )]
 pub struct SecureInferenceSpec {
@@ -212,8 +214,9 @@ impl Network {
 }
 
 /// Weights on a volume that only the model owner's pod mounts.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!self.path.matches('(^|/)[.][.](/|$)|^/')").message("path must be relative to the top of the volume, without `..`"))]
 pub struct ModelVolume {
     /// The network whose weights they are.
     pub network: Network,
@@ -238,8 +241,12 @@ pub struct GraphModel {
 }
 
 /// What a player of a graph brings, and where it keeps what it learns.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("(!has(self.inputs) || !self.inputs.matches('(^|/)[.][.](/|$)|^/')) && (!has(self.outputs) || !self.outputs.matches('(^|/)[.][.](/|$)|^/'))").message("inputs and outputs must be relative to the top of the volume, without `..`"),
+    validation = Rule::new("has(self.source) || (!has(self.inputs) && !has(self.outputs))").message("inputs and outputs need a source: the volume that they are on")
+)]
 pub struct Player {
     /// A volume that only this player's pod mounts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -515,8 +522,9 @@ pub enum Spread {
 }
 
 /// Where traces go.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.otlpEndpoint.matches('^http://[^/?# ][^/ ]*(/[^ ]*)?$')").message("otlpEndpoint must be http://host:port"))]
 pub struct Telemetry {
     /// The collector of traces, OTLP over gRPC: `http://host:port`.
     #[schemars(length(min = 1, max = 1024))]
@@ -786,6 +794,8 @@ impl JsonSchema for VolumeSource {
             "description": "A volume as in a pod's `volumes`, without its name: for example \
                             `persistentVolumeClaim: {claimName: weights}` or \
                             `configMap: {name: weights}`.",
+            "minProperties": 1,
+            "maxProperties": 1,
             "x-kubernetes-preserve-unknown-fields": true,
         })
     }

@@ -41,6 +41,7 @@ impl Job {
         let (name, spec) = (resource.name_any(), &resource.spec);
         check_name(&name)?;
         check_numbers(spec)?;
+        spec.parties.image.as_deref().map_or(Ok(()), check_image)?;
         let computation = computation(spec)?;
         let plan = computation.plan().map_err(|error| Invalid(format!("spec.model: {error}")))?;
         let (Some(namespace), Some(uid)) = (resource.namespace(), resource.uid()) else {
@@ -246,6 +247,15 @@ fn check_path(place: &str, path: &str) -> Result<(), Invalid> {
     invalid(format!(
         "{place} is {path:?}; it must be relative to the top of the volume, without `..`"
     ))
+}
+
+/// An image's name is one as far as its characters say; the node says the rest.
+fn check_image(image: &str) -> Result<(), Invalid> {
+    let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:/@".contains(&byte);
+    if image.starts_with(|first: char| first.is_ascii_alphanumeric()) && image.bytes().all(inner) {
+        return Ok(());
+    }
+    invalid(format!("spec.parties.image is {image:?}, which is no name of an image"))
 }
 
 /// The schema's ranges again: an API server may be older than the schema in use.

@@ -86,8 +86,8 @@ fn invalid() -> Vec<Invalid> {
         named(
             "path",
             volume("../w.safetensors", claim.clone()),
-            By::Operator,
-            "spec.model.volume.path",
+            By::Rules,
+            "relative to the top of the volume",
         ),
         named(
             "source",
@@ -104,8 +104,8 @@ fn invalid() -> Vec<Invalid> {
         named(
             "players-path",
             graph(json!({ "alice": { "source": claim, "inputs": "/etc/x" } })),
-            By::Operator,
-            "spec.model.graph.players.alice.inputs",
+            By::Rules,
+            "relative to the top of the volume",
         ),
         named(
             "graph",
