@@ -26,9 +26,7 @@ pub const MAX_NAME_BYTES: usize = 48;
 /// Longest graph, bytes: a party's configuration fits into a Secret.
 pub const MAX_GRAPH_BYTES: usize = 512 << 10;
 
-/// One private inference, measured: whose weights, which images, in which number format, on
-/// which nodes. The operator runs its parties as pods and writes what they measured into the
-/// status.
+/// One measured private inference: model, workload, number format, placement.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[kube(
@@ -41,13 +39,13 @@ pub const MAX_GRAPH_BYTES: usize = 512 << 10;
     namespaced,
     status = "SecureInferenceStatus",
     derive = "PartialEq",
-    doc = "A private inference between parties that trust each other with nothing but their part in the protocol: two servers and a producer of correlated randomness compute on secret shares of a model owner's weights and a client's images. The operator runs each party as a pod and reports how long it took, how right it was and what it cost.",
+    doc = "A private inference between parties that trust each other with nothing but their part in the protocol: two servers and a producer of correlated randomness compute on secret shares of a model owner's weights and a client's images. The operator runs each party as a pod and reports latency, accuracy, bytes and rounds.",
     validation = Rule::new("self.metadata.name.size() <= 48 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name must be at most 48 lower-case letters, digits and inner hyphens, and start with a letter: the parties' Services are named after it"),
     printcolumn(name = "Network", type_ = "string", json_path = ".status.network", description = "What is computed."),
     printcolumn(name = "Format", type_ = "string", json_path = ".spec.numberFormat", description = "The number format."),
     printcolumn(name = "Batch", type_ = "integer", json_path = ".spec.workload.batchSize", description = "Inputs of one inference."),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase", description = "How far it is."),
-    printcolumn(name = "Combined", type_ = "string", json_path = ".status.summary.combined", description = "Mean time of an inference, offline and online."),
+    printcolumn(name = "Combined", type_ = "string", json_path = ".status.summary.combined", description = "Mean runtime of an inference; online alone with Ahead."),
     printcolumn(name = "Online", type_ = "string", json_path = ".status.summary.online", description = "Mean time of its online part."),
     printcolumn(name = "Accuracy", type_ = "string", json_path = ".status.summary.accuracy", description = "Part of the test set that the private inference gets right."),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
@@ -112,7 +110,7 @@ pub struct SecureInferenceSpec {
     #[schemars(range(min = 1, max = 604_800))]
     pub active_deadline_seconds: u32,
     /// How many further attempts follow a failed one. An attempt is of all parties together:
-    /// none is ever restarted alone, since what masks shares may be used only once.
+    /// none is ever restarted alone, because a mask may be used only once.
     #[serde(default = "default_backoff_limit")]
     #[schemars(range(min = 0, max = 100))]
     pub backoff_limit: u32,
@@ -195,9 +193,9 @@ pub struct Model {
 pub enum Network {
     /// Three dense layers.
     A,
-    /// One convolution and two dense layers.
+    /// Two convolutions and two dense layers; 34,070 parameters.
     B,
-    /// Two convolutions and two dense layers.
+    /// The same with wider layers; 433,360 parameters.
     C,
 }
 
@@ -234,7 +232,7 @@ pub struct GraphModel {
     /// The graph in its serialised form, YAML or JSON; docs/graph.md explains it.
     #[schemars(length(min = 1, max = 524_288))]
     pub definition: String,
-    /// What its players bring and where they keep what they learn, by the player's name.
+    /// The players' input and output files, by player name.
     #[serde(default)]
     #[schemars(extend("maxProperties" = 64))]
     pub players: BTreeMap<String, Player>,
@@ -274,8 +272,8 @@ pub struct Workload {
     /// Inferences before the timed ones.
     #[schemars(range(min = 0, max = 100_000))]
     pub warmup: u32,
-    /// For how long a network's client has inferences made before those, seconds: nodes that
-    /// have just started pods have more to do for a while. A graph has none.
+    /// How long a network's client runs uncounted inferences before `warmup`, seconds: nodes that
+    /// have just started pods are busy. Not for graphs.
     #[schemars(range(min = limits::WARMUP_SECONDS.min, max = limits::WARMUP_SECONDS.max))]
     pub warmup_seconds: u32,
     /// Timed inferences.
@@ -295,7 +293,7 @@ pub struct Workload {
     /// it, the cluster's as it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub network: Option<Conditions>,
-    /// NOT PRIVATE: the client learns what every layer puts out for so many images of the test
+    /// NOT PRIVATE: the client learns the output of every layer for this many images of the test
     /// set, and so the weights, and compares it with the plaintext computation. For benchmarks:
     /// only with the shipped weights.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -391,10 +389,10 @@ pub struct Parties {
     /// Which user and groups all parties' pods run as; without it as the operator was told, `Fixed` as a rule.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user_ids: Option<UserIds>,
-    /// The server that holds the first shares.
+    /// Server 0, one of the two servers that compute on shares.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server0: Option<PodSettings>,
-    /// The server that holds the second shares.
+    /// Server 1, one of the two servers that compute on shares.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server1: Option<PodSettings>,
     /// The producer of correlated randomness.
@@ -499,7 +497,7 @@ pub struct Placement {
     /// Whether no two parties of the run share a node: `None` does not care, `Preferred` tries,
     /// `Required` waits.
     pub spread: Spread,
-    /// The node label that tells what counts as apart: nodes, zones, regions.
+    /// The node label whose value must differ: nodes, zones or regions.
     #[schemars(length(min = 1, max = 317))]
     pub topology_key: String,
 }
@@ -730,7 +728,7 @@ pub struct Failure {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Summary {
-    /// Mean time of an inference, offline and online.
+    /// Mean runtime of an inference; online alone with `Ahead`.
     pub combined: String,
     /// Mean time of its online part.
     pub online: String,
