@@ -283,16 +283,19 @@ pub const BATCH_SIZES: RangeInclusive<u64> = limits::BATCH_SIZE.range();
 pub const TRIALS: RangeInclusive<u64> = 1..=100;
 
 /// Timed inferences of each trial.
-pub const REPETITIONS: RangeInclusive<u64> = 1..=100_000;
+pub const REPETITIONS: RangeInclusive<u64> = limits::REPETITIONS.range();
 
 /// Inferences before them.
-pub const WARMUP: RangeInclusive<u64> = 0..=100_000;
+pub const WARMUP: RangeInclusive<u64> = limits::WARMUP.range();
 
 /// For how long inferences are made before those, seconds.
 pub const WARMUP_SECONDS: RangeInclusive<u64> = limits::WARMUP_SECONDS.range();
 
 /// Images of the test set that are scored.
 pub const ACCURACY_SAMPLES: RangeInclusive<u64> = 0..=10_000;
+
+/// Images of the test set whose layers are inspected.
+pub const INSPECTED: RangeInclusive<u64> = limits::INSPECTED.range();
 
 /// Threads that a party divides large products among.
 pub const THREADS: RangeInclusive<u64> = limits::THREADS.range();

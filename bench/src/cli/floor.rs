@@ -8,15 +8,16 @@ use party::cli::Instructions;
 use party::config::Transport;
 use spdz::plan::NumberFormat;
 
-use super::common::{format, interruptible};
+use super::common::{format, interruptible, within};
 use crate::floor;
+use crate::settings::{BATCH_SIZES, BUILTIN};
 
 /// Arguments of `bench floor`.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Networks, each a row
     #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "A,B,C")]
-    #[arg(value_parser = ["A", "B", "C"])]
+    #[arg(value_parser = BUILTIN)]
     networks: Vec<String>,
     /// Number formats, each with its usual truncation
     #[arg(long, value_name = "FORMATS", value_delimiter = ',', ignore_case = true)]
@@ -24,8 +25,8 @@ pub struct Arguments {
     formats: Vec<NumberFormat>,
     /// Images of one inference
     #[arg(long, value_name = "NUMBERS", value_delimiter = ',', default_value = "1,100")]
-    #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
-    batch_size: Vec<u16>,
+    #[arg(value_parser = within::<usize>(BATCH_SIZES))]
+    batch_size: Vec<usize>,
     /// How long a process looks for a message before it sleeps, microseconds
     #[arg(long, value_name = "MICROS", default_value_t = Transport::default().spin_micros)]
     spin_micros: u64,
@@ -36,11 +37,10 @@ pub struct Arguments {
 impl Arguments {
     pub(super) fn run(self) -> anyhow::Result<()> {
         self.instructions.apply();
-        let batch_sizes: Vec<_> = self.batch_size.into_iter().map(usize::from).collect();
         let report = floor::run(
             &self.networks,
             &self.formats,
-            &batch_sizes,
+            &self.batch_size,
             Transport { spin_micros: self.spin_micros, ..Transport::default() },
             &std::env::current_exe()?,
             interruptible()?.as_ref(),

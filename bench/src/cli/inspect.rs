@@ -5,16 +5,16 @@ use std::io::{self, Write};
 use clap::Args;
 use spdz::plan::NumberFormat;
 
-use super::common::{Folders, Program, format, interruptible};
+use super::common::{Folders, Program, format, interruptible, within};
 use crate::inspect;
-use crate::settings::Truncate;
+use crate::settings::{BATCH_SIZES, BUILTIN, INSPECTED, Truncate};
 
 /// Arguments of `bench inspect`.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Networks to inspect
     #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "A,B,C")]
-    #[arg(value_parser = ["A", "B", "C"])]
+    #[arg(value_parser = BUILTIN)]
     networks: Vec<String>,
     /// Number formats
     #[arg(long, value_name = "FORMATS", value_delimiter = ',', ignore_case = true)]
@@ -24,11 +24,11 @@ pub struct Arguments {
     #[arg(long, value_name = "HOW", ignore_case = true, default_value = "usual")]
     truncation: Truncate,
     /// Images of one inference
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1024))]
-    batch_size: u16,
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = within::<usize>(BATCH_SIZES))]
+    batch_size: usize,
     /// Images to inspect, from the first of the test set
-    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u16).range(1..=10_000))]
-    samples: u16,
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = within::<usize>(INSPECTED))]
+    samples: usize,
     #[command(flatten)]
     folders: Folders,
     #[command(flatten)]
@@ -41,8 +41,8 @@ impl Arguments {
             networks: self.networks,
             formats: self.formats,
             truncation: self.truncation.named(),
-            batch_size: self.batch_size.into(),
-            samples: self.samples.into(),
+            batch_size: self.batch_size,
+            samples: self.samples,
             files: self.folders.with(self.program.path()?),
         };
         let report = inspect.run(interruptible()?.as_ref())?;

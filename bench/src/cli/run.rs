@@ -5,10 +5,11 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::Args;
+use party::config::limits;
 use spdz::channel::Name;
 use spdz::plan::NumberFormat;
 
-use super::common::{Manner, Program, Threads, format, interruptible};
+use super::common::{Manner, Program, Threads, format, interruptible, within};
 use crate::run;
 
 /// Arguments of `bench run`.
@@ -26,7 +27,7 @@ pub struct Arguments {
     #[arg(long, ignore_case = true, value_parser = format(), default_value_t = NumberFormat::default())]
     format: NumberFormat,
     /// How often to evaluate the graph
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = within::<u64>(1..=limits::EVALUATIONS.max))]
     evaluations: u64,
     #[command(flatten)]
     manner: Manner,

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
+use party::config::limits::THREADS;
 use party::run::Progress;
 
 use crate::cell::{CellPlan, Trial};
@@ -19,7 +20,7 @@ const MULTIPLYING: usize = 3;
 /// Threads for each of so many parties that multiply at the same time on so many cores; at
 /// least one.
 fn threads(cores: usize, parties: usize) -> usize {
-    (cores / parties).clamp(1, 256)
+    (cores / parties).clamp(1, THREADS.max as usize)
 }
 
 /// How resources are made on a cluster.

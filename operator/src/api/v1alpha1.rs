@@ -13,7 +13,8 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
 use kube::{CustomResource, CustomResourceExt, KubeSchema};
-use party::config::{Conditions, OfflineMode, limits};
+use party::config::limits::{self, Limits};
+use party::config::{Conditions, OfflineMode};
 use party::result::RunResult;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,19 @@ use spdz::plan::{NumberFormat, Truncation};
 /// Longest name of a resource, bytes: names of its Services have room for the attempt
 /// and the role within the 63 of a DNS label.
 pub const MAX_NAME_BYTES: usize = 48;
+
+/// From the making of an attempt's pods until all are ready, seconds.
+pub const START_DEADLINE_SECONDS: Limits<u64> =
+    Limits { min: 1, max: limits::MAX_DEADLINE_SECONDS as u64 };
+
+/// From the first attempt to the end of the run, seconds: to a week.
+pub const ACTIVE_DEADLINE_SECONDS: Limits<u64> = Limits { min: 1, max: 604_800 };
+
+/// Attempts after the first.
+pub const BACKOFF_LIMIT: Limits<u64> = Limits { min: 0, max: 100 };
+
+/// How long a finished resource is kept, seconds: to a year.
+pub const TTL_SECONDS: Limits<u64> = Limits { min: 0, max: 31_536_000 };
 
 /// Longest graph, bytes: a party's configuration fits into a Secret.
 pub const MAX_GRAPH_BYTES: usize = 512 << 10;
@@ -102,17 +116,17 @@ pub struct SecureInferenceSpec {
     /// failed. Time in the admission queue, while the pods of other runs are scheduled, does
     /// not count.
     #[serde(default = "default_start_deadline")]
-    #[schemars(range(min = 1, max = limits::MAX_DEADLINE_SECONDS))]
+    #[schemars(range(min = START_DEADLINE_SECONDS.min, max = START_DEADLINE_SECONDS.max))]
     pub start_deadline_seconds: u32,
     /// The run must be complete this many seconds after its first attempt began, all attempts
     /// together, or it has failed.
     #[serde(default = "default_active_deadline")]
-    #[schemars(range(min = 1, max = 604_800))]
+    #[schemars(range(min = ACTIVE_DEADLINE_SECONDS.min, max = ACTIVE_DEADLINE_SECONDS.max))]
     pub active_deadline_seconds: u32,
     /// How many further attempts follow a failed one. An attempt is of all parties together:
     /// none is ever restarted alone, because a mask may be used only once.
     #[serde(default = "default_backoff_limit")]
-    #[schemars(range(min = 0, max = 100))]
+    #[schemars(range(min = BACKOFF_LIMIT.min, max = BACKOFF_LIMIT.max))]
     pub backoff_limit: u32,
     /// How long the resource is kept once it is finished; without it, until it is deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -230,7 +244,7 @@ pub struct ModelVolume {
 #[serde(rename_all = "camelCase")]
 pub struct GraphModel {
     /// The graph in its serialised form, YAML or JSON; docs/graph.md explains it.
-    #[schemars(length(min = 1, max = 524_288))]
+    #[schemars(length(min = 1, max = MAX_GRAPH_BYTES))]
     pub definition: String,
     /// The players' input and output files, by player name.
     #[serde(default)]
@@ -270,14 +284,14 @@ pub struct Workload {
     #[schemars(range(min = limits::BATCH_SIZE.min, max = limits::BATCH_SIZE.max))]
     pub batch_size: u32,
     /// Inferences before the timed ones.
-    #[schemars(range(min = 0, max = 100_000))]
+    #[schemars(range(min = limits::WARMUP.min, max = limits::WARMUP.max))]
     pub warmup: u32,
     /// How long a network's client runs uncounted inferences before `warmup`, seconds: nodes that
     /// have just started pods are busy. Not for graphs.
     #[schemars(range(min = limits::WARMUP_SECONDS.min, max = limits::WARMUP_SECONDS.max))]
     pub warmup_seconds: u32,
     /// Timed inferences.
-    #[schemars(range(min = 1, max = 100_000))]
+    #[schemars(range(min = limits::REPETITIONS.min, max = limits::REPETITIONS.max))]
     pub repetitions: u32,
     /// When the producer generates correlated randomness: `Inline`, within each inference's
     /// time, or `Ahead`, for all timed inferences before the first.
@@ -287,7 +301,7 @@ pub struct Workload {
     /// Images of the test set that are scored after the timed inferences, from the first; 0
     /// for none. Without it, all 10000 for a network.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 10_000))]
+    #[schemars(range(min = 0, max = limits::INSPECTED.max))]
     pub accuracy_samples: Option<u32>,
     /// A slower network to imitate between all parties: what each sends is held back. Without
     /// it, the cluster's as it is.
@@ -543,11 +557,11 @@ fn all_of_it() -> f64 {
 pub struct TtlAfterFinished {
     /// After success; without it, until it is deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 31_536_000))]
+    #[schemars(range(min = TTL_SECONDS.min, max = TTL_SECONDS.max))]
     pub succeeded: Option<u32>,
     /// After failure; without it, until it is deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 31_536_000))]
+    #[schemars(range(min = TTL_SECONDS.min, max = TTL_SECONDS.max))]
     pub failed: Option<u32>,
 }
 

@@ -6,6 +6,7 @@ use std::path::{Component, Path};
 use k8s_openapi::api::core::v1::{Affinity, TopologySpreadConstraint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt};
+use party::config::limits::{self, Limits};
 use party::config::{Computation, Session};
 use spdz::channel::Role;
 use spdz::graph::Graph;
@@ -13,9 +14,12 @@ use spdz::prg::SessionId;
 use spdz::protocol::{Protocol, Spdz};
 
 use super::definition;
-use super::model::{Job, PartyVolume, TEST_IMAGES, VOLUME};
+use super::model::{Job, PartyVolume, VOLUME};
 use super::render::Addresses;
-use crate::api::v1alpha1::{MAX_NAME_BYTES, Network, SecureInference, SecureInferenceSpec};
+use crate::api::v1alpha1::{
+    ACTIVE_DEADLINE_SECONDS, BACKOFF_LIMIT, MAX_NAME_BYTES, Network, START_DEADLINE_SECONDS,
+    SecureInference, SecureInferenceSpec, TTL_SECONDS,
+};
 
 /// Domains of labels that the operator gives to pods.
 const OWN_LABELS: [&str; 2] = ["secureinference.dev/", "app.kubernetes.io/"];
@@ -263,23 +267,28 @@ fn check_numbers(spec: &SecureInferenceSpec) -> Result<(), Invalid> {
     let workload = &spec.workload;
     let ttl = spec.ttl_after_finished.as_ref();
     let numbers = [
-        ("workload.batchSize", Some(workload.batch_size), 1..=1024),
-        ("workload.warmup", Some(workload.warmup), 0..=100_000),
-        ("workload.warmupSeconds", Some(workload.warmup_seconds), 0..=600),
-        ("workload.repetitions", Some(workload.repetitions), 1..=100_000),
-        ("workload.accuracySamples", workload.accuracy_samples, 0..=TEST_IMAGES),
-        ("workload.inspect", workload.inspect, 1..=TEST_IMAGES),
-        ("parties.threads", spec.parties.threads, 1..=256),
-        ("startDeadlineSeconds", Some(spec.start_deadline_seconds), 1..=86_400),
-        ("activeDeadlineSeconds", Some(spec.active_deadline_seconds), 1..=604_800),
-        ("backoffLimit", Some(spec.backoff_limit), 0..=100),
-        ("ttlAfterFinished.succeeded", ttl.and_then(|ttl| ttl.succeeded), 0..=31_536_000),
-        ("ttlAfterFinished.failed", ttl.and_then(|ttl| ttl.failed), 0..=31_536_000),
+        ("workload.batchSize", Some(workload.batch_size), limits::BATCH_SIZE),
+        ("workload.warmup", Some(workload.warmup), limits::WARMUP),
+        ("workload.warmupSeconds", Some(workload.warmup_seconds), limits::WARMUP_SECONDS),
+        ("workload.repetitions", Some(workload.repetitions), limits::REPETITIONS),
+        (
+            "workload.accuracySamples",
+            workload.accuracy_samples,
+            Limits { min: 0, ..limits::INSPECTED },
+        ),
+        ("workload.inspect", workload.inspect, limits::INSPECTED),
+        ("parties.threads", spec.parties.threads, limits::THREADS),
+        ("startDeadlineSeconds", Some(spec.start_deadline_seconds), START_DEADLINE_SECONDS),
+        ("activeDeadlineSeconds", Some(spec.active_deadline_seconds), ACTIVE_DEADLINE_SECONDS),
+        ("backoffLimit", Some(spec.backoff_limit), BACKOFF_LIMIT),
+        ("ttlAfterFinished.succeeded", ttl.and_then(|ttl| ttl.succeeded), TTL_SECONDS),
+        ("ttlAfterFinished.failed", ttl.and_then(|ttl| ttl.failed), TTL_SECONDS),
     ];
-    for (setting, found, range) in numbers {
-        if let Some(found) = found.filter(|found| !range.contains(found)) {
-            let (least, most) = (range.start(), range.end());
-            return invalid(format!("spec.{setting} is {found}, expected {least} to {most}"));
+    for (setting, found, limits) in numbers {
+        if let Some(found) = found {
+            limits
+                .check(setting, found.into())
+                .map_err(|problem| Invalid(format!("spec.{problem}")))?;
         }
     }
     if workload.inspect.is_some() && spec.model.builtin.is_none() {
@@ -292,11 +301,10 @@ fn check_numbers(spec: &SecureInferenceSpec) -> Result<(), Invalid> {
         network.check().map_err(|problem| Invalid(format!("spec.workload.network.{problem}")))?;
     }
     match &spec.telemetry {
-        Some(telemetry) if !(0.0..=1.0).contains(&telemetry.sampling_ratio) => invalid(format!(
-            "spec.telemetry.samplingRatio is {}, expected 0 to 1",
-            telemetry.sampling_ratio
-        )),
-        _ => Ok(()),
+        Some(telemetry) => limits::SAMPLING_RATIO
+            .check("telemetry.samplingRatio", telemetry.sampling_ratio)
+            .map_err(|problem| Invalid(format!("spec.{problem}"))),
+        None => Ok(()),
     }
 }
 

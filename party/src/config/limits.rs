@@ -76,6 +76,12 @@ pub const THREADS: Limits<u64> = Limits { min: 1, max: 256 };
 /// Evaluations that a player asks for, timed or before those.
 pub const EVALUATIONS: Limits<u64> = Limits { min: 0, max: 1_000_000 };
 
+/// Timed inferences of a benchmark.
+pub const REPETITIONS: Limits<u64> = Limits { min: 1, max: 100_000 };
+
+/// Inferences before those.
+pub const WARMUP: Limits<u64> = Limits { min: 0, max: REPETITIONS.max };
+
 /// The client's warm-up, seconds.
 pub const WARMUP_SECONDS: Limits<u64> = Limits { min: 0, max: 600 };
 
