@@ -170,7 +170,7 @@ async fn columns(room: &Room) -> anyhow::Result<()> {
         ensure!(table.contains(cell), "expected {cell:?} in a row, found:\n{table}");
     }
     let explained = room.cluster().kubectl(&["explain", "si.spec"]).await?;
-    for words in ["numberFormat", "backoffLimit", "what masks shares may be used only"] {
+    for words in ["numberFormat", "backoffLimit", "because a mask may be used only"] {
         // Lines are broken at any blank.
         let explained = explained.split_whitespace().collect::<Vec<_>>().join(" ");
         ensure!(explained.contains(words), "expected {words:?}, found:\n{explained}");
