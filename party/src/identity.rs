@@ -93,12 +93,16 @@ fn clocks(problem: &CertificateError) -> Option<String> {
     }
 }
 
+/// What TLS says of a connection that failed.
+fn of_tls(error: &std::io::Error) -> Option<&rustls::Error> {
+    error.get_ref().and_then(|reason| reason.downcast_ref())
+}
+
 /// Whether a peer that proved who it is refused this party's certificate because of the time.
 #[must_use]
 pub(crate) fn refused_for_the_time(error: &std::io::Error) -> Option<String> {
-    let tls = error.get_ref().and_then(|reason| reason.downcast_ref::<rustls::Error>());
     let expired = rustls::Error::AlertReceived(AlertDescription::CertificateExpired);
-    (tls == Some(&expired)).then(|| {
+    (of_tls(error) == Some(&expired)).then(|| {
         format!(
             "by its clock this party's certificate has expired, or is not valid yet; it is {} by \
              this clock: check the clocks of both",
@@ -113,7 +117,12 @@ pub(crate) fn refusal(error: &std::io::Error) -> String {
     if let Some(text) = refused_for_the_time(error) {
         return text;
     }
-    let reason = error.get_ref().and_then(|reason| reason.downcast_ref::<rustls::Error>());
+    let reason = of_tls(error);
+    if let Some(rustls::Error::InvalidCertificate(problem)) = reason
+        && let Some(text) = clocks(problem)
+    {
+        return format!("its certificate {text}");
+    }
     let reason = match reason {
         Some(rustls::Error::NoCertificatesPresented) => "it presented no certificate",
         Some(rustls::Error::PeerIncompatible(
@@ -124,10 +133,6 @@ pub(crate) fn refusal(error: &std::io::Error) -> String {
             | PeerIncompatible::Tls12NotOfferedOrEnabled,
         )) => "it does not speak TLS 1.3, and no older version is spoken here",
         Some(rustls::Error::InvalidCertificate(problem)) => match problem {
-            CertificateError::ExpiredContext { .. }
-            | CertificateError::NotValidYetContext { .. } => {
-                return format!("its certificate {}", clocks(problem).unwrap_or_default());
-            }
             CertificateError::UnknownIssuer | CertificateError::BadSignature => {
                 "its certificate is from another authority than this session's"
             }

@@ -1,6 +1,6 @@
 //! The files that a sweep measures on, which stay the same from its first trial to its last.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ pub type Inputs = BTreeMap<PathBuf, String>;
 
 /// Of these files as they are now. Those that cannot be read are left out: whoever needs one
 /// says what is wrong with it.
-pub(super) fn fingerprints(files: Vec<PathBuf>) -> Inputs {
+pub(super) fn fingerprints(files: BTreeSet<PathBuf>) -> Inputs {
     let fingerprint = |path: PathBuf| {
         let bytes = fs::read(&path).ok()?;
         Some((path, sha256(&bytes)))
@@ -34,7 +34,7 @@ mod tests {
     fn a_file_that_changed_came_or_went_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
-        let all = ["same", "changed", "gone", "came"].map(path).to_vec();
+        let all = BTreeSet::from(["same", "changed", "gone", "came"].map(path));
         for (name, text) in [("same", "1"), ("changed", "1"), ("gone", "1")] {
             fs::write(path(name), text).unwrap();
         }
