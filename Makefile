@@ -47,7 +47,8 @@ soak: ## 100,000 inferences through one set of processes: memory, latency and co
 fuzz: ## Fuzz every decoder for TIME seconds each, by default 60; `make test` has a short run without a fuzzer
 	fuzz/run.sh $(or $(TIME),60)
 
-lint: ## Check the format, and lints with warnings denied
+lint: ## Check the format, what the chart renders, and lints with warnings denied
+	hack/chart-test.sh render
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked $(all) --all-targets -- -D warnings
 	$(CARGO) clippy --locked $(all) --test e2e -- -D warnings
