@@ -94,12 +94,14 @@ fn connect_where(
 /// goes between a server and a player in one direction, since players send all
 /// inputs before they listen.
 fn queue_frames(plan: &Plan, chunk_bytes: usize) -> usize {
-    let frames = |len: usize| (len * plan.format().wire_bytes()).div_ceil(chunk_bytes);
+    let frames = |step: usize| {
+        plan.message(step).map_or(0, |message| message.bytes().div_ceil(chunk_bytes))
+    };
     let of_player = |player: &Name| -> usize {
         let inputs = plan.inputs().iter().filter(|input| input.player == *player);
         let outputs = plan.outputs().iter().filter(|output| output.player == *player);
-        let inputs: usize = inputs.map(|input| frames(input.len)).sum();
-        inputs.max(outputs.map(|output| frames(output.len)).sum())
+        let inputs: usize = inputs.map(|input| frames(input.step)).sum();
+        inputs.max(outputs.map(|output| frames(output.step)).sum())
     };
     let players = plan.graph().players().iter().map(of_player).max().unwrap_or(0);
     64 + players.max(2 * plan.largest_message().div_ceil(chunk_bytes))
