@@ -11,6 +11,8 @@ mod cluster;
 #[path = "../../../party/tests/collector/mod.rs"]
 mod collector;
 mod film;
+#[path = "../hostile_resources/mod.rs"]
+mod hostile_resources;
 mod operator;
 mod process;
 mod prometheus;

@@ -94,9 +94,8 @@ fn connect_where(
 /// goes between a server and a player in one direction, since players send all
 /// inputs before they listen.
 fn queue_frames(plan: &Plan, chunk_bytes: usize) -> usize {
-    let frames = |step: usize| {
-        plan.message(step).map_or(0, |message| message.bytes().div_ceil(chunk_bytes))
-    };
+    let frames =
+        |step: usize| plan.message(step).map_or(0, |message| message.bytes().div_ceil(chunk_bytes));
     let of_player = |player: &Name| -> usize {
         let inputs = plan.inputs().iter().filter(|input| input.player == *player);
         let outputs = plan.outputs().iter().filter(|output| output.player == *player);

@@ -159,10 +159,19 @@ async fn copies(room: &Room) -> anyhow::Result<()> {
 
 /// Resident memory of a process, kB.
 fn resident(pid: u32) -> anyhow::Result<u64> {
+    memory(pid, "VmRSS:")
+}
+
+/// The most that a process has had resident, kB.
+pub(super) fn peak(pid: u32) -> anyhow::Result<u64> {
+    memory(pid, "VmHWM:")
+}
+
+fn memory(pid: u32, key: &str) -> anyhow::Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(key));
     let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
-    number.with_context(|| format!("expected VmRSS of process {pid}, found:\n{status}"))
+    number.with_context(|| format!("expected {key} of process {pid}, found:\n{status}"))
 }
 
 /// Processor time of a process so far, in clock ticks.

@@ -25,6 +25,7 @@ mod restarts;
 mod samples;
 mod security;
 mod sweep;
+mod tenants;
 mod traces;
 
 /// How long a case may take; each wait in it has a deadline of its own.
@@ -101,6 +102,7 @@ pub(crate) const CASES: &[Case] = &[
     case("made suspended", |room| limits::made_suspended(room).boxed()),
     case("gone after its time", |room| limits::ttl(room).boxed()),
     case("a malformed resource stops no other", |room| invalid::malformed(room).boxed()).alone(),
+    case("hostile resources delay no other tenant", |room| tenants::hostile(room).boxed()).alone(),
     case("one of two replicas leads", |room| restarts::replicas(room).boxed()).alone(),
     case("operator killed again and again", |room| restarts::operator_killed(room).boxed()).alone(),
     case("operator upgraded in mid-run", |room| disruptions::upgraded(room).boxed()).alone().long(),
