@@ -6,16 +6,13 @@
 #[path = "common/mod.rs"]
 mod common;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Permissions};
-use std::io::Write;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use bench::floor::transport;
@@ -29,8 +26,8 @@ use bench::settings::{Link, Settings, Truncate};
 use bench::sweep;
 use bytes::Bytes;
 use common::{
-    Series, get, network_job, own_folder, party_program, read_tensor, scrape, signal, wait_for,
-    watch, wave, write_tensors,
+    Series, Strangers, get, network_job, own_folder, party_program, read_tensor, scrape, signal,
+    wait_for, watch, wave, write_tensors,
 };
 use party::config::{
     AccuracyWorkload, Computation, Conditions, Deadlines, InspectWorkload, OfflineMode,
@@ -467,51 +464,6 @@ fn probes_are_answered_before_there_are_peers_and_say_when_they_are_there() {
         wait_for(role.name(), || (get(addresses[&role], "/readyz") == ready).then_some(()));
     }
     drop((running, late));
-}
-
-/// Connections to these addresses, so many a second to each, for as long as it lives: half of
-/// them silent, half with the beginning of a request.
-struct Strangers(Arc<AtomicBool>, Vec<JoinHandle<usize>>);
-
-impl Strangers {
-    fn begin(addresses: Vec<SocketAddr>, each_second: u32) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let begin = |address: SocketAddr| {
-            let stop = stop.clone();
-            std::thread::spawn(move || {
-                let mut held = VecDeque::new();
-                let mut made = 0;
-                let start = Instant::now();
-                while !stop.load(Ordering::Relaxed) {
-                    let Ok(mut stream) = TcpStream::connect(address) else {
-                        std::thread::sleep(Duration::from_millis(5));
-                        continue;
-                    };
-                    made += 1;
-                    if made % 2 == 0 {
-                        // One that was closed cannot be written to.
-                        let _ = stream.write_all(b"GET /r");
-                    }
-                    held.push_back(stream);
-                    // As many as a process may have open.
-                    if held.len() > 400 {
-                        held.pop_front();
-                    }
-                    let due = start + Duration::from_secs(1) / each_second * made as u32;
-                    std::thread::sleep(due.saturating_duration_since(Instant::now()));
-                }
-                made
-            })
-        };
-        let threads = addresses.into_iter().map(begin).collect();
-        Self(stop, threads)
-    }
-
-    /// How many connections there were to each address.
-    fn end(self) -> Vec<usize> {
-        self.0.store(true, Ordering::Relaxed);
-        self.1.into_iter().map(|thread| thread.join().unwrap()).collect()
-    }
 }
 
 #[test]

@@ -2,11 +2,14 @@
 
 #![allow(dead_code, clippy::unwrap_used, clippy::panic, reason = "no test needs all of it")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Child;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bench::launch::local::Job;
@@ -161,5 +164,50 @@ pub(crate) fn network_job(
         threads: None,
         deadlines: Deadlines::default(),
         transport: Transport::default(),
+    }
+}
+
+/// Connections to these addresses, so many a second to each, for as long as it lives: half of
+/// them silent, half with the beginning of a request.
+pub(crate) struct Strangers(Arc<AtomicBool>, Vec<JoinHandle<usize>>);
+
+impl Strangers {
+    pub(crate) fn begin(addresses: Vec<SocketAddr>, each_second: u32) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let begin = |address: SocketAddr| {
+            let stop = stop.clone();
+            std::thread::spawn(move || {
+                let mut held = VecDeque::new();
+                let mut made = 0;
+                let start = Instant::now();
+                while !stop.load(Ordering::Relaxed) {
+                    let Ok(mut stream) = TcpStream::connect(address) else {
+                        std::thread::sleep(Duration::from_millis(5));
+                        continue;
+                    };
+                    made += 1;
+                    if made % 2 == 0 {
+                        // One that was closed cannot be written to.
+                        let _ = stream.write_all(b"GET /r");
+                    }
+                    held.push_back(stream);
+                    // As many as a process may have open.
+                    if held.len() > 400 {
+                        held.pop_front();
+                    }
+                    let due = start + Duration::from_secs(1) / each_second * made as u32;
+                    std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                }
+                made
+            })
+        };
+        let threads = addresses.into_iter().map(begin).collect();
+        Self(stop, threads)
+    }
+
+    /// How many connections there were to each address.
+    pub(crate) fn end(self) -> Vec<usize> {
+        self.0.store(true, Ordering::Relaxed);
+        self.1.into_iter().map(|thread| thread.join().unwrap()).collect()
     }
 }

@@ -1,8 +1,10 @@
 //! What is done to the parties, and what must come of it.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -13,7 +15,7 @@ use party::termination::{Reason, Termination};
 use rustix::process::Signal;
 use spdz::channel::{Phase, Role};
 
-use crate::common::{own_folder, party_program};
+use crate::common::{Strangers, get, own_folder, party_program, wait_for, watch};
 use crate::openings::{Record, under_one_mask};
 use crate::relay::{Admission, Place, Rule, Verdict, chunk, of_chunk, tag};
 use crate::report::{Figures, Skip};
@@ -42,6 +44,7 @@ pub(crate) const CASES: &[Case] = &[
     case("clocks jump", clocks),
     case("a disk is full", full_disk),
     case("out of memory", out_of_memory),
+    case("strangers at every port", strangers),
 ];
 
 /// Does something at the first frame of a place, and passes the others on.
@@ -634,4 +637,68 @@ fn out_of_memory(effort: &Effort) -> anyhow::Result<Figures> {
         Ok((scene.judge(&ended, Some(role))?, took))
     })?;
     Ok(vec![outcomes(&ends)])
+}
+
+/// Connections of strangers to each port a second: half of them silent, half slow.
+const STRANGERS: u32 = 200;
+
+/// The longest that a probe may wait beside them.
+const PROBED: Duration = Duration::from_millis(500);
+
+/// Strangers at the ports of both servers and of all probes but the producer's, while the servers
+/// wait for it and during the session. The producer comes after the places that a server has would
+/// have run out.
+fn strangers(effort: &Effort) -> anyhow::Result<Figures> {
+    let sessions = if effort.all { 12 } else { 1 };
+    let (mut slowest, mut count) = (Duration::ZERO, 0);
+    // One after the other, as each has more connections than a party.
+    for _ in 0..sessions {
+        let scene = Scene::new();
+        let mut configs = scene.configure()?;
+        let mut probes = watch(&mut configs);
+        probes.remove(&Role::Producer);
+        let probes: Vec<SocketAddr> = probes.into_values().collect();
+        let servers: Vec<SocketAddr> = configs.iter().filter_map(|config| config.listen).collect();
+        let late = scene.party_after("sleep 4")?;
+        let program = |role| if role == Role::Producer { late.clone() } else { party_program() };
+        let mut parties = scene.run(configs, Processes::default(), (), program)?;
+        // A connection to a port at which nobody listens yet may take that port for its own end.
+        for probe in &probes {
+            wait_for("a party", || get(*probe, "/healthz"));
+        }
+        let strangers = Strangers::begin([&servers[..], &probes].concat(), STRANGERS);
+        let over = AtomicBool::new(false);
+        let (ended, waited) = std::thread::scope(|scope| {
+            let probing = scope.spawn(|| longest(&probes, &over));
+            let ended = parties.wait(&[]);
+            over.store(true, Ordering::SeqCst);
+            (ended, probing.join().unwrap())
+        });
+        let made = strangers.end();
+        count += made.iter().sum::<usize>();
+        scene.judge_undisturbed(&ended?)?;
+        slowest = slowest.max(waited);
+    }
+    ensure!(slowest < PROBED, "expected probes within {PROBED:?}, one took {slowest:?}");
+    Ok(vec![format!(
+        "{sessions} sessions beside {count} strangers: all results are right; a probe took at most \
+         {:.0} ms",
+        1e3 * slowest.as_secs_f64()
+    )])
+}
+
+/// The longest that a probe took to answer.
+fn longest(probes: &[SocketAddr], over: &AtomicBool) -> Duration {
+    let mut longest = Duration::ZERO;
+    while !over.load(Ordering::SeqCst) {
+        for probe in probes {
+            let began = Instant::now();
+            // None from a party that has ended.
+            if get(*probe, "/healthz").is_some() {
+                longest = longest.max(began.elapsed());
+            }
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    longest
 }
