@@ -65,7 +65,15 @@ pub struct Settings {
     pub store_disk_megabytes: u64,
     /// How long a party looks for a message before it sleeps, microseconds.
     pub spin_micros: u64,
+    /// How the parties' pods are made, as `spec.parties` of a `SecureInference` says it; in a
+    /// cluster alone.
+    #[serde(skip_serializing_if = "serde_json::Map::is_empty")]
+    pub parties: PartySettings,
 }
+
+/// What `spec.parties` of a `SecureInference` has. What that may be is the operator's affair,
+/// which only a build for clusters knows.
+pub type PartySettings = serde_json::Map<String, serde_json::Value>;
 
 impl Default for Settings {
     fn default() -> Self {
@@ -89,6 +97,7 @@ impl Default for Settings {
             store_megabytes: Store::default().memory_megabytes,
             store_disk_megabytes: 0,
             spin_micros: Transport::default().spin_micros,
+            parties: PartySettings::new(),
         }
     }
 }
@@ -266,6 +275,12 @@ pub enum SettingsError {
     /// A setting is one of this machine's processes.
     #[error("{0} cannot be set in a cluster; leave it out")]
     NotInCluster(&'static str),
+    /// A setting is one of pods.
+    #[error("parties is about pods; leave it out on this machine, or measure with on: cluster")]
+    OnlyInCluster,
+    /// Threads are a sweep's own setting, here as in a cluster.
+    #[error("parties.threads is the sweep's own setting; write threads beside parties")]
+    PartyThreads,
     /// A cell has no plan.
     #[error("{key} is impossible: {source}")]
     Plan {
@@ -481,6 +496,12 @@ impl Settings {
         if self.on == Place::Cluster && !self.graphs.is_empty() {
             return Err(SettingsError::GraphInCluster);
         }
+        if self.on == Place::Local && !self.parties.is_empty() {
+            return Err(SettingsError::OnlyInCluster);
+        }
+        if self.parties.contains_key("threads") {
+            return Err(SettingsError::PartyThreads);
+        }
         let usual = Self::default();
         for (setting, changed) in [
             ("storeMegabytes", self.store_megabytes != usual.store_megabytes),
@@ -606,6 +627,9 @@ mod tests {
             (&format!("graphs: [{graph}]"), "nowhere.yaml"),
             (&format!("graphs: [{graph}]\non: cluster"), "on this machine alone"),
             ("on: cluster\nspinMicros: 0", "spinMicros cannot be set in a cluster"),
+            ("parties: {image: a}", "parties is about pods; leave it out on this machine"),
+            ("on: cluster\nparties: {threads: 1}", "write threads beside parties"),
+            ("on: cluster\nparties: [1]", "parties: invalid type: sequence"),
             ("", "sweep.yaml"),
         ] {
             match parse(yaml) {

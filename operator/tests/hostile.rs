@@ -182,9 +182,9 @@ fn a_tenant_does_not_have_the_operator_mount_what_is_not_the_tenants() {
         players.get_mut(player).unwrap().source = None;
     }
     refused(&spec);
-    spec.parties.tolerations = None;
+    spec.parties.pods.tolerations = None;
     refused(&spec);
-    spec.parties.node_selector = None;
+    spec.parties.pods.node_selector = None;
     assert!(Policy::default().check(&spec).is_ok());
     for (reason, expected) in reasons.iter().zip([
         "spec.parties.image is attacker.example/img:1",

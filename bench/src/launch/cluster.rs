@@ -18,16 +18,18 @@ use operator::api::v1alpha1::{
     Model, Network, Parties, Phase, SecureInference, SecureInferenceSpec, Workload,
 };
 use operator::conditions::{ACCEPTED, FAILED};
+use operator::job::Job;
 use operator::party_state;
 use party::result::RunResult;
 use party::run::Progress;
+use serde_json::Value;
 use tokio::runtime::Runtime;
 use tokio::time::{Instant, timeout};
 
 use super::{ClusterOptions, Launcher, MULTIPLYING, TrialError, threads};
 use crate::cell::{CellId, CellPlan, Trial};
 use crate::environment::{ClusterEnvironment, Node, unix_seconds};
-use crate::settings::Settings;
+use crate::settings::{PartySettings, Settings};
 
 /// The label of a sweep's resources; its value is the sweep's id.
 pub const SWEEP_LABEL: &str = "secureinference.dev/sweep";
@@ -55,6 +57,7 @@ pub struct Cluster {
     version: String,
     options: ClusterOptions,
     settings: Settings,
+    parties: Parties,
     /// Of each server and the producer, if it is known what the nodes have.
     threads: Option<usize>,
     /// The sweep's, which is known when it begins.
@@ -74,8 +77,10 @@ impl Cluster {
     /// Connects to the cluster of the kubeconfig, or of the pod that this runs in.
     ///
     /// # Errors
-    /// If there is none, it does not answer, or it lacks the definition or the namespace.
+    /// If no operator would take the settings of pods; if there is no cluster, it does not
+    /// answer, or it lacks the definition or the namespace.
     pub fn connect(options: ClusterOptions, settings: &Settings) -> anyhow::Result<Self> {
+        let parties = parties(&settings.parties)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -84,6 +89,8 @@ impl Cluster {
         let (client, namespace, version) = runtime.block_on(connect(&options))?;
         let threads = match settings.threads {
             Some(threads) => Some(threads),
+            // Each then takes the cores that its container has.
+            None if limits_cpu(&parties) => None,
             None => runtime.block_on(shared_cores(&client)),
         };
         Ok(Self {
@@ -93,6 +100,7 @@ impl Cluster {
             version,
             options,
             settings: settings.clone(),
+            parties,
             threads,
             id: Mutex::default(),
             seen: Mutex::default(),
@@ -111,8 +119,10 @@ impl Cluster {
     ) -> anyhow::Result<SecureInference> {
         let id = self.id.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let name = format!("{id}-c{}-r{round}", cell.position);
-        let mut spec = spec(&cell.key, scored, &self.settings, &self.options)?;
-        spec.parties.threads = self.threads.map(TryInto::try_into).transpose()?;
+        let threads = self.threads.map(TryInto::try_into).transpose()?;
+        let mut spec = spec(&cell.key, scored, &self.settings)?;
+        spec.parties = Parties { threads, ..self.parties.clone() };
+        spec.active_deadline_seconds = self.options.deadline_seconds;
         let mut resource = SecureInference::new(&name, spec);
         resource.labels_mut().insert(SWEEP_LABEL.into(), id);
         Ok(resource)
@@ -380,12 +390,7 @@ fn absent_is_fine(error: kube::Error) -> anyhow::Result<()> {
 }
 
 /// The run of a trial.
-fn spec(
-    key: &CellId,
-    scored: bool,
-    settings: &Settings,
-    options: &ClusterOptions,
-) -> anyhow::Result<SecureInferenceSpec> {
+fn spec(key: &CellId, scored: bool, settings: &Settings) -> anyhow::Result<SecureInferenceSpec> {
     let builtin = match key.network.as_str() {
         "A" => Network::A,
         "B" => Network::B,
@@ -407,10 +412,54 @@ fn spec(
             network: key.conditions,
             inspect: None,
         },
-        parties: Parties { image: options.image.clone(), ..Parties::default() },
-        active_deadline_seconds: options.deadline_seconds,
         ..SecureInferenceSpec::default()
     })
+}
+
+/// The settings of the parties' pods, if an operator would take them: one whose policy allows
+/// everything.
+fn parties(given: &PartySettings) -> anyhow::Result<Parties> {
+    let given = Value::Object(given.clone());
+    let wrong = "parties is not what spec.parties of a SecureInference may be";
+    let parties: Parties = serde_json::from_value(given.clone()).context(wrong)?;
+    if let Some(path) = dropped(&given, &serde_json::to_value(&parties)?) {
+        return Err(anyhow!("{wrong}: there is no parties{path}"));
+    }
+    let spec = SecureInferenceSpec {
+        model: Model { builtin: Some(Network::A), ..Model::default() },
+        parties: parties.clone(),
+        ..SecureInferenceSpec::default()
+    };
+    let mut resource = SecureInference::new("sweep", spec);
+    // The API server's; what they are does not matter here.
+    resource.metadata.namespace = Some("default".into());
+    resource.metadata.uid = Some("none".into());
+    Job::of(&resource).context(wrong)?;
+    Ok(parties)
+}
+
+/// The path of something that was given and is not in what was understood.
+fn dropped(given: &Value, kept: &Value) -> Option<String> {
+    match given {
+        Value::Object(fields) => {
+            fields.iter().filter(|(_, value)| !value.is_null()).find_map(|(key, value)| match kept
+                .get(key)
+            {
+                Some(kept) => dropped(value, kept).map(|rest| format!(".{key}{rest}")),
+                None => Some(format!(".{key}")),
+            })
+        }
+        Value::Array(items) => items.iter().enumerate().find_map(|(place, item)| {
+            dropped(item, kept.get(place)?).map(|rest| format!("[{place}]{rest}"))
+        }),
+        _ => None,
+    }
+}
+
+/// Whether containers have fewer cores than their nodes.
+fn limits_cpu(parties: &Parties) -> bool {
+    let limits = parties.pods.resources.as_ref().and_then(|resources| resources.limits.as_ref());
+    limits.is_some_and(|limits| limits.contains_key("cpu"))
 }
 
 /// Whether there will be no further attempt.
@@ -464,6 +513,40 @@ mod tests {
         assert_eq!(share(&[0, 8, 8, 8, 8]), Some(1));
         assert_eq!(share(&[8; 9]), Some(8), "one on a node");
         assert_eq!(share(&[1000]), Some(256));
+    }
+
+    #[test]
+    fn settings_of_pods_are_those_of_the_resource() {
+        let read = |yaml: &str| parties(&serde_yaml::from_str::<PartySettings>(yaml).unwrap());
+        let given = "{image: 'registry.example/party:1', imagePullSecrets: [{name: key}],
+            resources: {requests: {cpu: 2, memory: 1Gi}, limits: {cpu: '2'}},
+            nodeSelector: {disk: fast}, tolerations: [{key: gpu, operator: Exists}],
+            priorityClassName: low, schedulerName: another, labels: {team: a},
+            topologySpreadConstraints: [{maxSkew: 1, topologyKey: zone, whenUnsatisfiable: DoNotSchedule}],
+            server0: {runtimeClassName: kata, affinity: {nodeAffinity: {}}}}";
+        let found = read(given).unwrap();
+        assert!(limits_cpu(&found) && !limits_cpu(&read("{}").unwrap()));
+        assert_eq!(found.image.as_deref(), Some("registry.example/party:1"));
+        let secrets = found.image_pull_secrets.unwrap();
+        assert_eq!(secrets.iter().map(|secret| &*secret.name).collect::<Vec<_>>(), ["key"]);
+        let requests = found.pods.resources.unwrap().requests.unwrap();
+        assert_eq!([&requests["cpu"].0, &requests["memory"].0], ["2", "1Gi"]);
+        assert_eq!(found.pods.priority_class_name.as_deref(), Some("low"));
+        assert_eq!(found.pods.topology_spread_constraints.map(|all| all.len()), Some(1));
+        assert_eq!(found.server0.unwrap().runtime_class_name.as_deref(), Some("kata"));
+        for (yaml, expected) in [
+            ("{tolerations: {key: gpu}}", "may be: invalid type: map, expected a sequence"),
+            ("{nodeselector: {a: b}}", "there is no parties.nodeselector"),
+            ("{server0: {tolerations: [{kye: gpu}]}}", "no parties.server0.tolerations[0].kye"),
+            ("{image: 'two words'}", "spec.parties.image is \"two words\""),
+            (
+                "{affinity: {nodeAffinityy: {}}}",
+                "spec.parties.affinity is not the affinity of a pod",
+            ),
+        ] {
+            let error = format!("{:#}", read(yaml).unwrap_err());
+            assert!(error.contains(expected), "{yaml}: {error}");
+        }
     }
 
     #[test]

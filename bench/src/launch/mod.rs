@@ -28,8 +28,6 @@ fn threads(cores: usize, parties: usize) -> usize {
 pub struct ClusterOptions {
     /// Their namespace; without it that of the kubeconfig.
     pub namespace: Option<String>,
-    /// The parties' image; without it the operator's own.
-    pub image: Option<String>,
     /// How long a run may take, seconds.
     pub deadline_seconds: u32,
     /// Whether resources are left behind.

@@ -360,49 +360,9 @@ pub struct Parties {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = limits::THREADS.min, max = limits::THREADS.max))]
     pub threads: Option<u32>,
-    /// What each container asks of its node and may not exceed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub resources: Option<ResourceRequirements>,
-    /// Labels that all nodes must have.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("maxProperties" = 64))]
-    pub node_selector: Option<BTreeMap<String, String>>,
-    /// Taints of nodes that all parties tolerate.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64))]
-    pub tolerations: Option<Vec<Toleration>>,
-    /// Labels of all parties' pods besides the operator's own. Kueue's queue name is one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("maxProperties" = 64))]
-    pub labels: Option<BTreeMap<String, String>>,
-    /// Annotations of all parties' pods besides the operator's own.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("maxProperties" = 64))]
-    pub annotations: Option<BTreeMap<String, String>>,
-    /// Rules by which the scheduler places all parties' pods, as in a pod. With a `podAntiAffinity` here
-    /// `spec.placement.spread` has no effect.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub affinity: Option<PodObject>,
-    /// How the scheduler spreads all parties' pods, as in a pod; without a `labelSelector`, among the pods of
-    /// the run.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 16))]
-    pub topology_spread_constraints: Option<Vec<PodObject>>,
-    /// The PriorityClass of all parties' pods.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
-    pub priority_class_name: Option<String>,
-    /// The RuntimeClass of all parties' pods.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
-    pub runtime_class_name: Option<String>,
-    /// The scheduler of all parties' pods; without it the cluster's default.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
-    pub scheduler_name: Option<String>,
-    /// Which user and groups all parties' pods run as; without it as the operator was told, `Fixed` as a rule.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub user_ids: Option<UserIds>,
+    /// Of all parties' pods; what is set for one role replaces it.
+    #[serde(flatten)]
+    pub pods: PodSettings,
     /// Server 0, one of the two servers that compute on shares.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server0: Option<PodSettings>,
@@ -420,51 +380,52 @@ pub struct Parties {
     pub client: Option<PodSettings>,
 }
 
-/// Settings of a party's pod.
+/// Settings of a party's pod, or of all of them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PodSettings {
-    /// What the container asks of its node and may not exceed.
+    /// What a party's container asks of its node and may not exceed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
-    /// Labels that its node must have.
+    /// Labels that a party's node must have.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("maxProperties" = 64))]
     pub node_selector: Option<BTreeMap<String, String>>,
-    /// Taints of nodes that it tolerates.
+    /// Taints of nodes that a party's pod tolerates.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub tolerations: Option<Vec<Toleration>>,
-    /// Labels of the pod besides the operator's own. Kueue's queue name is one.
+    /// Labels of a party's pod besides the operator's own. Kueue's queue name is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("maxProperties" = 64))]
     pub labels: Option<BTreeMap<String, String>>,
-    /// Annotations of the pod besides the operator's own.
+    /// Annotations of a party's pod besides the operator's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("maxProperties" = 64))]
     pub annotations: Option<BTreeMap<String, String>>,
-    /// Rules by which the scheduler places the pod, as in a pod. With a `podAntiAffinity` here
+    /// Rules by which the scheduler places a party's pod, as in a pod. With a `podAntiAffinity` here
     /// `spec.placement.spread` has no effect.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub affinity: Option<PodObject>,
-    /// How the scheduler spreads the pod, as in a pod; without a `labelSelector`, among the pods of
-    /// the run.
+    /// How the scheduler spreads parties' pods, as in a pod; without a `labelSelector`, among the
+    /// pods of the run.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
     pub topology_spread_constraints: Option<Vec<PodObject>>,
-    /// The PriorityClass of the pod.
+    /// The PriorityClass of a party's pod.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub priority_class_name: Option<String>,
-    /// The RuntimeClass of the pod.
+    /// The RuntimeClass of a party's pod.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub runtime_class_name: Option<String>,
-    /// The scheduler of the pod; without it the cluster's default.
+    /// The scheduler of a party's pod; without it the cluster's default.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub scheduler_name: Option<String>,
-    /// Which user and groups it runs as; without it as the operator was told, `Fixed` as a rule.
+    /// Which user and groups a party runs as; without it as the operator was told, `Fixed` as a
+    /// rule.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user_ids: Option<UserIds>,
 }
@@ -854,23 +815,21 @@ impl Parties {
     /// The settings of a role's pod: its own where it has some, else those of all.
     #[must_use]
     pub fn settings(&self, own: Option<&PodSettings>) -> PodSettings {
-        let own = own.cloned().unwrap_or_default();
+        let (own, all) = (own.cloned().unwrap_or_default(), self.pods.clone());
         PodSettings {
-            resources: own.resources.or_else(|| self.resources.clone()),
-            node_selector: own.node_selector.or_else(|| self.node_selector.clone()),
-            tolerations: own.tolerations.or_else(|| self.tolerations.clone()),
-            labels: own.labels.or_else(|| self.labels.clone()),
-            annotations: own.annotations.or_else(|| self.annotations.clone()),
-            affinity: own.affinity.or_else(|| self.affinity.clone()),
+            resources: own.resources.or(all.resources),
+            node_selector: own.node_selector.or(all.node_selector),
+            tolerations: own.tolerations.or(all.tolerations),
+            labels: own.labels.or(all.labels),
+            annotations: own.annotations.or(all.annotations),
+            affinity: own.affinity.or(all.affinity),
             topology_spread_constraints: own
                 .topology_spread_constraints
-                .or_else(|| self.topology_spread_constraints.clone()),
-            priority_class_name: own
-                .priority_class_name
-                .or_else(|| self.priority_class_name.clone()),
-            runtime_class_name: own.runtime_class_name.or_else(|| self.runtime_class_name.clone()),
-            scheduler_name: own.scheduler_name.or_else(|| self.scheduler_name.clone()),
-            user_ids: own.user_ids.or(self.user_ids),
+                .or(all.topology_spread_constraints),
+            priority_class_name: own.priority_class_name.or(all.priority_class_name),
+            runtime_class_name: own.runtime_class_name.or(all.runtime_class_name),
+            scheduler_name: own.scheduler_name.or(all.scheduler_name),
+            user_ids: own.user_ids.or(all.user_ids),
         }
     }
 }
@@ -894,7 +853,7 @@ impl SecureInferenceSpec {
         let players = players.filter_map(|(name, player)| {
             Some((format!("spec.model.graph.players.{name}.pod"), player.pod.as_ref()?.clone()))
         });
-        let all = ("spec.parties".to_owned(), parties.settings(None));
+        let all = ("spec.parties".to_owned(), parties.pods.clone());
         std::iter::once(all).chain(roles).chain(players).collect()
     }
 }

@@ -212,8 +212,7 @@ mod tests {
         let settings =
             |node: &str| PodSettings { node_selector: on(node), ..PodSettings::default() };
         let parties = Parties {
-            node_selector: on("any"),
-            tolerations: Some(vec![Default::default()]),
+            pods: PodSettings { tolerations: Some(vec![Default::default()]), ..settings("any") },
             server1: Some(settings("one")),
             client: Some(settings("two")),
             ..Parties::default()

@@ -425,8 +425,11 @@ mod tests {
             image: Some("another".into()),
             image_pull_policy: Some(ImagePullPolicy::Never),
             image_pull_secrets: Some(vec![Default::default()]),
-            resources: Some(resources.clone()),
-            tolerations: Some(vec![Default::default()]),
+            pods: PodSettings {
+                resources: Some(resources.clone()),
+                tolerations: Some(vec![Default::default()]),
+                ..PodSettings::default()
+            },
             client: Some(PodSettings { node_selector: node.clone(), ..PodSettings::default() }),
             ..Parties::default()
         };
@@ -489,7 +492,8 @@ mod tests {
             [security.run_as_user, security.run_as_group, security.fs_group]
         };
         let says = |user_ids| {
-            let parties = Parties { user_ids, ..Parties::default() };
+            let pods = PodSettings { user_ids, ..PodSettings::default() };
+            let parties = Parties { pods, ..Parties::default() };
             job(SecureInferenceSpec { parties, ..network() })
         };
         use UserIds::{Fixed, Platform};

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Node, Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
-use operator::api::v1alpha1::{Parties, SecureInferenceSpec};
+use operator::api::v1alpha1::{Parties, PodSettings, SecureInferenceSpec};
 
 use super::restarts::check_history;
 use crate::report::Figures;
@@ -32,7 +32,10 @@ pub(super) async fn all_finish(room: &Room) -> anyhow::Result<Figures> {
         ..ResourceRequirements::default()
     };
     let spec = SecureInferenceSpec {
-        parties: Parties { resources: Some(resources), ..Parties::default() },
+        parties: Parties {
+            pods: PodSettings { resources: Some(resources), ..PodSettings::default() },
+            ..Parties::default()
+        },
         ..brief(10)
     };
     let names: Vec<String> = (0..RUNS).map(|number| format!("run-{number}")).collect();
