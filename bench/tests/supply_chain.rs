@@ -134,3 +134,57 @@ x=$(cargo tree --locked) && cargo fmt\nfor x in $(cargo fuzz list); do cargo run
     ];
     assert_eq!(commands(script), expected);
 }
+
+/// What a file that CI or a container engine reads takes from elsewhere.
+fn taken(text: &str) -> Vec<&str> {
+    let lines = text.lines().map(|line| line.trim_start().trim_start_matches("- "));
+    let named = lines.filter_map(|line| {
+        line.strip_prefix("uses: ").or_else(|| line.strip_prefix("FROM ")).map(str::trim)
+    });
+    named.filter(|what| !what.starts_with("./") && !what.starts_with("scratch")).collect()
+}
+
+/// Whether something that is taken from elsewhere is told by a digest, with a version for people.
+fn pinned(what: &str) -> bool {
+    let hexadecimal = |text: &str, length| {
+        text.len() == length && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    match what.split_once('@') {
+        Some((image, rest)) if rest.starts_with("sha256:") => {
+            let digest = rest["sha256:".len()..].split_whitespace().next().unwrap_or_default();
+            hexadecimal(digest, 64) && image.contains(':')
+        }
+        Some((_, rest)) => rest
+            .split_once(" # v")
+            .is_some_and(|(commit, version)| hexadecimal(commit, 40) && !version.is_empty()),
+        None => false,
+    }
+}
+
+#[test]
+fn actions_and_base_images_are_pinned_by_digest() {
+    let workflows = std::fs::read_dir(root().join(".github/workflows")).unwrap();
+    let mut files: Vec<_> = workflows.map(|entry| entry.unwrap().path()).collect();
+    files.push(root().join("Containerfile"));
+    let mut found = 0;
+    for file in files {
+        for what in taken(&read(&file)) {
+            assert!(pinned(what), "{}: {what} is not pinned by digest", file.display());
+            found += 1;
+        }
+    }
+    assert!(found >= 10, "found {found}; had they another form, the test would see none");
+    for (what, is) in [
+        ("actions/checkout@v4", false),
+        ("actions/checkout@34e114876b0b11c390a56381ad16ebd13914f8d5", false),
+        ("actions/checkout@34e114876b0b11c390a56381ad16ebd13914f8d5 # v4.3.1", true),
+        ("rust:1-bookworm AS build", false),
+        ("rust@sha256:6258907abe69656e41cd992e0b705cdcfabcbbe3db374f92ed2d47121282d4a1", false),
+        (
+            "rust:1@sha256:6258907abe69656e41cd992e0b705cdcfabcbbe3db374f92ed2d47121282d4a1 AS a",
+            true,
+        ),
+    ] {
+        assert_eq!(pinned(what), is, "{what}");
+    }
+}
