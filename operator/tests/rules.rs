@@ -9,6 +9,7 @@ use kube_cel::{Validator, analyze_rule, apply_defaults, compile_schema};
 use operator::api::v1alpha1::SecureInference;
 use operator::job::Job;
 use operator::job::digest;
+use regex::Regex;
 use serde_json::{Value, json};
 use spdz::graph::GraphBuilder;
 
@@ -61,6 +62,14 @@ fn check(schema: &Value, value: &Value, path: &str, problems: &mut Vec<String>) 
         || limit(most).is_some_and(|most| size as f64 > most)
     {
         refuse("is of another size");
+    }
+    if let (Some(pattern), Some(text)) = (schema["pattern"].as_str(), value.as_str())
+        && !Regex::new(pattern).unwrap().is_match(text)
+    {
+        refuse("does not match");
+    }
+    if schema["x-kubernetes-int-or-string"] == true && !value.is_string() && !value.is_i64() {
+        refuse("is neither a number nor a string");
     }
     if schema["enum"].as_array().is_some_and(|values| !values.contains(value)) {
         refuse("is none of the values");
@@ -121,6 +130,14 @@ fn with(mut spec: Value, path: &str, value: Value) -> Value {
     spec
 }
 
+fn requests(requests: Value) -> Value {
+    with(builtin(), "parties.resources.requests", requests)
+}
+
+fn tolerates(toleration: Value) -> Value {
+    with(builtin(), "parties.tolerations", json!([toleration]))
+}
+
 /// What the operator makes of a resource that a server has let through.
 fn checked(resource: &Value) -> Result<Job, String> {
     let resource: SecureInference =
@@ -151,7 +168,7 @@ fn rules_can_be_evaluated_and_cost_little() {
         open.extend([&schema["items"], &schema["additionalProperties"]]);
         open.retain(|schema| schema.is_object());
     }
-    assert!(count >= 19, "{count} rules");
+    assert!(count >= 40, "{count} rules");
     let without = serde_json::to_string(&self::schema(false)).unwrap();
     assert!(!without.contains("x-kubernetes-validations"), "servers before 1.25 refuse them");
 }
@@ -250,6 +267,44 @@ fn server_and_operator_agree_on_what_may_be_made() {
         (false, "a", with(builtin(), "telemetry.otlpEndpoint", json!("ftp://collector:4317"))),
         (false, "a", with(builtin(), "telemetry.otlpEndpoint", json!("https://collector:4317"))),
         (false, "a", with(builtin(), "telemetry.otlpEndpoint", json!("http://"))),
+        (false, "a", with(weights(), "model.volume.source", json!({"configmap": {"name": "w"}}))),
+        (false, "a", with(weights(), "model.volume.source", json!({"configMap": {}}))),
+        (false, "a", with(weights(), "model.volume.source", json!({"configMap": {"name": ""}}))),
+        (false, "a", with(weights(), "model.volume.source", json!({"configMap": {"nam": "w"}}))),
+        (false, "a", with(weights(), "model.volume.source", json!({"persistentVolumeClaim": {}}))),
+        (
+            true,
+            "a",
+            with(weights(), "model.volume.source", json!({"emptyDir": {"medium": "Memory"}})),
+        ),
+        (false, "a", with(graph(), "model.graph.players.alice.inputs", Value::Null)),
+        (false, "a", with(graph(), "model.graph.players.server0", json!({}))),
+        (false, "a", with(graph(), "parties.client.nodeSelector", json!({"a": "b"}))),
+        (true, "a", with(graph(), "parties.server0.nodeSelector", json!({"a": "b"}))),
+        (true, "a", with(builtin(), "parties.client.nodeSelector", json!({"a.b/c": ""}))),
+        (false, "a", with(builtin(), "parties.nodeSelector", json!({"a": "c d"}))),
+        (false, "a", with(builtin(), "parties.labels", json!({"a": "-"}))),
+        (true, "a", requests(json!({"cpu": 2, "memory": "1.5Gi"}))),
+        (true, "a", requests(json!({"cpu": "1500m", "memory": "1e9"}))),
+        (false, "a", requests(json!({"cpu": "much"}))),
+        (false, "a", requests(json!({"cpu": "-1"}))),
+        (false, "a", requests(json!({"cpu": -1}))),
+        (false, "a", with(builtin(), "parties.resources.claims", json!([{"name": "gpu"}]))),
+        (true, "a", tolerates(json!({"operator": "Exists"}))),
+        (true, "a", tolerates(json!({"key": "a.b/c", "value": "d", "effect": "NoSchedule"}))),
+        (true, "a", tolerates(json!({"key": "a", "effect": "NoExecute", "tolerationSeconds": 9}))),
+        (false, "a", tolerates(json!({"key": "a", "operator": "Is"}))),
+        (false, "a", tolerates(json!({"key": "a", "operator": "Exists", "effect": "NoSched"}))),
+        (false, "a", tolerates(json!({"operator": "Equal", "value": "x"}))),
+        (false, "a", tolerates(json!({"value": "x"}))),
+        (false, "a", tolerates(json!({"key": "a b"}))),
+        (false, "a", tolerates(json!({"key": "a", "operator": "Exists", "value": "x"}))),
+        (false, "a", tolerates(json!({"key": "a", "tolerationSeconds": 9}))),
+        (true, "a", with(builtin(), "placement.topologyKey", json!("topology.kubernetes.io/zone"))),
+        (false, "a", with(builtin(), "placement.topologyKey", json!("a b"))),
+        (false, "a", with(builtin(), "parties.priorityClassName", json!("High"))),
+        (false, "a", with(builtin(), "parties.imagePullSecrets", json!([{}]))),
+        (false, "a", with(builtin(), "parties.imagePullSecrets", json!([{"name": "a b"}]))),
     ];
     let schema = schema(true);
     for (allowed, name, spec) in rows {
@@ -265,10 +320,20 @@ fn server_and_operator_agree_on_what_may_be_made() {
 fn what_a_schema_cannot_say_the_operator_checks() {
     let schema = schema(true);
     for spec in [
-        with(weights(), "model.volume.source", json!({"floppy": {}})),
-        with(weights(), "model.volume.source", json!({"configMap": {"nam": "a"}})),
+        with(
+            weights(),
+            "model.volume.source",
+            json!({"configMap": {"name": "a", "optinal": true}}),
+        ),
         with(graph(), "model.graph.definition", json!("[")),
+        with(graph(), "model.graph.definition", json!("name: g\nplayers: [a]\nnodes: []\n")),
         with(graph(), "model.graph.players.carol", json!({})),
+        // What it brings nobody says.
+        with(graph(), "model.graph.players.alice", json!({})),
+        // Keys of maps have no pattern, and no rule may look at so many.
+        with(builtin(), "parties.nodeSelector", json!({"a b": "c"})),
+        requests(json!({"cpus": "1"})),
+        with(requests(json!({"cpu": "2"})), "parties.resources.limits", json!({"cpu": "1"})),
     ] {
         let resource = resource("a", spec);
         assert_eq!(admit(&schema, &resource, None), Ok(()));

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use clap::ValueEnum;
 use k8s_openapi::api::core::v1::{LocalObjectReference, ResourceRequirements, Toleration, Volume};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+    CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
 use kube::{CustomResource, CustomResourceExt, KubeSchema};
@@ -79,6 +79,7 @@ pub const MAX_GRAPH_BYTES: usize = 512 << 10;
     validation = Rule::new("!has(self.model.graph) || !has(self.workload.accuracySamples) || self.workload.accuracySamples == 0").message("spec.workload.accuracySamples is for networks; a graph of one's own has no test set"),
     validation = Rule::new("!has(self.workload.inspect) || has(self.model.builtin)").message("spec.workload.inspect reveals the weights; it is for benchmarks with the shipped ones, spec.model.builtin"),
     validation = Rule::new("!has(self.model.graph) || !has(self.workload.warmupSeconds) || self.workload.warmupSeconds == 0").message("spec.workload.warmupSeconds is for networks; the evaluations of a graph are counted, use warmup"),
+    validation = Rule::new("!has(self.model.graph) || (!has(self.parties.modelOwner) && !has(self.parties.client))").message("spec.parties.modelOwner and client are of networks; a graph has spec.model.graph.players.NAME.pod"),
     validation = Rule::new("!has(self.parties.image) || self.parties.image.matches('^[a-zA-Z0-9][-a-zA-Z0-9._:/@]*$')").message("spec.parties.image is no name of an image"),
     validation = Rule::new("!has(self.model.graph) || self.workload.batchSize == 1").message("spec.workload.batchSize is for networks; the shapes of a graph are its own")
 )]
@@ -155,6 +156,125 @@ impl Default for SecureInferenceSpec {
             suspend: false,
         }
     }
+}
+
+/// A DNS subdomain, the form of most names in a cluster.
+const SUBDOMAIN: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+
+/// The key of a label, a taint or a resource.
+const KEY: &str =
+    "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$";
+
+/// The value of a label or a taint.
+const VALUE: &str = "^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$";
+
+/// A quantity that is not negative.
+const QUANTITY: &str = "^([0-9]+([.][0-9]*)?|[.][0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][-+]?[0-9]+)?$";
+
+/// Secrets by name.
+fn secrets_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({
+        "type": "array",
+        "maxItems": 16,
+        "items": {
+            "type": "object",
+            "required": ["name"],
+            "properties": {"name": {"type": "string", "maxLength": 253, "pattern": SUBDOMAIN}},
+        },
+    })
+}
+
+/// Labels, of pods or of nodes; the operator checks their keys.
+fn labels_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({
+        "type": "object",
+        "maxProperties": 64,
+        "additionalProperties": {"type": "string", "maxLength": 63, "pattern": VALUE},
+    })
+}
+
+/// A container's resources without claims, of which a party's pod has none. The operator checks
+/// their names.
+fn resources_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    let quantities = |description: &str| {
+        serde_json::json!({
+            "type": "object",
+            "description": description,
+            "maxProperties": 16,
+            "additionalProperties": {
+                "x-kubernetes-int-or-string": true,
+                "minimum": 0,
+                "pattern": QUANTITY,
+            },
+        })
+    };
+    schemars::json_schema!({
+        "type": "object",
+        "properties": {
+            "requests": quantities("What it asks for, such as `cpu: 500m` and `memory: 1Gi`."),
+            "limits": quantities("What it may not exceed."),
+            "claims": {
+                "type": "array",
+                "description": "Not for parties: their pods have no resource claims.",
+                "maxItems": 0,
+                "items": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+            },
+        },
+    })
+}
+
+/// Tolerations as pods have them.
+fn tolerations_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({
+        "type": "array",
+        "maxItems": 64,
+        "items": {
+            "type": "object",
+            "properties": {
+                "key": {
+                    "type": "string",
+                    "description": "The taint's key; every taint without it.",
+                    "maxLength": 317,
+                    "pattern": KEY,
+                },
+                "operator": {
+                    "type": "string",
+                    "description": "How the taint's value must be; `Equal` without it.",
+                    "enum": ["Equal", "Exists", "Lt", "Gt"],
+                },
+                "value": {
+                    "type": "string",
+                    "description": "The taint's value; with `Exists` none.",
+                    "maxLength": 63,
+                    "pattern": VALUE,
+                },
+                "effect": {
+                    "type": "string",
+                    "description": "The taint's effect; any without it.",
+                    "enum": ["NoSchedule", "PreferNoSchedule", "NoExecute"],
+                },
+                "tolerationSeconds": {
+                    "type": "integer",
+                    "format": "int64",
+                    "description": "How long `NoExecute` is tolerated; for ever without it.",
+                },
+            },
+            "x-kubernetes-validations": [
+                {
+                    "rule": "has(self.key) || (has(self.operator) && self.operator == 'Exists')",
+                    "message": "a toleration without a key needs the operator Exists",
+                },
+                {
+                    "rule": "!has(self.value) || self.value == '' || !has(self.operator) || self.operator != 'Exists'",
+                    "message": "a toleration with the operator Exists has no value",
+                },
+                {
+                    "rule": "!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
+                    "message": "tolerationSeconds is for the effect NoExecute",
+                },
+            ],
+        },
+    })
 }
 
 /// The names of the number formats.
@@ -240,8 +360,9 @@ pub struct ModelVolume {
 }
 
 /// A computation of named players.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.players) || !['server0', 'server1', 'producer'].exists(role, role in self.players)").message("players cannot be called server0, server1 or producer, which are other roles"))]
 pub struct GraphModel {
     /// The graph in its serialised form, YAML or JSON; docs/graph.md explains it.
     #[schemars(length(min = 1, max = MAX_GRAPH_BYTES))]
@@ -257,7 +378,7 @@ pub struct GraphModel {
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("(!has(self.inputs) || !self.inputs.matches('(^|/)[.][.](/|$)|^/')) && (!has(self.outputs) || !self.outputs.matches('(^|/)[.][.](/|$)|^/'))").message("inputs and outputs must be relative to the top of the volume, without `..`"),
-    validation = Rule::new("has(self.source) || (!has(self.inputs) && !has(self.outputs))").message("inputs and outputs need a source: the volume that they are on")
+    validation = Rule::new("has(self.source) == (has(self.inputs) || has(self.outputs))").message("inputs and outputs need a source, the volume that they are on, and a source needs one of them")
 )]
 pub struct Player {
     /// A volume that only this player's pod mounts.
@@ -353,7 +474,7 @@ pub struct Parties {
     pub image_pull_policy: Option<ImagePullPolicy>,
     /// Secrets in this namespace with the credentials for pulling it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 16))]
+    #[schemars(schema_with = "secrets_schema")]
     pub image_pull_secrets: Option<Vec<LocalObjectReference>>,
     /// How many threads each server and the producer divide large products among; without it
     /// as many as its container has cores.
@@ -384,20 +505,22 @@ pub struct Parties {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PodSettings {
-    /// What a party's container asks of its node and may not exceed.
+    /// What a party's container asks of its node and may not exceed. Without it, as the operator was
+    /// told.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "resources_schema")]
     pub resources: Option<ResourceRequirements>,
     /// Labels that a party's node must have.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("maxProperties" = 64))]
+    #[schemars(schema_with = "labels_schema")]
     pub node_selector: Option<BTreeMap<String, String>>,
     /// Taints of nodes that a party's pod tolerates.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64))]
+    #[schemars(schema_with = "tolerations_schema")]
     pub tolerations: Option<Vec<Toleration>>,
     /// Labels of a party's pod besides the operator's own. Kueue's queue name is one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("maxProperties" = 64))]
+    #[schemars(schema_with = "labels_schema")]
     pub labels: Option<BTreeMap<String, String>>,
     /// Annotations of a party's pod besides the operator's own.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -414,11 +537,11 @@ pub struct PodSettings {
     pub topology_spread_constraints: Option<Vec<PodObject>>,
     /// The PriorityClass of a party's pod.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), extend("pattern" = SUBDOMAIN))]
     pub priority_class_name: Option<String>,
     /// The RuntimeClass of a party's pod.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), extend("pattern" = SUBDOMAIN))]
     pub runtime_class_name: Option<String>,
     /// The scheduler of a party's pod; without it the cluster's default.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -473,7 +596,7 @@ pub struct Placement {
     /// `Required` waits.
     pub spread: Spread,
     /// The node label whose value must differ: nodes, zones or regions.
-    #[schemars(length(min = 1, max = 317))]
+    #[schemars(length(min = 1, max = 317), extend("pattern" = KEY))]
     pub topology_key: String,
 }
 
@@ -536,8 +659,8 @@ pub struct SecureInferenceStatus {
     /// A summary of the conditions for people; programs read the conditions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub phase: Option<Phase>,
-    /// `Accepted`, `PartiesReady`, `Complete`, `Failed`, `Finished` (either of these) and
-    /// `Suspended`.
+    /// `Accepted`, `PartiesReady`, `Complete`, `Failed`, `Finished` (either of these), `Suspended`,
+    /// and for tools that know no others `Reconciling` and `Stalled`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions")]
     pub conditions: Vec<Condition>,
@@ -679,6 +802,8 @@ pub enum PartyPhase {
     Failed,
     /// Its pod is gone, or about to go.
     Lost,
+    /// The attempt was over before it was; its pod is deleted.
+    Stopped,
 }
 
 /// Why an attempt failed.
@@ -724,6 +849,15 @@ fn conditions(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct VolumeSource(pub serde_json::Map<String, serde_json::Value>);
 
+/// What volumes of a kind do not work without, where their type does not say so.
+const NEEDED: [(&str, &str); 5] = [
+    ("configMap", "name"),
+    ("persistentVolumeClaim", "claimName"),
+    ("secret", "secretName"),
+    ("csi", "driver"),
+    ("hostPath", "path"),
+];
+
 impl VolumeSource {
     /// The volume under a name.
     ///
@@ -731,12 +865,19 @@ impl VolumeSource {
     /// If it is not one kind of volume, or has fields that this kind does not have.
     pub fn named(&self, name: &str) -> Result<Volume, String> {
         let kinds: Vec<&str> = self.0.keys().map(String::as_str).collect();
-        let [kind] = kinds[..] else {
+        let [kind] = &kinds[..] else {
             let kinds = if kinds.is_empty() { "none".into() } else { kinds.join(", ") };
             return Err(format!(
                 "needs exactly one kind of volume, such as persistentVolumeClaim, found: {kinds}"
             ));
         };
+        let lacks = |field: &str| {
+            let found = self.0.get(*kind).and_then(|fields| fields.get(field));
+            found.is_none_or(|found| found.as_str() == Some(""))
+        };
+        if let Some((_, field)) = NEEDED.iter().find(|(of, field)| of == kind && lacks(field)) {
+            return Err(format!("is a volume of kind {kind} without {field}"));
+        }
         let mut fields = self.0.clone();
         fields.insert("name".into(), name.into());
         let fields = serde_json::Value::Object(fields);
@@ -761,7 +902,24 @@ impl JsonSchema for VolumeSource {
         true
     }
 
-    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    /// The kinds by name, without their fields: those are many, and the API server's own affair.
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let volume = Volume::json_schema(generator);
+        let all = volume.get("properties").and_then(serde_json::Value::as_object);
+        let mut kinds = serde_json::Map::new();
+        for kind in all.into_iter().flatten().map(|(kind, _)| kind).filter(|kind| *kind != "name") {
+            let mut of_kind = serde_json::json!({
+                "type": "object",
+                "x-kubernetes-preserve-unknown-fields": true,
+            });
+            for (_, field) in NEEDED.iter().filter(|(of, _)| of == kind) {
+                of_kind["required"] = [*field].into();
+                of_kind["properties"] =
+                    serde_json::json!({ *field: {"type": "string", "minLength": 1} });
+            }
+            kinds.insert(kind.clone(), of_kind);
+        }
+        let given: Vec<String> = kinds.keys().map(|kind| format!("has(self.{kind})")).collect();
         schemars::json_schema!({
             "type": "object",
             "description": "A volume as in a pod's `volumes`, without its name: for example \
@@ -769,7 +927,13 @@ impl JsonSchema for VolumeSource {
                             `configMap: {name: weights}`.",
             "minProperties": 1,
             "maxProperties": 1,
+            "properties": kinds,
+            // Others are kept, and so refused instead of forgotten.
             "x-kubernetes-preserve-unknown-fields": true,
+            "x-kubernetes-validations": [{
+                "rule": given.join(" || "),
+                "message": "a source is a volume of a kind that pods have, such as persistentVolumeClaim",
+            }],
         })
     }
 }
@@ -869,6 +1033,12 @@ impl SecureInference {
                 version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut())
             {
                 adapt(schema, with_rules);
+                // Until the operator has looked at it, a resource is not what it should be: without
+                // this, tools take one without a status for one that is.
+                let status = schema.properties.as_mut().and_then(|all| all.get_mut("status"));
+                if let Some(status) = status {
+                    status.default = Some(JSON(serde_json::json!({"observedGeneration": -1})));
+                }
             }
         }
         definition

@@ -150,6 +150,7 @@ impl Job {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::Toleration;
     use proptest::prelude::*;
 
     use super::*;
@@ -212,7 +213,13 @@ mod tests {
         let settings =
             |node: &str| PodSettings { node_selector: on(node), ..PodSettings::default() };
         let parties = Parties {
-            pods: PodSettings { tolerations: Some(vec![Default::default()]), ..settings("any") },
+            pods: PodSettings {
+                tolerations: Some(vec![Toleration {
+                    operator: Some("Exists".into()),
+                    ..Default::default()
+                }]),
+                ..settings("any")
+            },
             server1: Some(settings("one")),
             client: Some(settings("two")),
             ..Parties::default()
@@ -226,6 +233,8 @@ mod tests {
         assert_eq!(networks.pod_settings(Role::Server0).node_selector, on("any"));
         assert_eq!(networks.pod_settings(Role::CLIENT).node_selector, on("two"));
 
+        // A graph has neither.
+        let parties = Parties { client: None, ..parties };
         let mut spec = SecureInferenceSpec { parties, ..sum() };
         let players = &mut spec.model.graph.as_mut().unwrap().players;
         players.get_mut("bob").unwrap().pod = Some(settings("three"));

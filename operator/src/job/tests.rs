@@ -6,9 +6,9 @@ use spdz::channel::Role;
 use spdz::graph::GraphBuilder;
 use spdz::prg::SessionId;
 
+use super::error::Invalid;
 use super::model::Job;
 use super::render::Addresses;
-use super::validate::Invalid;
 use crate::api::v1alpha1::{
     GraphModel, Model, ModelVolume, Network, Player, SecureInference, SecureInferenceSpec,
     VolumeSource,

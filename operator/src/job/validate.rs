@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
 
-use k8s_openapi::api::core::v1::{Affinity, TopologySpreadConstraint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt};
 use party::config::limits::{self, Limits};
@@ -13,28 +12,14 @@ use spdz::graph::Graph;
 use spdz::prg::SessionId;
 use spdz::protocol::{Protocol, Spdz};
 
-use super::definition;
+use super::error::{Invalid, invalid};
 use super::model::{Job, PartyVolume, VOLUME};
 use super::render::Addresses;
+use super::{definition, pods};
 use crate::api::v1alpha1::{
     ACTIVE_DEADLINE_SECONDS, BACKOFF_LIMIT, MAX_NAME_BYTES, Network, START_DEADLINE_SECONDS,
     SecureInference, SecureInferenceSpec, TTL_SECONDS,
 };
-
-/// Domains of labels that the operator gives to pods.
-const OWN_LABELS: [&str; 2] = ["secureinference.dev/", "app.kubernetes.io/"];
-
-/// Domains of annotations that the operator gives to pods and that mean something to it.
-const OWN_ANNOTATIONS: [&str; 1] = ["secureinference.dev/"];
-
-/// Why a resource is refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Invalid(pub String);
-
-fn invalid<T>(message: impl Into<String>) -> Result<T, Invalid> {
-    Err(Invalid(message.into()))
-}
 
 impl Job {
     /// Checks a resource.
@@ -74,7 +59,7 @@ impl Job {
             volumes: BTreeMap::new(),
         };
         job.check_players()?;
-        job.check_pods()?;
+        pods::check(&job.spec)?;
         job.read_volumes()?;
         // The parties' own checks, so that what they would refuse is refused here.
         let addresses = Addresses { server0: "127.0.0.1".into(), server1: "127.0.0.1".into() };
@@ -101,43 +86,15 @@ impl Job {
                 let volume = source
                     .named(VOLUME)
                     .map_err(|problem| Invalid(format!("{place}.source {problem}")))?;
+                let claim = volume.persistent_volume_claim.as_ref();
+                if writable && claim.is_some_and(|claim| claim.read_only == Some(true)) {
+                    return invalid(format!(
+                        "{place}.source is readOnly, but outputs are to be written there"
+                    ));
+                }
                 Ok((role, PartyVolume { volume, writable }))
             })
             .collect::<Result<_, Invalid>>()?;
-        Ok(())
-    }
-
-    /// Checks the parts of pods that the schema leaves to the operator.
-    fn check_pods(&self) -> Result<(), Invalid> {
-        for (place, pod) in self.spec.pods() {
-            let refuse = |field: &str, what: &str, problem: String| {
-                Invalid(format!("{place}.{field} is not {what} of a pod: {problem}"))
-            };
-            if let Some(affinity) = &pod.affinity {
-                affinity
-                    .typed::<Affinity>()
-                    .map_err(|problem| refuse("affinity", "the affinity", problem))?;
-            }
-            for (index, constraint) in pod.topology_spread_constraints.iter().flatten().enumerate()
-            {
-                constraint.typed::<TopologySpreadConstraint>().map_err(|problem| {
-                    let field = format!("topologySpreadConstraints[{index}]");
-                    refuse(&field, "a topology spread constraint", problem)
-                })?;
-            }
-            for (field, map, reserved) in [
-                ("labels", &pod.labels, &OWN_LABELS[..]),
-                ("annotations", &pod.annotations, &OWN_ANNOTATIONS),
-            ] {
-                let mut keys = map.iter().flatten().map(|(key, _)| key);
-                let own = keys.find(|key| reserved.iter().any(|domain| key.starts_with(domain)));
-                if let Some(key) = own {
-                    return invalid(format!(
-                        "{place}.{field} has {key}, which the operator sets itself"
-                    ));
-                }
-            }
-        }
         Ok(())
     }
 
@@ -170,6 +127,18 @@ impl Job {
                 }
             }
         }
+            if player.source.is_some() && player.inputs.is_none() && player.outputs.is_none() {
+                return invalid(format!(
+                    "{place} has a source, but neither inputs nor outputs: say which file on it is one"
+                ));
+            }
+        }
+        let parties = &self.spec.parties;
+        if parties.model_owner.is_some() || parties.client.is_some() {
+            return invalid(
+                "spec.parties.modelOwner and client are of networks; a graph has \
+                 spec.model.graph.players.NAME.pod",
+            );
         Ok(())
     }
 }
@@ -314,7 +283,7 @@ mod tests {
 
     use super::*;
     use crate::api::v1alpha1::{GraphModel, MAX_GRAPH_BYTES, Model, Player, TtlAfterFinished};
-    use crate::job::tests::{named, network, refusal, sum, weights};
+    use crate::job::tests::{named, network, refusal, sum, volume, weights};
 
     #[test]
     fn names_leave_room_for_attempt_and_role() {
@@ -463,6 +432,10 @@ mod tests {
             (
                 json!({"configMap": {"nam": "a"}}),
                 format!("is no volume of kind configMap: {unknown}"),
+                "is a volume of kind configMap without name".into(),
+            ),
+            (
+                json!({"configMap": {"name": "a", "nam": "b"}}),
             ),
         ] {
             let found = refusal(weights("w", source));
@@ -483,7 +456,7 @@ mod tests {
         fn player<'a>(spec: &'a mut SecureInferenceSpec, name: &str) -> &'a mut Player {
             graph(spec).players.get_mut(name).unwrap()
         }
-        let rows: [(Change, &str); 10] = [
+        let rows: [(Change, &str); 13] = [
             (
                 |spec| graph(spec).definition = "[".into(),
                 "spec.model.graph.definition is no graph: ",
@@ -527,6 +500,22 @@ mod tests {
                 "the configuration of alice needs `player.inputs`, a safetensors file with",
             ),
             (
+            (
+                |spec| player(spec, "carol").outputs = None,
+                "spec.model.graph.players.carol has a source, but neither inputs nor outputs",
+            ),
+            (
+                |spec| {
+                    let claim =
+                        json!({"persistentVolumeClaim": {"claimName": "c", "readOnly": true}});
+                    player(spec, "carol").source = Some(volume(claim));
+                },
+                "spec.model.graph.players.carol.source is readOnly, but outputs are to be written there",
+            ),
+            (
+                |spec| spec.parties.client = Some(Default::default()),
+                "spec.parties.modelOwner and client are of networks",
+            ),
                 |spec| player(spec, "carol").inputs = Some("in".into()),
                 "the configuration of carol has `player.inputs`, but the graph has no input \
                  of it",
@@ -541,8 +530,9 @@ mod tests {
         // What is not asked for is fine.
         let mut spec = sum();
         spec.workload.accuracy_samples = Some(0);
-        player(&mut spec, "carol").outputs = None;
-        assert!(!named("run", spec).unwrap().volume("carol".parse().unwrap()).unwrap().writable);
+        let carol = player(&mut spec, "carol");
+        (carol.outputs, carol.source) = (None, None);
+        assert!(named("run", spec).unwrap().volume("carol".parse().unwrap()).is_none());
     }
 
     #[test]

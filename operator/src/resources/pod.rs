@@ -5,11 +5,13 @@
 
 use k8s_openapi::api::core::v1::{
     Affinity, Capabilities, Container, ContainerPort, EnvVar, HTTPGetAction, Pod, PodAffinityTerm,
-    PodAntiAffinity, PodSecurityContext, PodSpec, Probe, SeccompProfile, SecretVolumeSource,
-    SecurityContext, TopologySpreadConstraint, Volume, VolumeMount, WeightedPodAffinityTerm,
+    PodAntiAffinity, PodSecurityContext, PodSpec, Probe, ResourceRequirements, SeccompProfile,
+    SecretVolumeSource, SecurityContext, TopologySpreadConstraint, Volume, VolumeMount,
+    WeightedPodAffinityTerm,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use party::config::Session;
 use party::trace::conventions;
 use spdz::channel::Role;
@@ -254,8 +256,7 @@ fn apart(job: &Job, placement: &Placement) -> Option<PodAntiAffinity> {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::ResourceRequirements;
-    use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+    use k8s_openapi::api::core::v1::{LocalObjectReference, Toleration};
     use serde_json::{Value, json};
     use spdz::prg::SessionId;
 
@@ -424,10 +425,13 @@ mod tests {
         let parties = Parties {
             image: Some("another".into()),
             image_pull_policy: Some(ImagePullPolicy::Never),
-            image_pull_secrets: Some(vec![Default::default()]),
+            image_pull_secrets: Some(vec![LocalObjectReference { name: "key".into() }]),
             pods: PodSettings {
                 resources: Some(resources.clone()),
-                tolerations: Some(vec![Default::default()]),
+                tolerations: Some(vec![Toleration {
+                    operator: Some("Exists".into()),
+                    ..Default::default()
+                }]),
                 ..PodSettings::default()
             },
             client: Some(PodSettings { node_selector: node.clone(), ..PodSettings::default() }),

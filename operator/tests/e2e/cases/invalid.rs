@@ -92,7 +92,7 @@ fn invalid() -> Vec<Invalid> {
         named(
             "source",
             volume("w.safetensors", json!({ "floppy": {} })),
-            By::Operator,
+            By::Rules,
             "spec.model.volume.source",
         ),
         named(
