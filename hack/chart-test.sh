@@ -96,19 +96,22 @@ check_refusals() {
 
 # What depends on the API server's version.
 check_versions() {
-  local version rules budget found rendered=$work/rendered.yaml
-  while read -r version rules budget; do
+  local version rules budget fields found rendered=$work/rendered.yaml
+  while read -r version rules budget fields; do
     render $chart/ci/replicas-values.yaml --kube-version "$version" >"$rendered"
     found=no
     ! grep -q x-kubernetes-validations: "$rendered" || found=some
     expect "$rules CEL rules for $version, found $found" [ $found = "$rules" ]
     expect "$budget for $version" grep -qx "apiVersion: $budget" "$rendered"
+    found=$(grep -cE '^ *- jsonPath: [.](status[.](phase|network)|spec[.]numberFormat)$' "$rendered" || true)
+    expect "$fields fields to select by for $version, found $found" [ "$found" = "$fields" ]
   done <<'V'
-1.20.0 no policy/v1beta1
-1.21.0 no policy/v1
-1.24.17-eks-0123456 no policy/v1
-1.25.0-gke.1 some policy/v1
-1.35.0 some policy/v1
+1.20.0 no policy/v1beta1 0
+1.21.0 no policy/v1 0
+1.24.17-eks-0123456 no policy/v1 0
+1.25.0-gke.1 some policy/v1 0
+1.31.0 some policy/v1 3
+1.35.0 some policy/v1 3
 V
 }
 
@@ -183,6 +186,8 @@ test_accept() {
   done
   check_like_manifests "the permissions" '
     select(.kind == "ClusterRole" or .kind == "Role") | {kind, rules}' rbac.yaml
+  check_like_manifests "the policy" '
+    select(.kind == "NetworkPolicy").spec | .podSelector.matchLabels |= del(."app.kubernetes.io/instance")' networkpolicy.yaml
   check_like_manifests "the container's settings" '
     select(.kind == "Deployment").spec.template.spec
     | {securityContext, terminationGracePeriodSeconds}

@@ -1,5 +1,6 @@
 //! The command line of `operator`.
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write, stderr};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,6 +13,8 @@ use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use futures::future;
 use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::networking::v1::NetworkPolicyPeer;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::api::ListParams;
 use kube::client::{Body, ClientBuilder};
 use kube::{Api, Client};
@@ -20,14 +23,15 @@ use party::trace::{self, Exporter};
 use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
 
-use crate::api::v1alpha1::{SecureInference, UserIds};
+use crate::api::v1alpha1::{PodObject, SecureInference, UserIds};
 use crate::controller::{self, MANAGER, Settings};
 use crate::health::Status;
 use crate::leader::Election;
 use crate::metrics::Metrics;
 use crate::policy::{Policy, PolicyArguments};
+use crate::resources::network_policy::Outside;
 use crate::resources::pod::Defaults;
-use crate::{cluster, manifests, requests};
+use crate::{cluster, job, manifests, requests};
 
 /// The name of the operator's container in the manifests and the chart.
 const CONTAINER: &str = "operator";
@@ -114,6 +118,24 @@ struct RunArguments {
     /// Which user and groups parties run as whose resource does not say
     #[arg(long, value_name = "IDS", value_enum, default_value_t, env = "OPERATOR_USER_IDS")]
     user_ids: UserIds,
+    /// What each party asks of its node whose resource does not say; nothing if empty
+    #[arg(
+        long,
+        value_name = "NAME=QUANTITY,...",
+        value_parser = Requests::read,
+        default_value = PARTY_REQUESTS,
+        env = "OPERATOR_PARTY_REQUESTS"
+    )]
+    party_requests: Requests,
+    /// Who may read the parties' metrics, as peers of a NetworkPolicy in YAML or JSON:
+    /// '[{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}]';
+    /// anybody without it
+    #[arg(long, value_name = "PEERS", value_parser = Peers::read, env = "OPERATOR_METRICS_FROM")]
+    metrics_from: Option<Peers>,
+    /// Where the parties' traces may go, likewise; to where the host of their endpoint says
+    /// without it
+    #[arg(long, value_name = "PEERS", value_parser = Peers::read, env = "OPERATOR_TRACES_TO")]
+    traces_to: Option<Peers>,
     #[command(flatten)]
     policy: PolicyArguments,
     /// The name of this replica's pod
@@ -122,6 +144,41 @@ struct RunArguments {
     /// Its namespace
     #[arg(long, value_name = "NAME", env = "POD_NAMESPACE", hide = true)]
     pod_namespace: Option<String>,
+}
+
+/// What a party asks of its node unless somebody says otherwise: enough for the smaller networks,
+/// and not so little that its node takes it for the first pod to end when it runs short.
+const PARTY_REQUESTS: &str = "cpu=50m,memory=128Mi";
+
+/// What a container asks of its node, on the command line.
+#[derive(Clone, Debug)]
+struct Requests(BTreeMap<String, Quantity>);
+
+impl Requests {
+    /// Reads `NAME=QUANTITY,...`.
+    fn read(text: &str) -> Result<Self, String> {
+        let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+        let read = |entry: &str| match entry.split_once('=') {
+            Some((name, quantity)) if job::quantity(quantity).is_some() => {
+                Ok((name.to_owned(), Quantity(quantity.into())))
+            }
+            _ => Err(format!("expected a resource and a quantity, as in cpu=100m, found {entry}")),
+        };
+        entries.map(read).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+/// Peers of a NetworkPolicy on the command line.
+#[derive(Clone, Debug)]
+struct Peers(Vec<NetworkPolicyPeer>);
+
+impl Peers {
+    /// Reads YAML. A peer with an unknown field would be another than was meant, or anybody.
+    fn read(text: &str) -> Result<Self, String> {
+        let given: Vec<PodObject> =
+            serde_yaml::from_str(text).map_err(|error| error.to_string())?;
+        given.iter().map(PodObject::typed).collect::<Result<_, _>>().map(Self)
+    }
 }
 
 impl Arguments {
@@ -175,6 +232,11 @@ impl RunArguments {
             .build()
             .context("cannot start the runtime")?
             .block_on(self.operate())
+    }
+
+    fn outside(&self) -> Outside {
+        let peers = |given: &Option<Peers>| given.clone().map_or(Vec::new(), |peers| peers.0);
+        Outside { metrics_from: peers(&self.metrics_from), traces_to: peers(&self.traces_to) }
     }
 
     async fn operate(self) -> anyhow::Result<()> {
@@ -246,7 +308,12 @@ impl RunArguments {
         let settings = Settings {
             namespace: self.namespace.clone(),
             policy: Policy::new(&self.policy, &image),
-            defaults: Defaults { image, user_ids: self.user_ids },
+            defaults: Defaults {
+                image,
+                user_ids: self.user_ids,
+                requests: self.party_requests.0.clone(),
+            },
+            outside: self.outside(),
             instance: self.identity(),
             exporter: exporter.cloned(),
         };
@@ -416,6 +483,22 @@ mod tests {
             (&[], None),
         ] {
             assert_eq!(own_image(pod(names)).as_deref(), image, "{names:?}");
+        }
+    }
+
+    #[test]
+    fn requests_and_peers_are_read_strictly() {
+        let requests = |text: &str| Requests::read(text).map(|read| read.0.len());
+        assert_eq!(requests(PARTY_REQUESTS), Ok(2));
+        assert_eq!(requests(""), Ok(0), "nothing is asked for");
+        for text in ["cpu", "cpu=", "cpu=much", "cpu=-1"] {
+            assert!(requests(text).is_err(), "{text}");
+        }
+        let peers = |text: &str| Peers::read(text).map(|read| read.0.len());
+        assert_eq!(peers("[{podSelector: {}}, {ipBlock: {cidr: 192.0.2.0/24}}]"), Ok(2));
+        assert_eq!(peers("[]"), Ok(0));
+        for text in ["{}", "[{podselector: {}}]", "[{namespaceSelector: 1}]", "monitoring"] {
+            assert!(peers(text).is_err(), "{text}");
         }
     }
 

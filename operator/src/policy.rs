@@ -21,8 +21,9 @@ const GUARDED_NODES: [&str; 2] = ["node-role.kubernetes.io/", "node-restriction.
 /// of Kueue. Others have meshes and clouds add containers and tokens.
 const LABELS: &str = "kueue.x-k8s.io/";
 
-/// Annotations with a domain, likewise: what keeps autoscalers from moving a pod.
-const ANNOTATIONS: &str = "cluster-autoscaler.kubernetes.io/,karpenter.sh/";
+/// Annotations with a domain, likewise: what keeps autoscalers from moving a pod, and the size of
+/// Kueue's group of pods.
+const ANNOTATIONS: &str = "cluster-autoscaler.kubernetes.io/,karpenter.sh/,kueue.x-k8s.io/";
 
 /// Priority classes that begin so are allowed by name only: they are for the cluster's own pods.
 const SYSTEM: &str = "system-";

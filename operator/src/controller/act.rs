@@ -5,7 +5,6 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, Preconditions};
 use party::config::Session;
-use party::identity;
 use spdz::channel::Role;
 use spdz::prg::SessionId;
 
@@ -44,7 +43,7 @@ impl Context {
         let job = job.ok_or(Error::NotValidated);
         match action {
             Action::ApplyPolicies => {
-                let policies = network_policy::build(job?);
+                let policies = network_policy::build(job?, &self.outside);
                 maker.all("make the NetworkPolicies", &policies).await?;
             }
             Action::ApplyServices(attempt) => {
@@ -99,7 +98,7 @@ impl Context {
     ) -> Result<(), Error> {
         let session = SessionId::fresh()?;
         // The authority's key is gone when this returns.
-        let issued = identity::issue(session, &job.roles)?;
+        let issued = secret::identities(job, session)?;
         let session = Session(session);
         let maker = Maker { client: &self.client, resource, namespace };
         let build = |place: usize| -> Result<Secret, Error> {

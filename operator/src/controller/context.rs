@@ -20,6 +20,7 @@ use crate::api::v1alpha1::SecureInference;
 use crate::metrics::Metrics;
 use crate::plan::Refusal;
 use crate::resources::pod::Defaults;
+use crate::resources::network_policy::Outside;
 use crate::resources::{ATTEMPT, JOB_UID};
 use crate::validator::Validator;
 
@@ -40,6 +41,8 @@ pub(super) struct Context {
     /// What holds for pods of resources that say nothing else.
     pub(super) defaults: Defaults,
     pub(super) exporter: Option<Exporter>,
+    /// Who beyond a run's parties may reach them.
+    pub(super) outside: Outside,
     pub(super) queue: AdmissionQueue<ObjectRef<Guarded>>,
     pub(super) validator: Arc<Validator<ObjectRef<Guarded>>>,
     pub(super) wake: UnboundedSender<ObjectRef<Guarded>>,

@@ -32,6 +32,7 @@ use crate::plan::{self, Action, Admission, Observed, Plan};
 use crate::policy::Policy;
 use crate::resources::MANAGED_BY;
 use crate::resources::pod::Defaults;
+use crate::resources::network_policy::Outside;
 use crate::validator::{Validated, Validator};
 
 /// How often a reconcile looks, decides and acts before it lets others go on.
@@ -50,6 +51,8 @@ pub struct Settings {
     /// What holds for pods of resources that say nothing else.
     pub defaults: Defaults,
     /// What resources may use.
+    /// Who beyond a run's parties may reach them.
+    pub outside: Outside,
     pub policy: Policy,
     /// The name of this replica, for events.
     pub instance: String,
@@ -85,6 +88,7 @@ pub async fn run(
         metrics,
         defaults: settings.defaults,
         exporter: settings.exporter,
+        outside: settings.outside,
         queue: AdmissionQueue::default(),
         validator: Validator::new(settings.policy, {
             let wake = wake.clone();

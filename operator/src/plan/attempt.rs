@@ -53,8 +53,8 @@ impl Planner<'_> {
 
     /// Makes what is missing of an attempt.
     fn start(&mut self, job: &Job, attempt: u32, parties: &Parties) {
-        let policies = network_policy::build(job);
-        if policies.iter().any(|policy| !self.observed.policies.contains(&policy.name_any())) {
+        let policies = network_policy::names(job);
+        if policies.iter().any(|policy| !self.observed.policies.contains(policy)) {
             self.plan.actions.push(Action::ApplyPolicies);
         }
         let missing: Vec<Role> =

@@ -77,6 +77,7 @@ mod tests {
     use party::identity;
     use spdz::prg::SessionId;
 
+    use super::network_policy::Outside;
     use super::*;
     use crate::job::Addresses;
     use crate::job::tests::{job, network, sum};
@@ -96,7 +97,11 @@ mod tests {
         for role in [Role::Server0, Role::Server1] {
             all.push((Some(role), service::build(job, 2, role).metadata));
         }
-        all.extend(network_policy::build(job).into_iter().map(|policy| (None, policy.metadata)));
+        all.extend(
+            network_policy::build(job, &Outside::default())
+                .into_iter()
+                .map(|policy| (None, policy.metadata)),
+        );
         all
     }
 
@@ -141,7 +146,7 @@ mod tests {
     fn the_longest_names_fit() {
         let mut longest = job(network());
         longest.name = "a".repeat(crate::api::v1alpha1::MAX_NAME_BYTES);
-        for policy in network_policy::build(&longest) {
+        for policy in network_policy::build(&longest, &Outside::default()) {
             assert!(policy.metadata.name.unwrap().len() <= 63);
         }
         let service = service::build(&longest, 999_999, Role::Server1);

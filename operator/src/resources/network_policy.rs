@@ -1,8 +1,10 @@
 //! What may talk to a job's parties, and what they may talk to: the protocol's own
 //! connections, whoever reads metrics, and the collector of traces; nothing else.
 
+use std::net::IpAddr;
+
 use k8s_openapi::api::networking::v1::{
-    NetworkPolicy, NetworkPolicyEgressRule, NetworkPolicyIngressRule, NetworkPolicyPeer,
+    IPBlock, NetworkPolicy, NetworkPolicyEgressRule, NetworkPolicyIngressRule, NetworkPolicyPeer,
     NetworkPolicyPort, NetworkPolicySpec,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
@@ -17,10 +19,35 @@ use crate::job::{Job, METRICS_PORT, PARTY_PORT};
 /// Service has 53 and its pods have 5353.
 const DNS_PORTS: [u16; 2] = [53, 5353];
 
+/// The label with a namespace's name that API servers give to each, since 1.21.
+const NAMESPACE: &str = "kubernetes.io/metadata.name";
+
+/// Who beyond a run's own parties may reach them, or is reached by them, as whoever runs the
+/// operator says it.
+#[derive(Clone, Debug, Default)]
+pub struct Outside {
+    /// Who may read metrics; anybody if there are none.
+    pub metrics_from: Vec<NetworkPolicyPeer>,
+    /// Where traces may go; to where the endpoint's name says if there are none.
+    pub traces_to: Vec<NetworkPolicyPeer>,
+}
+
+/// The names of a job's policies.
+#[must_use]
+pub fn names(job: &Job) -> Vec<String> {
+    let all = ["parties", Role::Server0.name(), Role::Server1.name(), "dialling"];
+    let made = all.iter().filter(|_| job.spec.network_policy);
+    made.map(|name| name_of(job, name)).collect()
+}
+
+fn name_of(job: &Job, name: &str) -> String {
+    format!("{}-{name}", job.stem())
+}
+
 /// All policies of a job: one for all parties, which opens metrics and traces and closes the
 /// rest, and one for each role that others dial, or that dials others.
 #[must_use]
-pub fn build(job: &Job) -> Vec<NetworkPolicy> {
+pub fn build(job: &Job, outside: &Outside) -> Vec<NetworkPolicy> {
     if !job.spec.network_policy {
         return Vec::new();
     }
@@ -28,8 +55,8 @@ pub fn build(job: &Job) -> Vec<NetworkPolicy> {
         job,
         "parties",
         None,
-        Some(vec![ingress(Vec::new(), METRICS_PORT)]),
-        Some(traces(job)),
+        Some(vec![ingress(outside.metrics_from.clone(), METRICS_PORT)]),
+        Some(traces(job, outside)),
     );
     let servers = [Role::Server0, Role::Server1].map(|server| {
         let callers: Vec<&str> = job
@@ -61,7 +88,7 @@ fn policy(
 ) -> NetworkPolicy {
     let types = [ingress.as_ref().map(|_| "Ingress"), egress.as_ref().map(|_| "Egress")];
     NetworkPolicy {
-        metadata: metadata(job, format!("{}-{name}", job.stem())),
+        metadata: metadata(job, name_of(job, name)),
         spec: Some(NetworkPolicySpec {
             pod_selector: Some(selector(job, roles)),
             policy_types: Some(types.into_iter().flatten().map(str::to_owned).collect()),
@@ -107,26 +134,114 @@ fn port(number: u16) -> NetworkPolicyPort {
     }
 }
 
-/// The way to the collector of traces, and to the names that it may need.
-fn traces(job: &Job) -> Vec<NetworkPolicyEgressRule> {
+/// The way to the collector of traces, and to the DNS if the collector has a name.
+fn traces(job: &Job, outside: &Outside) -> Vec<NetworkPolicyEgressRule> {
     let Some(telemetry) = &job.spec.telemetry else { return Vec::new() };
-    let to =
-        |ports: Vec<NetworkPolicyPort>| NetworkPolicyEgressRule { ports: Some(ports), to: None };
-    let names = DNS_PORTS.iter().flat_map(|number| {
-        ["UDP", "TCP"]
-            .map(|protocol| NetworkPolicyPort { protocol: Some(protocol.into()), ..port(*number) })
-    });
-    vec![to(vec![port(collector_port(&telemetry.otlp_endpoint))]), to(names.collect())]
+    let Collector { host, port: number } = Collector::of(&telemetry.otlp_endpoint);
+    let peers = match &outside.traces_to[..] {
+        [] => host.peers(),
+        peers => peers.to_vec(),
+    };
+    let to = |ports: Vec<NetworkPolicyPort>, to: Vec<NetworkPolicyPeer>| NetworkPolicyEgressRule {
+        ports: Some(ports),
+        // An empty list means any, which is said by leaving it out.
+        to: Some(to).filter(|peers| !peers.is_empty()),
+    };
+    let mut rules = vec![to(vec![port(number)], peers)];
+    if !matches!(host, Host::Address(_)) {
+        let names = DNS_PORTS.iter().flat_map(|number| {
+            ["UDP", "TCP"].map(|protocol| NetworkPolicyPort {
+                protocol: Some(protocol.into()),
+                ..port(*number)
+            })
+        });
+        rules.push(to(names.collect(), Vec::new()));
+    }
+    rules
 }
 
-/// The port of `scheme://host:port/path`.
-fn collector_port(endpoint: &str) -> u16 {
-    let (scheme, rest) = endpoint.split_once("://").unwrap_or(("http", endpoint));
-    let authority = rest.split('/').next().unwrap_or(rest);
-    // Brackets hold the colons of an IPv6 address.
-    let after_host = authority.rsplit_once(']').map_or(authority, |(_, port)| port);
-    let port = after_host.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
-    port.unwrap_or(if scheme == "https" { 443 } else { 80 })
+/// Where traces go, as far as the endpoint says it.
+#[derive(Debug, PartialEq, Eq)]
+struct Collector {
+    host: Host,
+    port: u16,
+}
+
+/// What the host of an endpoint is.
+#[derive(Debug, PartialEq, Eq)]
+enum Host {
+    /// This address.
+    Address(IpAddr),
+    /// A Service of the parties' own namespace.
+    Here,
+    /// A Service of a namespace.
+    In(String),
+    /// A name of elsewhere, whose address nobody knows before it is looked up.
+    Elsewhere,
+}
+
+impl Collector {
+    /// The host and the port of `scheme://host:port/path`.
+    fn of(endpoint: &str) -> Self {
+        let (scheme, rest) = endpoint.split_once("://").unwrap_or(("http", endpoint));
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+        let authority = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+        // Brackets hold the colons of an IPv6 address.
+        let (host, after) = match authority.strip_prefix('[').and_then(|a| a.split_once(']')) {
+            Some((host, after)) => (host, after),
+            None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
+        };
+        let port = after.strip_prefix(':').and_then(|port| port.parse().ok());
+        Self {
+            host: Host::of(host),
+            port: port.unwrap_or(if scheme == "https" { 443 } else { 80 }),
+        }
+    }
+}
+
+impl Host {
+    /// By the forms that names have in a cluster: `service`, `service.namespace`, and with `svc`
+    /// and the cluster's domain behind that.
+    fn of(host: &str) -> Self {
+        if let Ok(address) = host.parse() {
+            return Self::Address(address);
+        }
+        let labels: Vec<&str> = host.trim_end_matches('.').split('.').collect();
+        let service = labels.iter().skip(2).position(|label| *label == "svc");
+        match (&labels[..], service) {
+            ([_], _) => Self::Here,
+            ([_, namespace], _) => Self::In((*namespace).into()),
+            (_, Some(place)) => Self::In(labels[place + 1].into()),
+            _ => Self::Elsewhere,
+        }
+    }
+
+    /// Who that is to a policy; nobody means anybody.
+    fn peers(&self) -> Vec<NetworkPolicyPeer> {
+        let peer = match self {
+            Self::Address(address) => {
+                let whole = if address.is_ipv4() { 32 } else { 128 };
+                let cidr = format!("{address}/{whole}");
+                NetworkPolicyPeer {
+                    ip_block: Some(IPBlock { cidr, except: None }),
+                    ..NetworkPolicyPeer::default()
+                }
+            }
+            Self::Here => NetworkPolicyPeer {
+                pod_selector: Some(LabelSelector::default()),
+                ..NetworkPolicyPeer::default()
+            },
+            Self::In(namespace) => NetworkPolicyPeer {
+                namespace_selector: Some(LabelSelector {
+                    match_labels: Some(map([(NAMESPACE, namespace)])),
+                    ..LabelSelector::default()
+                }),
+                ..NetworkPolicyPeer::default()
+            },
+            Self::Elsewhere => return Vec::new(),
+        };
+        vec![peer]
+    }
 }
 
 #[cfg(test)]
@@ -166,9 +281,18 @@ mod tests {
         peer: &Labels,
         (protocol, number): (&str, i32),
     ) -> bool {
-        let is_peer = |found: &NetworkPolicyPeer| {
-            assert!(found.ip_block.is_none() && found.namespace_selector.is_none());
-            selects(found.pod_selector.as_ref().unwrap(), peer)
+        // Addresses and other namespaces are nobody's of these pods, unless labels say so.
+        let is_peer = |found: &NetworkPolicyPeer| match found {
+            NetworkPolicyPeer { ip_block: Some(block), .. } => {
+                peer.get("address").is_some_and(|address| *address == block.cidr)
+            }
+            NetworkPolicyPeer { namespace_selector: Some(namespace), .. } => {
+                selects(namespace, peer)
+            }
+            NetworkPolicyPeer { pod_selector: Some(pod), .. } => {
+                !peer.contains_key(NAMESPACE) && !peer.contains_key("address") && selects(pod, peer)
+            }
+            _ => panic!("{found:?} is nobody"),
         };
         let is_port = |found: &NetworkPolicyPort| {
             found.protocol.as_deref() == Some(protocol)
@@ -206,7 +330,7 @@ mod tests {
     #[test]
     fn parties_connect_as_the_protocol_has_them_and_in_no_other_way() {
         for job in [job(network()), job(sum())] {
-            let policies = build(&job);
+            let policies = build(&job, &Outside::default());
             for from in &job.roles {
                 for to in &job.roles {
                     let [source, target] = [from, to].map(|role| labels(&job, *role));
@@ -224,7 +348,7 @@ mod tests {
     #[test]
     fn strangers_read_metrics_and_nothing_else() {
         let first = job(network());
-        let policies = build(&first);
+        let policies = build(&first, &Outside::default());
         let mut second = first.clone();
         second.uid = "two".into();
         let strangers = [Labels::new(), labels(&second, Role::CLIENT)];
@@ -240,47 +364,92 @@ mod tests {
         }
     }
 
+    fn traced(endpoint: &str) -> Job {
+        let telemetry = Some(Telemetry { otlp_endpoint: endpoint.into(), sampling_ratio: 1.0 });
+        job(SecureInferenceSpec { telemetry, ..network() })
+    }
+
     #[test]
-    fn traces_leave_and_the_names_that_they_need_are_found() {
-        let otlp_endpoint = "http://tempo.monitoring:4317".into();
-        let telemetry = Some(Telemetry { otlp_endpoint, sampling_ratio: 1.0 });
-        let job = job(SecureInferenceSpec { telemetry, ..network() });
-        let policies = build(&job);
-        for role in &job.roles {
-            let party = labels(&job, *role);
-            let leaves = |port| passes(&policies, &party, &Labels::new(), port);
-            assert!(leaves(("TCP", 4317)), "{role}");
-            for port in [("UDP", 53), ("TCP", 53), ("UDP", 5353), ("TCP", 5353)] {
-                assert!(leaves(port), "{role} at {port:?}");
+    fn traces_leave_to_the_collector_and_the_names_that_they_need_are_found() {
+        let at = |key: &str, value: &str| Labels::from([(key.to_owned(), value.to_owned())]);
+        let here = at("app", "tempo");
+        let [there, other] = ["monitoring", "another"].map(|namespace| at(NAMESPACE, namespace));
+        let outside = at("address", "192.0.2.1/32");
+        for (endpoint, expected) in [
+            ("http://tempo.monitoring:4317", [false, true, false, false]),
+            ("http://tempo:4317", [true, false, false, false]),
+            ("http://192.0.2.1:4317", [false, false, false, true]),
+            // Its address is not known before.
+            ("http://collector.example.org:4317", [true, true, true, true]),
+        ] {
+            let job = traced(endpoint);
+            let policies = build(&job, &Outside::default());
+            for role in &job.roles {
+                let party = labels(&job, *role);
+                let leaves = |to, port| passes(&policies, &party, to, port);
+                let found = [&here, &there, &other, &outside].map(|to| leaves(to, ("TCP", 4317)));
+                assert_eq!(found, expected, "{role} to {endpoint}");
+                for port in [("UDP", 53), ("TCP", 53), ("UDP", 5353), ("TCP", 5353)] {
+                    let asks = !endpoint.contains("192");
+                    assert_eq!(leaves(&other, port), asks, "{role} at {port:?} for {endpoint}");
+                }
+                for to in [&here, &there, &other, &outside] {
+                    assert!(!leaves(to, ("TCP", 443)) && !leaves(to, PARTY), "{role}");
+                }
             }
-            assert!(!leaves(("TCP", 443)) && !leaves(PARTY), "{role}");
+            // Which opens nothing between parties.
+            let [client, server0] = [Role::CLIENT, Role::Server0].map(|role| labels(&job, role));
+            assert!(!passes(&policies, &server0, &client, ("TCP", 4317)));
         }
-        // Which opens nothing between parties.
-        let [client, server0] = [Role::CLIENT, Role::Server0].map(|role| labels(&job, role));
-        assert!(!passes(&policies, &server0, &client, ("TCP", 4317)));
+    }
+
+    #[test]
+    fn the_operators_settings_say_who_reads_metrics_and_who_takes_traces() {
+        let peers = |namespace: &str| Host::In(namespace.into()).peers();
+        let outside = Outside { metrics_from: peers("prometheus"), traces_to: peers("traces") };
+        let job = traced("http://tempo.monitoring:4317");
+        let policies = build(&job, &outside);
+        let party = labels(&job, Role::CLIENT);
+        let of = |namespace: &str| Labels::from([(NAMESPACE.to_owned(), namespace.to_owned())]);
+        for (namespace, reads, takes) in
+            [("prometheus", true, false), ("traces", false, true), ("monitoring", false, false)]
+        {
+            assert_eq!(passes(&policies, &of(namespace), &party, METRICS), reads, "{namespace}");
+            let found = passes(&policies, &party, &of(namespace), ("TCP", 4317));
+            assert_eq!(found, takes, "{namespace}");
+        }
     }
 
     #[test]
     fn they_can_be_left_out() {
         let closed = job(network());
-        let names: Vec<String> =
-            build(&closed).into_iter().map(|policy| policy.metadata.name.unwrap()).collect();
+        let made = build(&closed, &Outside::default());
+        let made: Vec<String> =
+            made.into_iter().map(|policy| policy.metadata.name.unwrap()).collect();
         let expected = ["parties", "server0", "server1", "dialling"];
-        assert_eq!(names, expected.map(|name| format!("{}-{name}", closed.stem())));
-        let open = SecureInferenceSpec { network_policy: false, ..network() };
-        assert!(build(&job(open)).is_empty());
+        assert_eq!(made, expected.map(|name| format!("{}-{name}", closed.stem())));
+        assert_eq!(names(&closed), made, "what is looked for is what is made");
+        let open = job(SecureInferenceSpec { network_policy: false, ..network() });
+        assert!(build(&open, &Outside::default()).is_empty() && names(&open).is_empty());
     }
 
     #[test]
-    fn the_collectors_port_is_found() {
-        for (endpoint, port) in [
-            ("http://tempo:4317", 4317),
-            ("http://tempo.monitoring.svc:4317/v1", 4317),
-            ("https://tempo", 443),
-            ("http://[fd00::1]:4317", 4317),
-            ("http://[fd00::1]", 80),
+    fn where_an_endpoint_leads_is_told_by_its_host() {
+        let address = |text: &str| Host::Address(text.parse().unwrap());
+        let of = |namespace: &str| Host::In(namespace.into());
+        for (endpoint, host, port) in [
+            ("http://tempo:4317", Host::Here, 4317),
+            ("http://tempo.monitoring.svc:4317/v1", of("monitoring"), 4317),
+            ("http://tempo.monitoring.svc.cluster.local.:4317", of("monitoring"), 4317),
+            ("http://tempo-0.tempo.monitoring.svc:4317", of("monitoring"), 4317),
+            ("http://user@tempo.monitoring", of("monitoring"), 80),
+            ("https://tempo", Host::Here, 443),
+            ("http://collector.example.org:4317", Host::Elsewhere, 4317),
+            ("http://192.0.2.1", address("192.0.2.1"), 80),
+            ("http://[fd00::1]:4317", address("fd00::1"), 4317),
+            ("http://[fd00::1]", address("fd00::1"), 80),
         ] {
-            assert_eq!(collector_port(endpoint), port, "{endpoint}");
+            assert_eq!(Collector::of(endpoint), Collector { host, port }, "{endpoint}");
         }
     }
 }

@@ -3,15 +3,17 @@
 //! It satisfies the `restricted` Pod Security Standard: no root, no privileges, nothing
 //! writable but what the party needs, and no access to the API.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::{
     Affinity, Capabilities, Container, ContainerPort, EnvVar, HTTPGetAction, Pod, PodAffinityTerm,
     PodAntiAffinity, PodSecurityContext, PodSpec, Probe, ResourceRequirements, SeccompProfile,
     SecretVolumeSource, SecurityContext, TopologySpreadConstraint, Volume, VolumeMount,
     WeightedPodAffinityTerm,
 };
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use party::config::Session;
 use party::trace::conventions;
 use spdz::channel::Role;
@@ -37,11 +39,20 @@ pub struct Defaults {
     pub image: String,
     /// Which user and groups they run as.
     pub user_ids: UserIds,
+    /// What each container asks of its node.
+    pub requests: BTreeMap<String, Quantity>,
+}
+
+impl Defaults {
+    fn resources(&self) -> Option<ResourceRequirements> {
+        let requests = Some(self.requests.clone()).filter(|requests| !requests.is_empty())?;
+        Some(ResourceRequirements { requests: Some(requests), ..ResourceRequirements::default() })
+    }
 }
 
 impl From<&str> for Defaults {
     fn from(image: &str) -> Self {
-        Self { image: image.into(), user_ids: UserIds::default() }
+        Self { image: image.into(), user_ids: UserIds::default(), requests: BTreeMap::new() }
     }
 }
 
@@ -71,7 +82,7 @@ pub fn build(job: &Job, attempt: u32, role: Role, session: Session, defaults: &D
     };
     Pod {
         spec: Some(PodSpec {
-            containers: vec![container(job, attempt, role, &defaults.image)],
+            containers: vec![container(job, attempt, role, defaults)],
             volumes: Some(volumes(job, attempt, role)),
             // A party that ended has spent its masks; another attempt makes new ones.
             restart_policy: Some("Never".into()),
@@ -91,6 +102,8 @@ pub fn build(job: &Job, attempt: u32, role: Role, session: Session, defaults: &D
                 run_as_user: ids,
                 run_as_group: ids,
                 fs_group: ids,
+                // A large claim is not walked through again for each attempt.
+                fs_group_change_policy: ids.map(|_| "OnRootMismatch".into()),
                 seccomp_profile: Some(SeccompProfile {
                     type_: "RuntimeDefault".into(),
                     localhost_profile: None,
@@ -104,7 +117,7 @@ pub fn build(job: &Job, attempt: u32, role: Role, session: Session, defaults: &D
     }
 }
 
-fn container(job: &Job, attempt: u32, role: Role, image: &str) -> Container {
+fn container(job: &Job, attempt: u32, role: Role, defaults: &Defaults) -> Container {
     let parties = &job.spec.parties;
     let mut mounts = vec![VolumeMount {
         name: "identity".into(),
@@ -123,7 +136,7 @@ fn container(job: &Job, attempt: u32, role: Role, image: &str) -> Container {
     let config = format!("{IDENTITY_FOLDER}/{CONFIG_FILE}");
     Container {
         name: CONTAINER.into(),
-        image: Some(parties.image.clone().unwrap_or_else(|| image.into())),
+        image: Some(parties.image.clone().unwrap_or_else(|| defaults.image.clone())),
         image_pull_policy: parties.image_pull_policy.map(|policy| policy.name().into()),
         command: Some(vec!["/usr/bin/party".into()]),
         args: Some(vec![
@@ -137,7 +150,7 @@ fn container(job: &Job, attempt: u32, role: Role, image: &str) -> Container {
             protocol: Some("TCP".into()),
             ..ContainerPort::default()
         }]),
-        resources: job.pod_settings(role).resources,
+        resources: job.pod_settings(role).resources.or_else(|| defaults.resources()),
         readiness_probe: Some(probe("/readyz", 1, 1)),
         // A party that computes answers from another thread: six silent looks mean that it hangs.
         liveness_probe: Some(probe("/healthz", 10, 6)),
@@ -194,7 +207,15 @@ fn volumes(job: &Job, attempt: u32, role: Role) -> Vec<Volume> {
         }),
         ..Volume::default()
     }];
-    volumes.extend(job.volume(role).map(|party| party.volume.clone()));
+    volumes.extend(job.volume(role).map(|party| {
+        let mut volume = party.volume.clone();
+        // What is only read is attached so: some claims cannot be attached otherwise, and nothing
+        // on others gets another group. A resource may say that it should.
+        if let Some(claim) = volume.persistent_volume_claim.as_mut().filter(|_| !party.writable) {
+            claim.read_only.get_or_insert(true);
+        }
+        volume
+    }));
     volumes
 }
 
@@ -411,7 +432,22 @@ mod tests {
             assert_eq!(volumes.len(), mounts.len());
             let claim = volumes.get(1).and_then(|data| data.persistent_volume_claim.as_ref());
             assert_eq!(claim.map(|claim| claim.claim_name.as_str()), path.map(|_| role));
+            let read_only = claim.map(|claim| claim.read_only);
+            assert_eq!(read_only, path.map(|_| (!writable).then_some(true)));
         }
+    }
+
+    #[test]
+    fn a_resource_may_have_files_of_a_claim_given_to_the_partys_group() {
+        let said = json!({"persistentVolumeClaim": {"claimName": "w", "readOnly": false}});
+        let spec = pod(&job(weights("w", said)), Role::MODEL_OWNER).spec.unwrap();
+        let volumes = spec.volumes.unwrap();
+        let claim = volumes[1].persistent_volume_claim.as_ref().unwrap();
+        assert_eq!(claim.read_only, Some(false));
+        let mounts = spec.containers[0].volume_mounts.as_ref().unwrap();
+        assert_eq!(mounts[1].read_only, Some(true), "the party writes nothing all the same");
+        let security = spec.security_context.unwrap();
+        assert_eq!(security.fs_group_change_policy.as_deref(), Some("OnRootMismatch"));
     }
 
     #[test]
@@ -446,6 +482,27 @@ mod tests {
         assert_eq!((spec.node_selector, spec.tolerations.map(|all| all.len())), (node, Some(1)));
         assert_eq!(spec.image_pull_secrets.map(|all| all.len()), Some(1));
         assert_eq!(pod(&job, Role::Server0).spec.unwrap().node_selector, None);
+    }
+
+    #[test]
+    fn a_container_asks_for_something_unless_its_resource_says_otherwise() {
+        let quantity = |text: &str| Quantity(text.into());
+        let requests: BTreeMap<String, Quantity> = [("cpu".into(), quantity("100m"))].into();
+        let defaults = Defaults { requests: requests.clone(), ..Defaults::from("image") };
+        let found = |resources: Option<ResourceRequirements>| {
+            let pods = PodSettings { resources, ..PodSettings::default() };
+            let parties = Parties { pods, ..Parties::default() };
+            let job = job(SecureInferenceSpec { parties, ..network() });
+            let session = Session(SessionId([7; 16]));
+            let pod = build(&job, 2, Role::CLIENT, session, &defaults);
+            pod.spec.unwrap().containers[0].resources.clone().unwrap()
+        };
+        assert_eq!(found(None).requests, Some(requests));
+        let limits = Some([("memory".to_owned(), quantity("1Gi"))].into());
+        let own = ResourceRequirements { limits, ..ResourceRequirements::default() };
+        assert_eq!(found(Some(own.clone())), own);
+        let nothing = ResourceRequirements::default();
+        assert_eq!(found(Some(nothing.clone())), nothing, "as whoever wants it says");
     }
 
     #[test]

@@ -1,17 +1,32 @@
 //! The Secret of a party: its configuration, its certificate and its key, for it alone.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use party::config::{PartyConfig, Session};
-use party::identity::IssuedParty;
+use party::identity::{self, IdentityError, Issued, IssuedParty};
+use spdz::prg::SessionId;
 
 use super::{SESSION, map, party_metadata};
 use crate::job::{CONFIG_FILE, Job};
 
 /// Largest data of a Secret that API servers take, bytes.
 const MAX_SECRET_BYTES: usize = 1 << 20;
+
+/// How much longer than a run may take its certificates are valid: clocks of nodes differ, and an
+/// operator that was away ends a run late.
+const MARGIN: Duration = Duration::from_secs(3600);
+
+/// The identities of an attempt. They are worth nothing once the run is over.
+///
+/// # Errors
+/// If there is no randomness.
+pub fn identities(job: &Job, session: SessionId) -> Result<Issued, IdentityError> {
+    let run = Duration::from_secs(job.spec.active_deadline_seconds.into());
+    identity::issue_for(session, &job.roles, Some(run + MARGIN))
+}
 
 /// Why a Secret cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -74,11 +89,14 @@ pub fn session_text(session: Session) -> String {
 
 #[cfg(test)]
 mod tests {
-    use party::identity;
+    use std::time::SystemTime;
+
     use spdz::channel::Role;
-    use spdz::prg::SessionId;
+    use tokio_rustls::rustls::pki_types::pem::PemObject;
+    use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
 
     use super::*;
+    use crate::api::v1alpha1::SecureInferenceSpec;
     use crate::job::Addresses;
     use crate::job::tests::{job, network};
 
@@ -109,6 +127,40 @@ mod tests {
                 assert_eq!(there, other == role);
             }
             assert_eq!(secret.metadata.annotations.unwrap()[SESSION], "07".repeat(16));
+        }
+    }
+
+    #[test]
+    fn certificates_last_as_long_as_the_run_may_and_not_much_longer() {
+        let usage = webpki::KeyUsage::client_auth;
+        let algorithms = webpki::ALL_VERIFICATION_ALGS;
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        for seconds in [1, 1800, 604_800] {
+            let job = job(SecureInferenceSpec { active_deadline_seconds: seconds, ..network() });
+            let issued = identities(&job, SessionId([7; 16])).unwrap();
+            let der = |pem: &str| CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+            let authority = der(&issued.authority);
+            let anchors = [webpki::anchor_from_trusted_cert(&authority).unwrap()];
+            for (role, party) in &issued.parties {
+                let certificate = der(&party.certificate);
+                let certificate = webpki::EndEntityCert::try_from(&certificate).unwrap();
+                let valid = |at: Duration| {
+                    let at = UnixTime::since_unix_epoch(at);
+                    let found = certificate.verify_for_usage(
+                        algorithms,
+                        &anchors,
+                        &[],
+                        at,
+                        usage(),
+                        None,
+                        None,
+                    );
+                    found.is_ok()
+                };
+                let end = now + Duration::from_secs(seconds.into());
+                assert!(valid(now) && valid(end), "{role} of a run of {seconds} s");
+                assert!(!valid(end + 2 * MARGIN), "{role} of a run of {seconds} s");
+            }
         }
     }
 

@@ -11,7 +11,8 @@ use operator::api::v1alpha1::{SecureInference, SecureInferenceStatus};
 use operator::conditions;
 use operator::job::Job;
 use operator::plan::{self, Action, Admission, Observed, Plan, Pods, Refusal};
-use operator::resources::{network_policy, pod, service};
+use operator::resources::network_policy::{self, Outside};
+use operator::resources::{pod, service};
 use party::config::Session;
 use spdz::channel::Role;
 use spdz::prg::SessionId;
@@ -300,7 +301,9 @@ impl Shell {
     ) -> Result<(), Stop> {
         match action {
             Action::ApplyPolicies => {
-                for policy in network_policy::build(&Job::of(resource).unwrap()) {
+                for policy in
+                    network_policy::build(&Job::of(resource).unwrap(), &Outside::default())
+                {
                     self.request(cluster, "make the NetworkPolicies", |cluster| {
                         cluster.policies.entry(policy.name_any()).or_insert(policy);
                         cluster.changes += 1;
