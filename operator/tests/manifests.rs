@@ -62,6 +62,16 @@ fn people_get_resources_with_the_clusters_own_roles_and_nothing_else() {
 }
 
 #[test]
+fn the_operator_may_block_the_deletion_of_its_resources() {
+    // Where an API server checks it, no pod is made without.
+    for file in ["manifests/operator/rbac.yaml", "charts/secure-inference/templates/rbac.yaml"] {
+        let text = fs::read_to_string(folder().join("..").join(file)).unwrap();
+        let rule = "  resources: [secureinferences/finalizers]\n  verbs: [update]\n";
+        assert!(text.contains(rule), "{file}");
+    }
+}
+
+#[test]
 fn the_operator_may_neither_read_nor_change_secrets() {
     let text = fs::read_to_string(folder().join("operator/rbac.yaml")).unwrap();
     let roles: Vec<ClusterRole> = serde_yaml::Deserializer::from_str(&text)

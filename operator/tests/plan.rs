@@ -5,6 +5,8 @@
 
 mod model;
 
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use model::cluster::{Event, Fault, Loss, ROLES, object};
 use model::shell::Request;
 use model::{Step, World};
@@ -801,4 +803,44 @@ fn what_turned_and_turned_back_at_once_has_not_turned() {
         [PARTIES_READY, FAILED].map(|kind| conditions::find(&status, kind).unwrap());
     assert_eq!((&*ready.status, &*failed.status), ("False", "True"));
     assert!(ready.last_transition_time < failed.last_transition_time);
+}
+
+#[test]
+fn a_run_waits_for_the_pods_of_an_earlier_resource_of_its_name_and_says_so() {
+    let owned = |deleted: bool| -> Pod {
+        let mut world = ready(SecureInferenceSpec::default());
+        let mut pod = world.cluster.pods.pop_first().unwrap().1;
+        pod.metadata.uid = Some("earlier".into());
+        pod.metadata.deletion_timestamp = deleted.then_some(Time(world.cluster.now));
+        pod
+    };
+    // Whether it is deleted already, and how long it is waited for if nobody says that it is gone.
+    for (deleted, seconds) in [(true, 60), (false, 60)] {
+        let mut world = job();
+        world.cluster.predecessors = vec![owned(deleted)];
+        world.reconcile();
+        let status = world.status();
+        let waits = conditions::find(&status, PARTIES_READY).unwrap();
+        assert_eq!(&*waits.reason, "TearingDown");
+        assert_eq!(waits.message, "the pods of an earlier resource of this name are going");
+        assert_eq!((status.attempt, world.cluster.pods.len()), (None, 0), "nothing is made");
+        assert!(!world.holds_turn(), "others have their turn meanwhile");
+        let mut lost = job();
+        lost.cluster.predecessors = vec![owned(deleted)];
+        lost.reconcile();
+        lost.happen(Event::Wait(1000 * (seconds + 1)));
+        lost.reconcile();
+        assert_eq!(lost.status().attempt, Some(1), "not for ever: {deleted}");
+        // Once they are gone it begins.
+        world.cluster.predecessors.clear();
+        world.settle();
+        assert!(world.is(COMPLETE), "{:#?}", world.status());
+    }
+    // What has ended needs nothing any more.
+    let mut world = job();
+    let mut ended = owned(false);
+    ended.status.get_or_insert_default().phase = Some("Failed".into());
+    world.cluster.predecessors = vec![ended];
+    world.reconcile();
+    assert_eq!(world.status().attempt, Some(1));
 }

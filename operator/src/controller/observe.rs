@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use k8s_openapi::jiff::{Timestamp, Unit};
 use kube::api::Api;
 use kube::core::PartialObjectMeta;
@@ -15,7 +16,7 @@ use super::context::{Context, of_job};
 use super::error::{Error, failed};
 use crate::api::v1alpha1::SecureInference;
 use crate::plan::Observed;
-use crate::resources::{self, JOB_UID};
+use crate::resources::{self, JOB, JOB_UID};
 
 impl Context {
     pub(super) async fn observe(
@@ -30,6 +31,7 @@ impl Context {
         let mut observed = Observed {
             now: now.round(Unit::Microsecond).unwrap_or(now),
             pods: Vec::new(),
+            predecessors: Vec::new(),
             services: Vec::new(),
             policies: Default::default(),
             admitted: self.queue.is_admitted(&uid),
@@ -58,6 +60,7 @@ impl Context {
                 self.list::<PartialObjectMeta<NetworkPolicy>>(resource, namespace, &uid),
             )?;
             observed.pods = pods;
+            observed.predecessors = self.predecessors(resource, namespace, &uid);
             observed.services = services;
             keep_owned(&mut policies, &uid);
             observed.policies = policies.iter().map(ResourceExt::name_any).collect();
@@ -65,6 +68,18 @@ impl Context {
         keep_owned(&mut observed.pods, &uid);
         keep_owned(&mut observed.services, &uid);
         Ok(observed)
+    }
+
+    /// Pods of an earlier resource of this name, as they are watched.
+    fn predecessors(&self, resource: &SecureInference, namespace: &str, uid: &str) -> Vec<Pod> {
+        let name = resource.name_any();
+        let pods = self.pods.state();
+        let earlier = pods.iter().filter(|pod| {
+            pod.metadata.namespace.as_deref() == Some(namespace)
+                && pod.labels().get(JOB) == Some(&name)
+                && is_of_another(pod.owner_references(), uid)
+        });
+        earlier.map(|pod| (**pod).clone()).collect()
     }
 
     async fn list<K>(
@@ -83,6 +98,12 @@ impl Context {
         let found = api.list(&of_job(uid)).await;
         Ok(found.map_err(|error| failed("list the objects", resource, error))?.items)
     }
+}
+
+/// Whether an object is controlled, by another than this resource: without it, it goes. One that a
+/// deletion has orphaned stays, and nobody waits for it.
+fn is_of_another(owners: &[OwnerReference], uid: &str) -> bool {
+    owners.iter().any(|owner| owner.controller == Some(true) && owner.uid != uid)
 }
 
 /// Drops objects that only have a run's labels: those that a deletion has orphaned, and those

@@ -45,7 +45,8 @@ impl Job {
                 name: name.clone(),
                 uid: uid.clone(),
                 controller: Some(true),
-                block_owner_deletion: None,
+                // For `kubectl delete --cascade=foreground`, which else waits for nothing.
+                block_owner_deletion: Some(true),
             },
             name,
             namespace,
@@ -126,7 +127,6 @@ impl Job {
                     ));
                 }
             }
-        }
             if player.source.is_some() && player.inputs.is_none() && player.outputs.is_none() {
                 return invalid(format!(
                     "{place} has a source, but neither inputs nor outputs: say which file on it is one"
@@ -139,6 +139,7 @@ impl Job {
                 "spec.parties.modelOwner and client are of networks; a graph has \
                  spec.model.graph.players.NAME.pod",
             );
+        }
         Ok(())
     }
 }
@@ -431,11 +432,11 @@ mod tests {
             (json!({"emptyDir": null}), format!("is no volume of kind emptyDir: {unknown}")),
             (
                 json!({"configMap": {"nam": "a"}}),
-                format!("is no volume of kind configMap: {unknown}"),
                 "is a volume of kind configMap without name".into(),
             ),
             (
                 json!({"configMap": {"name": "a", "nam": "b"}}),
+                format!("is no volume of kind configMap: {unknown}"),
             ),
         ] {
             let found = refusal(weights("w", source));
@@ -500,7 +501,6 @@ mod tests {
                 "the configuration of alice needs `player.inputs`, a safetensors file with",
             ),
             (
-            (
                 |spec| player(spec, "carol").outputs = None,
                 "spec.model.graph.players.carol has a source, but neither inputs nor outputs",
             ),
@@ -516,6 +516,7 @@ mod tests {
                 |spec| spec.parties.client = Some(Default::default()),
                 "spec.parties.modelOwner and client are of networks",
             ),
+            (
                 |spec| player(spec, "carol").inputs = Some("in".into()),
                 "the configuration of carol has `player.inputs`, but the graph has no input \
                  of it",

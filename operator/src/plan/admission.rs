@@ -2,10 +2,11 @@
 //! theirs. One run's pods are scheduled at a time.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
-use k8s_openapi::jiff::SignedDuration;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
+use super::cleanup::LOST_NODE;
 use super::model::{Admission, Pods};
-use super::planner::{Parties, Planner};
+use super::planner::{Parties, Planner, is_active};
 use crate::conditions::{self, PARTIES_READY, SUSPENDED};
 use crate::job::Job;
 use crate::party_state::Party;
@@ -16,6 +17,10 @@ const PATIENCE: SignedDuration = SignedDuration::from_secs(30);
 /// The same while no scheduler says anything of its pods: it may be busy, and there may be none
 /// of that name.
 const SILENCE: SignedDuration = SignedDuration::from_secs(60);
+
+/// How long the pods of an earlier resource of the same name may take until they are deleted
+/// after it: whoever collects them is busy, or not there.
+const COLLECTION: SignedDuration = SignedDuration::from_secs(60);
 
 impl Planner<'_> {
     /// Begins the next attempt, once nothing of earlier ones is left and the run is admitted;
@@ -36,6 +41,12 @@ impl Planner<'_> {
             }
             return false;
         }
+        if let Some(until) = self.predecessors_go() {
+            self.look_again(until);
+            let message = "the pods of an earlier resource of this name are going";
+            self.set(PARTIES_READY, false, "TearingDown", message);
+            return false;
+        }
         if !self.observed.admitted {
             self.plan.admission = Admission::Request;
             let message = "it is queued: the pods of another run are being scheduled";
@@ -51,6 +62,20 @@ impl Planner<'_> {
         status.ready_time = None;
         status.parties.clear();
         true
+    }
+
+    /// Until when pods of an earlier resource of this name are waited for, if any may still run:
+    /// they have nodes, quota and volumes that this run needs.
+    fn predecessors_go(&self) -> Option<Timestamp> {
+        let created = self.resource.metadata.creation_timestamp.as_ref()?.0;
+        let until = self.observed.predecessors.iter().filter(|pod| is_active(pod)).map(|pod| {
+            let (from, patience) = match &pod.metadata.deletion_timestamp {
+                Some(deleted) => (deleted.0, LOST_NODE),
+                None => (created, COLLECTION),
+            };
+            from.checked_add(patience).unwrap_or(from)
+        });
+        until.filter(|until| self.observed.now < *until).max()
     }
 
     /// Stays admitted while pods have no node, and gives way where that does not help.

@@ -15,7 +15,7 @@ use crate::conditions::{self, COMPLETE, PARTIES_READY, SUSPENDED};
 const AFTERMATH: SignedDuration = SignedDuration::from_secs(5);
 
 /// How much longer than its grace period a pod may take to go before its node is taken for lost.
-const LOST_NODE: SignedDuration = SignedDuration::from_secs(60);
+pub(super) const LOST_NODE: SignedDuration = SignedDuration::from_secs(60);
 
 impl Planner<'_> {
     /// The attempt that runs is over. Its Secrets are deleted whatever is still there of it.

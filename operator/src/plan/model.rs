@@ -17,6 +17,8 @@ pub struct Observed {
     pub now: Timestamp,
     /// Its pods, of all attempts.
     pub pods: Vec<Pod>,
+    /// Pods of an earlier resource of its name, which go because that was deleted.
+    pub predecessors: Vec<Pod>,
     /// Its Services, of all attempts.
     pub services: Vec<Service>,
     /// The names of its NetworkPolicies.

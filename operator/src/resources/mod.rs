@@ -121,8 +121,8 @@ mod tests {
                     ("secureinference.dev/v1alpha1", "one")
                 );
                 assert_eq!(owner.controller, Some(true));
-                // To block its owner's deletion the operator would need another permission.
-                assert_eq!(owner.block_owner_deletion, None);
+                // A deletion in the foreground waits for it.
+                assert_eq!(owner.block_owner_deletion, Some(true));
                 let labels = metadata.labels.as_ref().unwrap();
                 let mut expected = BTreeMap::from([
                     ("app.kubernetes.io/name", "secure-inference"),

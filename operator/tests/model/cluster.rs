@@ -145,6 +145,8 @@ pub(crate) struct Cluster {
     pub(crate) now: Timestamp,
     pub(crate) resource: Option<SecureInference>,
     pub(crate) pods: BTreeMap<String, Pod>,
+    /// Those of a resource of the same name that was deleted.
+    pub(crate) predecessors: Vec<Pod>,
     pub(crate) services: BTreeMap<String, Service>,
     pub(crate) policies: BTreeMap<String, NetworkPolicy>,
     pub(crate) secrets: BTreeMap<String, PartySecret>,
@@ -229,6 +231,7 @@ impl Cluster {
             now,
             resource: Some(resource),
             pods: BTreeMap::new(),
+            predecessors: Vec::new(),
             services: BTreeMap::new(),
             policies: BTreeMap::new(),
             secrets: BTreeMap::new(),

@@ -201,6 +201,7 @@ impl Shell {
         Observed {
             now: cluster.now.round(Unit::Microsecond).unwrap(),
             pods: cluster.pods.values().cloned().collect(),
+            predecessors: cluster.predecessors.clone(),
             services,
             policies: cluster.policies.keys().cloned().collect(),
             admitted: self.queue.is_admitted(JOB),
