@@ -23,8 +23,20 @@ pub const FINISHED: &str = "Finished";
 /// It waits until `spec.suspend` is false.
 pub const SUSPENDED: &str = "Suspended";
 
+/// What whoever deploys it waits for is under way; for tools that know no other conditions.
+pub const RECONCILING: &str = "Reconciling";
+
+/// It has failed; for tools that know no other conditions.
+pub const STALLED: &str = "Stalled";
+
 /// The reason for which a resource is accepted whose run is not private.
 pub const NOT_PRIVATE: &str = "NotPrivate";
+
+/// Why a run waits, or has failed, of which the API server would not make an object.
+pub const REFUSED: &str = "Refused";
+
+/// Why a resource is not accepted any more that was changed after it was.
+pub const SPEC_CHANGED: &str = "SpecChanged";
 
 /// Sets a condition; its time of transition stays unless it turns.
 pub fn set(
@@ -106,6 +118,41 @@ pub fn phase(status: &SecureInferenceStatus) -> Phase {
     }
 }
 
+/// A condition that follows from others: kind, whether it holds, reason and message.
+pub type Derived = (&'static str, bool, String, String);
+
+/// The two conditions by which Helm, Flux and other users of kstatus tell how any resource is. A run
+/// is to them what a Job is: in progress until its parties work, current while they do and once
+/// they are done or suspended, and failed.
+#[must_use]
+pub fn progress(status: &SecureInferenceStatus) -> [Derived; 2] {
+    let phase = phase(status);
+    let said = |kind: &str, otherwise: &str| match find(status, kind) {
+        Some(condition) => (condition.reason.clone(), condition.message.clone()),
+        None => (phase.to_string(), otherwise.to_owned()),
+    };
+    let word = |message: &str| (phase.to_string(), message.to_owned());
+    let (reconciling, stalled, (reason, message)) = match phase {
+        Phase::Pending | Phase::Starting => (true, false, said(PARTIES_READY, "nothing runs yet")),
+        Phase::Running => (false, false, word("the parties are at work")),
+        Phase::Succeeded => (false, false, word("the results are there")),
+        Phase::Failed => (false, true, said(FAILED, "it has failed")),
+        Phase::Suspended => (false, false, word("it waits until spec.suspend is false")),
+    };
+    [
+        (RECONCILING, reconciling, reason.clone(), message.clone()),
+        (STALLED, stalled, reason, message),
+    ]
+}
+
+/// Sets what follows from the other conditions: the phase for people, and the two for tools.
+pub fn summarise(status: &mut SecureInferenceStatus, now: Timestamp, generation: Option<i64>) {
+    status.phase = Some(phase(status));
+    for (kind, holds, reason, message) in progress(status) {
+        set(status, kind, holds, &reason, &message, now, generation);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
@@ -150,6 +197,30 @@ mod tests {
     }
 
     #[test]
+    fn tools_are_told_why_it_is_not_there_yet_and_why_it_failed() {
+        let mut status = SecureInferenceStatus::default();
+        let told = |status: &SecureInferenceStatus| {
+            progress(status).map(|(kind, holds, reason, message)| {
+                format!("{kind} {holds}: {reason}: {message}")
+            })
+        };
+        assert_eq!(
+            told(&status),
+            [
+                "Reconciling true: Pending: nothing runs yet",
+                "Stalled false: Pending: nothing runs yet"
+            ]
+        );
+        set(&mut status, PARTIES_READY, false, "Queued", "it waits", time(1), None);
+        assert_eq!(told(&status)[0], "Reconciling true: Queued: it waits");
+        set(&mut status, FAILED, true, "Refused", "exceeded quota", time(2), None);
+        assert_eq!(
+            told(&status),
+            ["Reconciling false: Refused: exceeded quota", "Stalled true: Refused: exceeded quota"]
+        );
+    }
+
+    #[test]
     fn the_phase_follows_from_the_conditions() {
         for (kinds, runs, expected) in [
             (&[][..], false, Phase::Pending),
@@ -168,6 +239,20 @@ mod tests {
                 set(&mut status, kind, true, "A", "a", time(1), None);
             }
             assert_eq!(phase(&status), expected, "{kinds:?}");
+            summarise(&mut status, time(2), Some(7));
+            // As kstatus reads them: the first that is true decides.
+            let read = match [RECONCILING, STALLED].map(|kind| holds(&status, kind)) {
+                [true, _] => "InProgress",
+                [_, true] => "Failed",
+                _ => "Current",
+            };
+            let as_a_job = match expected {
+                Phase::Pending | Phase::Starting => "InProgress",
+                Phase::Running | Phase::Succeeded | Phase::Suspended => "Current",
+                Phase::Failed => "Failed",
+            };
+            assert_eq!(read, as_a_job, "{kinds:?}");
+            assert_eq!(find(&status, STALLED).unwrap().observed_generation, Some(7));
             let over = matches!(expected, Phase::Succeeded | Phase::Failed);
             assert_eq!(finished(&status).is_some(), over);
         }

@@ -3,7 +3,9 @@
 //! Pure: from the status before and the status after.
 
 use crate::api::v1alpha1::SecureInferenceStatus;
-use crate::conditions::{self, ACCEPTED, COMPLETE, FAILED, NOT_PRIVATE, PARTIES_READY, SUSPENDED};
+use crate::conditions::{
+    self, ACCEPTED, COMPLETE, FAILED, NOT_PRIVATE, PARTIES_READY, REFUSED, SUSPENDED,
+};
 
 /// Something that happened to a resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +62,12 @@ pub fn transitions(
     }
     if let (true, Some(attempt)) = (after.attempt > before.attempt, after.attempt) {
         add(false, "AttemptStarted", format!("attempt {attempt}: starting the parties"));
+    }
+    let refused = |status| conditions::find(status, PARTIES_READY).filter(|c| c.reason == REFUSED);
+    // If that is for ever, the failure says it.
+    let ever = conditions::holds(after, FAILED);
+    if let (None, Some(refused), false) = (refused(before), refused(after), ever) {
+        add(true, REFUSED, refused.message.clone());
     }
     if let Some(message) = changed(PARTIES_READY, true) {
         add(false, "PartiesReady", message);
@@ -187,6 +195,22 @@ mod tests {
         assert_eq!(reported(&new, &suspended), ["Normal Suspended: spec.suspend is true"]);
         assert_eq!(reported(&suspended, &resumed), ["Normal Resumed: spec.suspend is false"]);
         assert!(reported(&new, &resumed).is_empty(), "it never was suspended");
+    }
+
+    #[test]
+    fn what_the_api_server_refuses_is_told_once() {
+        let refused = |message: &str| {
+            let mut status = status(&[(PARTIES_READY, false, message)]);
+            status.conditions[0].reason = REFUSED.into();
+            status
+        };
+        let before = status(&[(PARTIES_READY, false, "0 of 5")]);
+        let after = refused("exceeded quota: pods");
+        assert_eq!(reported(&before, &after), ["Warning Refused: exceeded quota: pods"]);
+        assert!(reported(&after, &refused("exceeded quota: cpu")).is_empty(), "it still is");
+        let mut failed = refused("invalid");
+        failed.conditions.extend(status(&[(FAILED, true, "invalid")]).conditions);
+        assert_eq!(reported(&before, &failed), ["Warning Failed: invalid"]);
     }
 
     #[test]

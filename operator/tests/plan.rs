@@ -192,9 +192,49 @@ fn a_run_without_trouble_is_complete_in_its_first_attempt() {
     let status = world.status();
     assert_eq!((status.attempt, status.failed_attempts), (Some(1), None));
     let phases: Vec<PartyPhase> = status.parties.iter().map(|party| party.phase).collect();
-    let (ready, done) = (PartyPhase::Ready, PartyPhase::Succeeded);
-    assert_eq!(phases, [ready, ready, ready, done, done], "only players have anything left to do");
+    let (stopped, done) = (PartyPhase::Stopped, PartyPhase::Succeeded);
+    assert!(phases.iter().all(|phase| [stopped, done].contains(phase)), "{phases:?}");
+    assert_eq!(phases[3..], [done, done], "without the players it is not complete");
     assert!(status.parties.iter().all(|party| party.ready_at.is_some()));
+}
+
+#[test]
+fn how_the_parties_of_a_failed_run_ended_is_told_though_it_was_over_before() {
+    let mut world = ready(SecureInferenceSpec { backoff_limit: 0, ..Default::default() });
+    world.fail("alice", Fault::Exit(Reason::Internal, true));
+    world.reconcile();
+    let phase = |world: &World, role: &str| {
+        let status = world.status();
+        let party = status.parties.iter().find(|party| party.role == role).unwrap();
+        (party.phase, party.exit_code)
+    };
+    assert!(world.is(FAILED));
+    assert_eq!(phase(&world, "alice"), (PartyPhase::Failed, Some(1)));
+    assert_eq!(phase(&world, "server0"), (PartyPhase::Stopped, None), "it still runs");
+    world.settle();
+    assert_eq!(phase(&world, "server0"), (PartyPhase::Failed, Some(4)), "{:#?}", world.status());
+}
+
+#[test]
+fn results_do_not_pass_for_those_of_a_spec_that_was_changed_afterwards() {
+    let mut world = job();
+    world.settle();
+    assert!(world.is(COMPLETE) && world.is(ACCEPTED));
+    let results = world.status().results;
+    world.happen(Event::ChangeSpec);
+    world.settle();
+    let status = world.status();
+    let (reason, message) = world.condition(ACCEPTED);
+    assert_eq!(reason, "SpecChanged");
+    assert!(message.contains(&format!("digest {}", status.spec_digest.unwrap())), "{message}");
+    assert!(world.is(COMPLETE) && !world.is(ACCEPTED) && status.results == results);
+    assert_eq!(status.observed_generation, Some(2));
+    // What may be changed changes nothing.
+    let mut world = job();
+    world.settle();
+    world.happen(Event::BackoffLimit(3));
+    world.settle();
+    assert!(world.is(ACCEPTED) && world.status().observed_generation == Some(2));
 }
 
 #[test]
@@ -513,8 +553,12 @@ fn the_pods_of_a_failed_run_get_a_moment_and_those_that_ended_stay() {
     };
     world.reconcile();
     assert_eq!(deleted(&world), 0);
-    world.cluster.now = world.operator.again_at().expect("the moment's end");
-    world.reconcile();
+    // First it tells how bob ended.
+    for _ in 0..2 {
+        assert_eq!(deleted(&world), 0);
+        world.cluster.now = world.operator.again_at().expect("the moment's end");
+        world.reconcile();
+    }
     assert_eq!(deleted(&world), 3);
     world.settle();
     assert_eq!(world.cluster.names(), [object(1, "alice"), object(1, "bob")]);

@@ -16,11 +16,12 @@ use party::trace::{Exporter, Span};
 use tokio::time::Instant;
 
 use crate::admission_queue::AdmissionQueue;
-use crate::api::v1alpha1::SecureInference;
+use crate::api::v1alpha1::{SecureInference, SecureInferenceStatus};
+use crate::conditions;
 use crate::metrics::Metrics;
 use crate::plan::Refusal;
-use crate::resources::pod::Defaults;
 use crate::resources::network_policy::Outside;
+use crate::resources::pod::Defaults;
 use crate::resources::{ATTEMPT, JOB_UID};
 use crate::validator::Validator;
 
@@ -40,9 +41,9 @@ pub(super) struct Context {
     pub(super) metrics: Metrics,
     /// What holds for pods of resources that say nothing else.
     pub(super) defaults: Defaults,
-    pub(super) exporter: Option<Exporter>,
     /// Who beyond a run's parties may reach them.
     pub(super) outside: Outside,
+    pub(super) exporter: Option<Exporter>,
     pub(super) queue: AdmissionQueue<ObjectRef<Guarded>>,
     pub(super) validator: Arc<Validator<ObjectRef<Guarded>>>,
     pub(super) wake: UnboundedSender<ObjectRef<Guarded>>,
@@ -64,6 +65,27 @@ pub(super) struct Memory {
     pub(super) refusal: Option<Refusal>,
     /// When its plan wants to look again at the latest.
     pub(super) again_at: Option<Timestamp>,
+    /// The status of a finished run as it was published, JSON.
+    ended: Option<Vec<u8>>,
+}
+
+impl Memory {
+    /// Keeps a status that was published, if it is final.
+    pub(super) fn keep(&mut self, status: &SecureInferenceStatus) {
+        let ended = conditions::finished(status).is_some();
+        self.ended = ended.then(|| serde_json::to_vec(status).ok()).flatten();
+    }
+
+    /// The status to write again, if somebody has cleared that of a finished run: the run would
+    /// begin again, and its results would be lost.
+    pub(super) fn cleared(
+        &self,
+        found: Option<&SecureInferenceStatus>,
+    ) -> Option<SecureInferenceStatus> {
+        let ended = self.ended.as_ref()?;
+        let cleared = found.is_none_or(|found| found.phase.is_none());
+        cleared.then(|| serde_json::from_slice(ended).ok()).flatten()
+    }
 }
 
 impl Context {
@@ -108,4 +130,36 @@ pub(super) fn of_job(uid: &str) -> ListParams {
 pub(super) fn of_attempt(resource: &SecureInference, attempt: u32) -> ListParams {
     let uid = resource.metadata.uid.as_deref().unwrap_or_default();
     ListParams::default().labels(&format!("{JOB_UID}={uid},{ATTEMPT}={attempt}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::jiff::Timestamp;
+
+    use super::*;
+    use crate::conditions::{COMPLETE, PARTIES_READY};
+
+    #[test]
+    fn a_final_status_that_somebody_clears_is_known() {
+        let status = |kind: &str| {
+            let mut status = SecureInferenceStatus::default();
+            conditions::set(&mut status, kind, true, "A", "a", Timestamp::UNIX_EPOCH, Some(1));
+            conditions::summarise(&mut status, Timestamp::UNIX_EPOCH, Some(1));
+            status
+        };
+        let (running, complete) = (status(PARTIES_READY), status(COMPLETE));
+        // As the API server makes it.
+        let empty = SecureInferenceStatus { observed_generation: Some(-1), ..Default::default() };
+        let mut memory = Memory::default();
+        for kept in [&running, &complete, &running] {
+            memory.keep(kept);
+            let expected = (kept == &complete).then(|| complete.clone());
+            for found in [None, Some(&empty)] {
+                assert_eq!(memory.cleared(found), expected);
+            }
+            for found in [&running, &complete] {
+                assert_eq!(memory.cleared(Some(found)), None, "it is there");
+            }
+        }
+    }
 }

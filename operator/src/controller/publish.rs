@@ -51,6 +51,22 @@ impl Context {
                 return Ok(Timestamp::now().checked_add(left).ok());
             }
         }
+        self.write(resource, namespace, status).await?;
+        self.remember(&uid, |memory| {
+            memory.published = Some(Instant::now());
+            memory.keep(status);
+        });
+        self.report(resource, &before, status).await;
+        Ok(None)
+    }
+
+    /// Writes a status, if the resource is still the one that was read.
+    pub(super) async fn write(
+        &self,
+        resource: &SecureInference,
+        namespace: &str,
+        status: &SecureInferenceStatus,
+    ) -> Result<(), Error> {
         let body = json!({
             "apiVersion": SecureInference::api_version(&()),
             "kind": SecureInference::kind(&()),
@@ -62,10 +78,8 @@ impl Context {
         let params = PatchParams::apply(STATUS_MANAGER).force();
         api.patch_status(&resource.name_any(), &params, &Patch::Apply(&body))
             .await
-            .map_err(|error| failed("publish the status", resource, error))?;
-        self.remember(&uid, |memory| memory.published = Some(Instant::now()));
-        self.report(resource, &before, status).await;
-        Ok(None)
+            .map(drop)
+            .map_err(|error| failed("publish the status", resource, error))
     }
 
     /// Reports a reconcile that took actions for an attempt.
@@ -142,19 +156,22 @@ impl Context {
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &namespace, &kind);
         let found = api.get_opt(&name).await.map_err(|e| failed_for("read the state", &name, e))?;
         let Some(found) = found else { return Ok(Next::await_change()) };
-        let known = found.data["status"]["conditions"][0]["message"].as_str() == Some(&message);
-        if known {
+        let (now, generation) = (Timestamp::now(), found.metadata.generation);
+        let known = &found.data["status"];
+        // Another change of it may be as malformed as the last.
+        if known["conditions"][0]["message"].as_str() == Some(&message)
+            && known["observedGeneration"].as_i64() == generation
+        {
             return Ok(Next::await_change());
         }
         let mut status = SecureInferenceStatus::default();
-        let (now, generation) = (Timestamp::now(), object.meta().generation);
         for (condition, holds) in [(ACCEPTED, false), (FAILED, true)] {
             conditions::set(&mut status, condition, holds, "Malformed", &message, now, generation);
         }
         let ended = format!("Malformed: {message}");
         conditions::set(&mut status, FINISHED, true, "Failed", &ended, now, generation);
         status.observed_generation = generation;
-        status.phase = Some(Phase::Failed);
+        conditions::summarise(&mut status, now, generation);
         tracing::warn!(namespace, name, "{message}");
         let body = json!({
             "apiVersion": SecureInference::api_version(&()),

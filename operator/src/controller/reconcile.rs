@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::future::ready;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use kube::runtime::controller::{self, Action as Next, Controller};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::watcher::{self, Config, watcher};
-use kube::runtime::{PredicateConfig, WatchStreamExt, predicates};
+use kube::runtime::{PredicateConfig, WatchStreamExt};
 use kube::{Client, Resource, ResourceExt};
 use party::trace::Exporter;
 use tokio::time::Instant;
@@ -31,8 +32,8 @@ use crate::metrics::Metrics;
 use crate::plan::{self, Action, Admission, Observed, Plan};
 use crate::policy::Policy;
 use crate::resources::MANAGED_BY;
-use crate::resources::pod::Defaults;
 use crate::resources::network_policy::Outside;
+use crate::resources::pod::Defaults;
 use crate::validator::{Validated, Validator};
 
 /// How often a reconcile looks, decides and acts before it lets others go on.
@@ -50,9 +51,9 @@ pub struct Settings {
     pub namespace: Option<String>,
     /// What holds for pods of resources that say nothing else.
     pub defaults: Defaults,
-    /// What resources may use.
     /// Who beyond a run's parties may reach them.
     pub outside: Outside,
+    /// What resources may use.
     pub policy: Policy,
     /// The name of this replica, for events.
     pub instance: String,
@@ -87,8 +88,8 @@ pub async fn run(
         client,
         metrics,
         defaults: settings.defaults,
-        exporter: settings.exporter,
         outside: settings.outside,
+        exporter: settings.exporter,
         queue: AdmissionQueue::default(),
         validator: Validator::new(settings.policy, {
             let wake = wake.clone();
@@ -113,8 +114,7 @@ pub async fn run(
         .inspect_ok(move |event| deletions.watch_deletions(event))
         .reflect(resource_writer)
         .applied_objects()
-        // Its status is the operator's own doing.
-        .predicate_filter(predicates::generation, PredicateConfig::default())
+        .predicate_filter(standing, PredicateConfig::default())
         .filter(|event| ready(event.is_ok()));
     let pod_events = watcher(pods, managed.clone())
         .default_backoff()
@@ -153,6 +153,21 @@ pub async fn run(
             }
         })
         .await;
+}
+
+/// What has to change of a resource for it to be reconciled: its generation, or that somebody has
+/// cleared its status. All else in that is the operator's own doing. What cannot be read may have lost
+/// its status with any change.
+fn standing(object: &Guarded) -> Option<u64> {
+    let mut hasher = DefaultHasher::new();
+    object.meta().generation.hash(&mut hasher);
+    match &object.0 {
+        Ok(resource) => {
+            resource.status.as_ref().is_none_or(|status| status.phase.is_none()).hash(&mut hasher);
+        }
+        Err(_) => object.meta().resource_version.hash(&mut hasher),
+    }
+    Some(hasher.finish())
 }
 
 /// The API of a kind in a namespace, or in all.
@@ -261,6 +276,13 @@ impl Context {
                 }
             };
             let current = current.as_ref().unwrap_or(resource);
+            let uid = current.uid().unwrap_or_default();
+            let cleared = self.remember(&uid, |memory| memory.cleared(current.status.as_ref()));
+            if let Some(status) = cleared {
+                tracing::warn!(namespace, name, "its status was cleared; it is written again");
+                self.write(current, &namespace, &status).await?;
+                return Ok(Next::await_change());
+            }
             let validated = match plan::is_settled(current) {
                 true => {
                     self.validator.leave(&current.uid().unwrap_or_default());
@@ -285,8 +307,7 @@ impl Context {
             };
             let withheld = self.publish(current, &namespace, &plan.status).await?;
             again_at = [plan.again_at, withheld].into_iter().flatten().min();
-            self.remember(&current.uid().unwrap_or_default(), |memory| memory.again_at = again_at);
-            let uid = current.uid().unwrap_or_default();
+            self.remember(&uid, |memory| memory.again_at = again_at);
             match plan.admission {
                 Admission::Release => self.wake(self.queue.release(&uid)),
                 Admission::GiveWay => {
@@ -358,7 +379,34 @@ impl Context {
 
 #[cfg(test)]
 mod tests {
+    use kube::core::DeserializeGuard;
+    use serde_json::json;
+
     use super::*;
+    use crate::api::v1alpha1::{Phase, SecureInferenceStatus};
+    use crate::job::tests::network;
+
+    #[test]
+    fn a_resource_is_reconciled_when_it_has_changed_or_lost_its_status() {
+        let object = |generation, phase: Option<Phase>| {
+            let mut resource = SecureInference::new("run", network());
+            resource.metadata.generation = Some(generation);
+            let status = SecureInferenceStatus { phase, ..Default::default() };
+            resource.status = phase.is_some().then_some(status);
+            standing(&DeserializeGuard(Ok(resource)))
+        };
+        let complete = object(1, Some(Phase::Succeeded));
+        assert_eq!(object(1, Some(Phase::Running)), complete, "the operator wrote it");
+        assert_ne!(object(1, None), complete);
+        assert_ne!(object(2, Some(Phase::Succeeded)), complete);
+        let malformed = |version: &str| {
+            let metadata = json!({"name": "run", "generation": 1, "resourceVersion": version});
+            let object = json!({"metadata": metadata, "spec": 7});
+            standing(&serde_json::from_value::<Guarded>(object).unwrap())
+        };
+        assert_ne!(malformed("1"), malformed("2"));
+        assert_eq!(malformed("1"), malformed("1"));
+    }
 
     #[test]
     fn the_wait_after_failures_grows_and_ends_at_the_deadline() {

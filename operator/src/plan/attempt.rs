@@ -7,9 +7,9 @@ use spdz::channel::Role;
 use super::model::Action;
 use super::outcome::{OVERTIME, overtime};
 use super::planner::{Parties, Planner, after, attempt_of, said};
-use super::progress::REFUSED;
 use super::verdict::{Verdict, verdict};
 use crate::api::v1alpha1::Failure;
+use crate::conditions::REFUSED;
 use crate::job::{Addresses, Job};
 use crate::resources::{SESSION, network_policy};
 

@@ -9,7 +9,9 @@ use kube::ResourceExt;
 
 use super::model::{Action, Pods};
 use super::planner::{Planner, attempt_of, is_active};
+use crate::api::v1alpha1::PartyPhase;
 use crate::conditions::{self, COMPLETE, PARTIES_READY, SUSPENDED};
+use crate::party_state::Party;
 
 /// After the last attempt failed, how long its other parties get to end by themselves.
 const AFTERMATH: SignedDuration = SignedDuration::from_secs(5);
@@ -24,6 +26,35 @@ impl Planner<'_> {
             (self.plan.status.attempt, self.status().attempt_start_time.take())
         {
             self.act(Action::TearDown { attempt, pods });
+            for party in &mut self.status().parties {
+                if matches!(
+                    party.phase,
+                    PartyPhase::Pending | PartyPhase::Started | PartyPhase::Ready
+                ) {
+                    party.phase = PartyPhase::Stopped;
+                }
+            }
+        }
+    }
+
+    /// Takes into the status how parties ended that still ran when the attempt was over.
+    fn take_last_words(&mut self) {
+        let observed = self.observed;
+        for party in &mut self.status().parties {
+            let (PartyPhase::Stopped, Ok(role)) = (party.phase, party.role.parse()) else {
+                continue;
+            };
+            let mut pods = observed.pods.iter();
+            let known = Some(&party.uid);
+            let Some(pod) = pods.find(|pod| pod.metadata.uid.as_ref() == known) else { continue };
+            let seen = Party::of(role, pod);
+            // That the operator ended one says nothing about it.
+            let by_itself = pod.metadata.deletion_timestamp.is_none();
+            if seen.end.is_some_and(|end| end.succeeded() || by_itself) {
+                let ready_at = party.ready_at.take();
+                *party = seen.status;
+                party.ready_at = party.ready_at.take().or(ready_at);
+            }
         }
     }
 
@@ -51,6 +82,7 @@ impl Planner<'_> {
             None => conditions::finished(&self.plan.status)
                 .map_or(now, |condition| condition.last_transition_time.0),
         };
+        self.take_last_words();
         if succeeded {
             self.clear_leftovers(None);
         } else {

@@ -3,7 +3,8 @@
 use super::model::{Admission, Observed, Plan};
 use super::planner::Planner;
 use crate::api::v1alpha1::SecureInference;
-use crate::conditions::{self, ACCEPTED, NOT_PRIVATE};
+use crate::conditions::{self, ACCEPTED, FAILED, NOT_PRIVATE, SPEC_CHANGED};
+use crate::job;
 use crate::validator::Validated;
 
 /// Whether nothing further is decided about a resource than when what is left of it goes: it is
@@ -18,7 +19,10 @@ pub fn is_settled(resource: &SecureInference) -> bool {
 /// matter any more.
 #[must_use]
 pub fn clean_up(resource: &SecureInference, observed: &Observed) -> Plan {
-    planned(resource, observed, |planner| planner.finished())
+    planned(resource, observed, |planner| {
+        planner.compare_with_results();
+        planner.finished();
+    })
 }
 
 /// What to do about `resource`.
@@ -50,6 +54,11 @@ fn planned(
     let mut plan = planner.plan;
     plan.status.observed_generation = resource.metadata.generation;
     plan.status.phase = Some(conditions::phase(&plan.status));
+    // What an operator without some conditions has finished stays as it is.
+    if resource.status.as_ref().is_none_or(|status| conditions::finished(status).is_none()) {
+        let generation = resource.metadata.generation;
+        conditions::summarise(&mut plan.status, observed.now, generation);
+    }
     if let Some(before) = &resource.status {
         conditions::keep_times(before, &mut plan.status);
     }
@@ -57,6 +66,36 @@ fn planned(
 }
 
 impl Planner<'_> {
+    /// Says if the spec of a finished run is no longer the one that its results are of. Without CEL
+    /// rules an API server lets anybody change it.
+    fn compare_with_results(&mut self) {
+        let Some(accepted) = self.plan.status.spec_digest.clone().filter(|_| self.has_changed())
+        else {
+            return;
+        };
+        let same = job::digest(self.resource) == accepted;
+        let refused = conditions::find(&self.plan.status, ACCEPTED)
+            .is_some_and(|condition| condition.reason == SPEC_CHANGED);
+        let failed_for_it = conditions::find(&self.plan.status, FAILED)
+            .is_some_and(|condition| condition.reason == SPEC_CHANGED);
+        if !same && !refused {
+            let message = format!(
+                "spec was changed after the run had ended; the status is of the spec with the \
+                 digest {accepted}: create a new resource"
+            );
+            self.set(ACCEPTED, false, SPEC_CHANGED, &message);
+        } else if same && refused && !failed_for_it {
+            self.accept();
+        }
+    }
+
+    fn accept(&mut self) {
+        match self.resource.spec.workload.inspect {
+            None => self.set(ACCEPTED, true, "Valid", "the parties can be configured"),
+            Some(_) => self.set(ACCEPTED, true, NOT_PRIVATE, party::inspection::NOT_PRIVATE),
+        }
+    }
+
     fn decide(&mut self, validated: &Validated) {
         let job = match validated {
             Ok(job) => job,
@@ -73,16 +112,13 @@ impl Planner<'_> {
             Some(accepted) if accepted != digest && self.has_changed() => {
                 let message = "spec was changed after it was accepted; only suspend, \
                                backoffLimit and ttlAfterFinished may be: create a new resource";
-                self.set(ACCEPTED, false, "SpecChanged", message);
-                return self.fail("SpecChanged", message);
+                self.set(ACCEPTED, false, SPEC_CHANGED, message);
+                return self.fail(SPEC_CHANGED, message);
             }
             _ => self.status().spec_digest = Some(digest.clone()),
         }
         self.status().network = Some(job.network.clone());
-        match job.spec.workload.inspect {
-            None => self.set(ACCEPTED, true, "Valid", "the parties can be configured"),
-            Some(_) => self.set(ACCEPTED, true, NOT_PRIVATE, party::inspection::NOT_PRIVATE),
-        }
+        self.accept();
         match (job.spec.suspend, self.plan.status.attempt_start_time.is_some()) {
             (true, _) => self.suspend(),
             (false, true) => self.go_on(job),

@@ -6,12 +6,9 @@ use spdz::channel::Role;
 
 use super::planner::{Parties, Planner, is_of};
 use crate::api::v1alpha1::{Failure, PartyPhase, PartyStatus};
-use crate::conditions::PARTIES_READY;
+use crate::conditions::{PARTIES_READY, REFUSED};
 use crate::job::Job;
 use crate::party_state::{End, Party};
-
-/// Why a run waits, or has failed, of which the API server would not make an object.
-pub(super) const REFUSED: &str = "Refused";
 
 impl Planner<'_> {
     /// The parties of an attempt: those whose pods are there, and those whose pods were.

@@ -4,9 +4,11 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use operator::api::v1alpha1::{Phase, SecureInference, SecureInferenceStatus};
-use operator::conditions::{ACCEPTED, COMPLETE, FAILED, FINISHED, PARTIES_READY, SUSPENDED};
+use operator::conditions::{
+    ACCEPTED, COMPLETE, FAILED, FINISHED, PARTIES_READY, RECONCILING, STALLED, SUSPENDED,
+};
 use operator::events::transitions;
-use operator::job::Addresses;
+use operator::job::{Addresses, digest};
 use operator::plan::{Action, Admission, Observed, Plan};
 
 use super::cluster::{
@@ -118,16 +120,23 @@ pub(crate) fn published(
     }
     if finished(before) {
         let part = |status: &SecureInferenceStatus| {
+            let conditions = status.conditions.iter().filter(|c| c.type_ != ACCEPTED);
             (
                 [COMPLETE, FAILED].map(|kind| is(status, kind)),
                 status.results.clone(),
                 status.failure.clone(),
                 status.completion_time.clone(),
                 status.attempt,
-                status.conditions.clone(),
+                status.spec_digest.clone(),
+                conditions.cloned().collect::<Vec<_>>(),
             )
         };
         assert_eq!(part(before), part(after), "it was final");
+        if is(after, COMPLETE)
+            && let Some(accepted) = &after.spec_digest
+        {
+            assert_eq!(is(after, ACCEPTED), *accepted == digest(resource), "whose results?");
+        }
     }
     assert!(finished(before) || finished(after) == after.completion_time.is_some());
     assert!(!(finished(after) || is(after, SUSPENDED)) || after.attempt_start_time.is_none());
@@ -154,9 +163,15 @@ pub(crate) fn published(
     }
 
     // Conditions.
+    if !finished(before) {
+        assert_eq!(is(after, STALLED), is(after, FAILED));
+        let waits = matches!(after.phase, Some(Phase::Pending | Phase::Starting));
+        assert_eq!(is(after, RECONCILING), waits);
+    }
     for condition in &after.conditions {
         let kind = condition.type_.as_str();
-        let kinds = [ACCEPTED, PARTIES_READY, COMPLETE, FAILED, FINISHED, SUSPENDED];
+        let kinds =
+            [ACCEPTED, PARTIES_READY, COMPLETE, FAILED, FINISHED, SUSPENDED, RECONCILING, STALLED];
         assert!(kinds.contains(&kind));
         assert!(!condition.reason.is_empty() && !condition.message.is_empty(), "{condition:?}");
         let word = |c: char| c.is_ascii_alphanumeric();

@@ -4,7 +4,7 @@ pub(crate) mod checks;
 pub(crate) mod cluster;
 pub(crate) mod shell;
 
-use operator::api::v1alpha1::{SecureInferenceSpec, SecureInferenceStatus};
+use operator::api::v1alpha1::{PartyPhase, SecureInferenceSpec, SecureInferenceStatus};
 use operator::conditions::{self, COMPLETE, FAILED, SUSPENDED};
 
 use cluster::{Cluster, Event, Fault, Loss, has_ended, role_of};
@@ -153,6 +153,10 @@ impl World {
             self.is(COMPLETE) || self.is(FAILED) || suspended,
             "it has come to rest unfinished: {status:#?}"
         );
+        for party in &status.parties {
+            let open = [PartyPhase::Pending, PartyPhase::Started, PartyPhase::Ready];
+            assert!(!open.contains(&party.phase), "{} is {:?}", party.role, party.phase);
+        }
         // Those that have ended stay for their logs.
         let kept = self.is(FAILED);
         let left = self.cluster.pods.values().filter(|pod| !(kept && has_ended(pod))).count();
