@@ -15,7 +15,9 @@ use party::result::RunResult;
 use serde::{Deserialize, Serialize};
 use spdz::plan::{NumberFormat, Truncation};
 
+use crate::floor::speeds::Beside;
 use crate::graph_file::GraphFile;
+use crate::load::Load;
 use crate::pace::Pace;
 
 /// Where parties run.
@@ -121,6 +123,12 @@ pub struct Trial {
     /// How fast the machine was just before and just after; absent in a cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pace: Option<Pace>,
+    /// Its cell's floor just before; absent in a cluster, and of a graph.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub floor: Option<Beside>,
+    /// What others used of the machine meanwhile; absent in a cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load: Option<Load>,
     /// In a cluster the node of each role.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub nodes: BTreeMap<String, String>,
@@ -160,6 +168,8 @@ pub(crate) mod tests {
             round: 0,
             started_unix_seconds: 7,
             pace: None,
+            floor: None,
+            load: None,
             nodes: BTreeMap::new(),
             result: result(samples),
         }

@@ -7,8 +7,9 @@ use party::result::RunResult;
 use serde::Serialize;
 
 use crate::cell::{CellId, Trial};
+use crate::layout::{Align, Table, wrap};
 use crate::results::{Cell, Results};
-use crate::stats::{self, Observation, Pair, Ratio, Verdict};
+use crate::stats::{self, Observation, Pair, Ratio, Ratios, Verdict};
 
 /// Of the bootstrap. The same results give the same answer.
 const SEED: u64 = 1;
@@ -24,7 +25,7 @@ pub struct Comparison {
     pub threshold: f64,
     /// The cells that both have.
     pub cells: Vec<Compared>,
-    /// All of them together: the geometric mean of their ratios.
+    /// All that are judged together, the geometric mean of their ratios; of all cells if none is.
     pub all: Ratio,
     /// What can be said of that.
     pub verdict: Verdict,
@@ -42,10 +43,15 @@ pub struct Compared {
     pub mean_ms: [f64; 2],
     /// Trials in both.
     pub trials: [usize; 2],
+    /// The trials differ more than they should, in each.
+    pub suspicious: [bool; 2],
+    /// How long the piece of work took around the trials that no build changes, mean
+    /// microseconds: how fast the machine was. Nothing where it was not measured.
+    pub pace_micros: [Option<f64>; 2],
     /// How many times as long it takes: of typical moments at the same speed of the machine,
     /// and so not the ratio of the means.
     pub time: Ratio,
-    /// What can be said of that.
+    /// What can be said of that; nothing of a suspicious cell.
     pub verdict: Verdict,
     /// What differs of what does not depend on time.
     pub changes: Vec<Change>,
@@ -122,17 +128,44 @@ impl Comparison {
             .collect();
         // Only builds whose trials alternated are of one sweep.
         let alternating = before.sweep.id == after.sweep.id;
-        let ratios = stats::compare(&pairs, alternating, SEED);
-        let cells = common.iter().zip(ratios.cells).map(|((a, x, b, y), time)| Compared {
-            key: a.key.clone(),
-            mean_ms: [x.combined.mean_ms, y.combined.mean_ms],
-            trials: [a.trials.len(), b.trials.len()],
-            verdict: time.verdict(threshold),
-            time,
-            changes: changes(x, y, threshold),
+        // What an uneven machine did to one cell is in none of the verdicts.
+        let suspicious: Vec<[bool; 2]> =
+            common.iter().map(|(a, _, b, _)| [a.suspicious, b.suspicious]).collect();
+        let of = |judged: bool| {
+            let chosen = pairs.iter().zip(&suspicious);
+            let chosen = chosen.filter(|(_, marks)| judged != marks.contains(&true));
+            let pairs: Vec<Pair> = chosen.map(|(pair, _)| pair.clone()).collect();
+            (!pairs.is_empty()).then(|| stats::compare(&pairs, alternating, SEED))
+        };
+        let (judged, unjudged) = (of(true), of(false));
+        let verdict = |time: &Ratio, is_judged: bool| match is_judged {
+            true => time.verdict(threshold),
+            false => Verdict::NotJudged,
+        };
+        let times = |ratios: &Option<Ratios>| {
+            ratios.iter().flat_map(|ratios| ratios.cells.clone()).collect::<Vec<_>>().into_iter()
+        };
+        let (mut of_judged, mut of_unjudged) = (times(&judged), times(&unjudged));
+        let cells = common.iter().zip(suspicious).filter_map(|((a, x, b, y), suspicious)| {
+            let is_judged = !suspicious.contains(&true);
+            let time = if is_judged { of_judged.next() } else { of_unjudged.next() }?;
+            Some(Compared {
+                key: a.key.clone(),
+                mean_ms: [x.combined.mean_ms, y.combined.mean_ms],
+                trials: [a.trials.len(), b.trials.len()],
+                suspicious,
+                pace_micros: [pace(a), pace(b)],
+                verdict: verdict(&time, is_judged),
+                time,
+                changes: changes(x, y, threshold),
+            })
         });
         let cells: Vec<Compared> = cells.collect();
         let mut notes = notes(before, after, cells.len());
+        let is_judged = judged.is_some();
+        let Some(ratios) = judged.or(unjudged) else {
+            return Err(Incomparable::NothingInCommon { cells: [String::new(), String::new()] });
+        };
         if ratios.unmatched > 0 {
             notes.push(format!(
                 "the machine's cores were near each other in one and far in the other for {} cells, \
@@ -141,8 +174,14 @@ impl Comparison {
                 ratios.unmatched
             ));
         }
-        let verdict = ratios.all.verdict(threshold);
+        let verdict = verdict(&ratios.all, is_judged);
         Ok(Self { threshold, cells, all: ratios.all, verdict, notes })
+    }
+
+    /// Whether a cell was judged at all.
+    #[must_use]
+    pub fn is_judged(&self) -> bool {
+        self.verdict != Verdict::NotJudged
     }
 
     /// Whether a cell, or all together, became slower or otherwise worse.
@@ -153,6 +192,14 @@ impl Comparison {
         };
         self.verdict == Verdict::Slower || self.cells.iter().any(worse)
     }
+}
+
+/// The mean pace around a cell's trials, microseconds.
+fn pace(cell: &Cell) -> Option<f64> {
+    let paces = cell.trials.iter().filter_map(|trial| trial.pace);
+    let paces: Vec<f64> =
+        paces.map(|pace| (pace.before_micros + pace.after_micros) / 2.0).collect();
+    (!paces.is_empty()).then(|| paces.iter().sum::<f64>() / paces.len() as f64)
 }
 
 fn observation(trial: &Trial, paced: bool) -> Observation {
@@ -238,7 +285,8 @@ fn notes(before: &Results, after: &Results, common: usize) -> Vec<String> {
         let suspicious = results.runs.iter().filter(|cell| cell.suspicious).count();
         if suspicious > 0 {
             notes.push(format!(
-                "{suspicious} cells of the {which} are suspicious: the machine was uneven"
+                "{suspicious} cells of the {which} are suspicious and not judged: the machine was \
+                 uneven; measure them again"
             ));
         }
     }
@@ -255,37 +303,54 @@ fn notes(before: &Results, after: &Results, common: usize) -> Vec<String> {
     notes
 }
 
-impl fmt::Display for Comparison {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "{:<44}{:>10}{:>10}{:>8}{:>16}  verdict",
-            "second against first", "first ms", "second ms", "ratio", "95 % interval"
-        )?;
+impl Comparison {
+    /// The comparison as a table, for a terminal of so many columns.
+    #[must_use]
+    pub fn render(&self, width: Option<usize>) -> String {
+        use Align::{Left, Right};
+        let mut table = Table::new(&[
+            ("second against first", Left),
+            ("first ms", Right),
+            ("second ms", Right),
+            ("pace", Right),
+            ("ratio", Right),
+            ("95 % interval", Right),
+            ("verdict", Left),
+        ]);
         let interval = |ratio: &Ratio| format!("{:.2} to {:.2}", ratio.low, ratio.high);
         for cell in &self.cells {
             let [first, second] = cell.mean_ms;
-            let key = cell.key.to_string();
-            writeln!(
-                f,
-                "{key:<44}{first:>10.2}{second:>10.2}{:>8.3}{:>16}  {}",
-                cell.time.ratio,
+            let pace = match cell.pace_micros {
+                [Some(first), Some(second)] => format!("{:.2}", second / first),
+                _ => String::new(),
+            };
+            let fields = vec![
+                cell.key.to_string(),
+                format!("{first:.2}"),
+                format!("{second:.2}"),
+                pace,
+                format!("{:.3}", cell.time.ratio),
                 interval(&cell.time),
-                cell.verdict
-            )?;
-            cell.changes.iter().try_for_each(|change| writeln!(f, "  {change}"))?;
+                cell.verdict.to_string(),
+            ];
+            table.row(fields, cell.changes.iter().map(ToString::to_string).collect());
         }
-        writeln!(
-            f,
-            "{:<44}{:>10}{:>10}{:>8.3}{:>16}  {}",
-            "all together",
-            "",
-            "",
-            self.all.ratio,
-            interval(&self.all),
-            self.verdict
-        )?;
-        self.notes.iter().try_for_each(|note| writeln!(f, "note: {note}"))
+        let ratio = format!("{:.3}", self.all.ratio);
+        let mut fields = vec!["all together".to_owned(), String::new(), String::new()];
+        fields.extend([String::new(), ratio, interval(&self.all), self.verdict.to_string()]);
+        table.row(fields, Vec::new());
+        let mut text = table.render(width);
+        if self.cells.iter().any(|cell| !cell.pace_micros.contains(&None)) {
+            text.push_str(&wrap(
+                "pace: how many times as long a piece of work took that no build changes",
+                "",
+                width,
+            ));
+        }
+        self.notes
+            .iter()
+            .for_each(|note| text.push_str(&wrap(&format!("note: {note}"), "", width)));
+        text
     }
 }
 
@@ -294,6 +359,7 @@ mod tests {
     use super::*;
     use crate::cell::tests::{key, trial};
     use crate::environment::Environment;
+    use crate::pace::Pace;
     use crate::results::{SCHEMA_VERSION, Sweep};
     use crate::settings::Settings;
     use party::result::Accuracy;
@@ -303,7 +369,7 @@ mod tests {
         let settings = Settings::default();
         let cell = |batch_size, ms: f64| {
             let trials = [1.0, 1.01, 0.99].map(|by| trial(&[ms * by, ms * by * 1.01]));
-            Cell::of(CellId { batch_size, ..key() }, None, trials.into())
+            Cell::of(CellId { batch_size, ..key() }, trials.into())
         };
         Results {
             schema_version: SCHEMA_VERSION,
@@ -330,7 +396,7 @@ mod tests {
         assert!(!back.is_regression());
         let tolerant = Comparison::of(&before, &after, 0.6).unwrap();
         assert!(!tolerant.is_regression(), "below the threshold");
-        let text = comparison.to_string();
+        let text = comparison.render(None);
         assert!(text.contains("1.500") && text.contains("slower"), "{text}");
         assert!(text.contains("all together"), "{text}");
     }
@@ -347,7 +413,7 @@ mod tests {
         assert_eq!(what, ["rounds", "online bytes"]);
         assert!(
             comparison.is_regression()
-                && comparison.to_string().contains("rounds: 6 and then 7, worse")
+                && comparison.render(None).contains("rounds: 6 and then 7, worse")
         );
         let back = Comparison::of(&after, &before, 0.05).unwrap();
         assert!(!back.is_regression(), "fewer are no regression");
@@ -375,6 +441,43 @@ mod tests {
         assert_eq!(changes(usual, accuracy(0.99, 0.98, 1e-7)), [("secure accuracy", true)]);
         assert_eq!(changes(usual, accuracy(0.99, 0.99, 1e-5)), [("KL divergence", true)]);
         assert_eq!(changes(usual, accuracy(0.99, 0.99, 1e-9)), [("KL divergence", false)]);
+    }
+
+    #[test]
+    fn suspicious_cells_are_shown_and_not_judged() {
+        let (before, mut after) = (results(2.0), results(3.0));
+        after.runs[0].suspicious = true;
+        let comparison = Comparison::of(&before, &after, 0.05).unwrap();
+        let verdicts = comparison.cells.iter().map(|cell| cell.verdict).collect::<Vec<_>>();
+        assert_eq!(verdicts, [Verdict::NotJudged, Verdict::NoSignificantChange]);
+        assert!((comparison.cells[0].time.ratio - 1.5).abs() < 1e-9, "{comparison:?}");
+        assert!((comparison.all.ratio - 1.0).abs() < 1e-9, "of what is judged: {comparison:?}");
+        assert!(comparison.is_judged() && !comparison.is_regression());
+        // What does not depend on time is judged still.
+        after.runs[0].merged.as_mut().unwrap().online_rounds += 1;
+        assert!(Comparison::of(&before, &after, 0.05).unwrap().is_regression());
+        after.runs.iter_mut().for_each(|cell| cell.suspicious = true);
+        let comparison = Comparison::of(&before, &after, 0.05).unwrap();
+        assert!(!comparison.is_judged() && comparison.all.ratio > 1.1, "{comparison:?}");
+    }
+
+    #[test]
+    fn the_machines_pace_is_shown() {
+        let paced = |micros: f64| {
+            let mut results = results(2.0);
+            let pace = Pace { before_micros: micros, after_micros: micros, handover_nanos: None };
+            let trials = results.runs.iter_mut().flat_map(|cell| &mut cell.trials);
+            trials.for_each(|trial| trial.pace = Some(pace));
+            results
+        };
+        let comparison = Comparison::of(&paced(100.0), &paced(110.0), 0.05).unwrap();
+        assert_eq!(comparison.cells[0].pace_micros, [Some(100.0), Some(110.0)]);
+        for width in [None, Some(60), Some(100)] {
+            let text = comparison.render(width);
+            assert!(text.contains("1.10"), "{text}");
+            let longest = text.lines().map(str::len).max();
+            assert!(width.is_none_or(|width| longest <= Some(width)), "{longest:?}: {text}");
+        }
     }
 
     #[test]

@@ -1,15 +1,19 @@
 //! Data, trained models and measurements of the secure-inference toolkit.
 
+pub mod accuracy;
 pub mod card;
 pub mod cell;
 pub mod cli;
 pub mod compare;
+mod console;
 pub mod data;
 pub mod environment;
 pub mod floor;
 pub mod graph_file;
 pub mod inspect;
 pub mod launch;
+mod layout;
+pub mod load;
 pub mod pace;
 pub mod paper;
 pub mod patches;

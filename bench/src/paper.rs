@@ -1,7 +1,10 @@
-//! The paper's published numbers, as data.
+//! The paper's published numbers, as data, and beside which cells they stand.
 
+use party::config::{Conditions, OfflineMode};
 use serde::Serialize;
 use spdz::plan::NumberFormat;
+
+use crate::cell::CellId;
 
 /// A row of the paper's Table 1 in one number format.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -81,13 +84,6 @@ const TABLE1: [PaperRow; 6] = [
     },
 ];
 
-/// What the paper's Table 1 says: two servers and a producer with 36 virtual
-/// cores each, in one region of a public cloud, batch 1.
-#[must_use]
-pub fn table1(network: &str, format: NumberFormat) -> Option<&'static PaperRow> {
-    TABLE1.iter().find(|row| (row.network, row.format) == (network, format))
-}
-
 /// Runtimes that the paper gives for one network in one format at several batch sizes.
 pub struct Batches {
     /// The network.
@@ -104,3 +100,85 @@ pub const BATCHES: Batches = Batches {
     format: NumberFormat::Int64,
     points: [(1, 124.0), (10, 182.0), (100, 541.0)],
 };
+
+/// Which cells have a figure of the paper beside them, for people who see that one has none.
+pub const COMPARABLE: &str = "The paper measured networks A, B and C at batch 1, and C with Int64 at 10 and \
+     100 too: Int64 truncated locally and Int100 interactively, randomness generated within the \
+     runtime, in one region of a cloud. Its figures stand beside such cells alone.";
+
+/// What the paper says of a cell.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Published {
+    /// Mean runtime, offline and online together, of one inference of the whole batch,
+    /// milliseconds.
+    pub mean_ms: f64,
+    /// The cell's row of Table 1, which has single images alone: two servers and a producer with
+    /// 36 virtual cores each, in one region of a public cloud.
+    pub row: Option<&'static PaperRow>,
+}
+
+/// The paper's figures, if it measured what the cell is: the same network, format and batch, the
+/// truncation that the paper gives the format, randomness within the runtime, and parties that
+/// are near each other.
+#[must_use]
+pub fn beside(key: &CellId) -> Option<Published> {
+    let CellId { network, format, truncation, batch_size, offline_mode, conditions, place: _ } =
+        key;
+    let near = conditions.is_none_or(|conditions| conditions == Conditions::LAN);
+    let usual = *truncation == format.usual_truncation();
+    if !near || !usual || *offline_mode != OfflineMode::Inline {
+        return None;
+    }
+    if *batch_size == 1 {
+        let row = TABLE1.iter().find(|row| (row.network, row.format) == (network, *format))?;
+        return Some(Published { mean_ms: row.mean_ms, row: Some(row) });
+    }
+    let batches = (BATCHES.network, BATCHES.format) == (network, *format);
+    let (_, mean_ms) = BATCHES.points.iter().find(|(batch, _)| batches && batch == batch_size)?;
+    Some(Published { mean_ms: *mean_ms, row: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cell::Place;
+    use crate::cell::tests::key;
+    use spdz::plan::Truncation::{self, Interactive, Local};
+
+    #[test]
+    fn figures_stand_beside_what_the_paper_measured_and_nothing_else() {
+        use NumberFormat::{Int64, Int100};
+        let cell = |network: &str, format, truncation: Truncation, batch_size| CellId {
+            network: network.into(),
+            format,
+            truncation,
+            batch_size,
+            ..key()
+        };
+        let far = Conditions { rtt_ms: 10.0, ..Conditions::LAN };
+        let of = |key: CellId, conditions| CellId { conditions: Some(conditions), ..key };
+        // The cell, its runtime, and whether it has a row of Table 1.
+        for (key, expected) in [
+            (cell("A", Int64, Local, 1), Some((14.0, true))),
+            (cell("C", Int100, Interactive, 1), Some((211.0, true))),
+            (cell("C", Int64, Local, 10), Some((182.0, false))),
+            (cell("C", Int64, Local, 100), Some((541.0, false))),
+            (CellId { place: Place::Cluster, ..cell("B", Int64, Local, 1) }, Some((126.0, true))),
+            (of(cell("B", Int64, Local, 1), Conditions::LAN), Some((126.0, true))),
+            // Another truncation, batch, network, mode, distance.
+            (cell("A", Int100, Local, 1), None),
+            (cell("A", Int64, Interactive, 1), None),
+            (cell("C", Int64, Interactive, 10), None),
+            (cell("C", Int64, Local, 3), None),
+            (cell("C", Int100, Interactive, 10), None),
+            (cell("B", Int64, Local, 10), None),
+            (cell("score", Int64, Local, 1), None),
+            (CellId { offline_mode: OfflineMode::Ahead, ..cell("A", Int64, Local, 1) }, None),
+            (of(cell("A", Int64, Local, 1), Conditions::WAN), None),
+            (of(cell("A", Int64, Local, 1), far), None),
+        ] {
+            let found = beside(&key).map(|found| (found.mean_ms, found.row.is_some()));
+            assert_eq!(found, expected, "{key}");
+        }
+    }
+}

@@ -13,7 +13,9 @@ use serde::{Deserialize, Serialize};
 use crate::cell::{CellId, Trial};
 use crate::environment::Environment;
 use crate::floor::Speeds;
+use crate::load::Load;
 use crate::settings::Settings;
+use crate::stats::median;
 
 /// The version of the schema.
 pub const SCHEMA_VERSION: u32 = 4;
@@ -32,7 +34,8 @@ pub struct Results {
     /// The machine and the build. In a cluster the machine that measured is each trial's
     /// [nodes](Trial::nodes), and this one is where the sweep was started.
     pub environment: Environment,
-    /// What the floors come from, measured just before the first run; absent in a cluster.
+    /// What the floors come from: the median of each speed of those measured before the trials;
+    /// absent in a cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub speeds: Option<Speeds>,
     /// One entry for each cell, in the order of the settings.
@@ -61,7 +64,8 @@ pub struct Cell {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub merged: Option<RunResult>,
     /// What the messages and products within `combined` alone would take (see
-    /// [`floor`](crate::floor)), milliseconds; absent in a cluster.
+    /// [`floor`](crate::floor)), milliseconds: the median of those measured before its trials;
+    /// absent in a cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub floor_ms: Option<f64>,
     /// The trials that succeeded, in the order in which they ran.
@@ -77,9 +81,43 @@ pub struct Cell {
 impl Cell {
     /// The cell of these trials.
     #[must_use]
-    pub fn of(key: CellId, floor_ms: Option<f64>, trials: Vec<Trial>) -> Self {
+    pub fn of(key: CellId, trials: Vec<Trial>) -> Self {
         let merged = merge(trials.iter().map(|trial| &trial.result));
+        let floors = trials.iter().filter_map(|trial| Some(trial.floor.as_ref()?.floor_ms));
+        let floors: Vec<f64> = floors.collect();
+        let floor_ms = (!floors.is_empty()).then(|| median(floors));
         Self { key, merged, floor_ms, trials, suspicious: false, failure: None }
+    }
+
+    /// What to know before believing what was measured: that its trials differ, that the machine
+    /// was busy, and what counts as wrong.
+    #[must_use]
+    pub fn remarks(&self) -> Vec<String> {
+        let mut remarks = Vec::new();
+        if self.suspicious {
+            let means = self.trials.iter().map(|trial| trial.result.combined.mean_ms);
+            let means: Vec<String> = means.map(|mean| format!("{mean:.2}")).collect();
+            remarks.push(format!(
+                "suspicious: its trials differ more than they should, {} ms",
+                means.join(", ")
+            ));
+        }
+        if let Some(load) = self.load().filter(Load::is_busy) {
+            remarks.push(format!("busy: {load}"));
+        }
+        match self.merged.as_ref().map_or(0, |run| run.out_of_range) {
+            0 => {}
+            1 => remarks.push("1 evaluation out of range".into()),
+            count => remarks.push(format!("{count} evaluations out of range")),
+        }
+        remarks
+    }
+
+    /// What others used of the machine in the trial in which it was most.
+    #[must_use]
+    pub fn load(&self) -> Option<Load> {
+        let loads = self.trials.iter().filter_map(|trial| trial.load);
+        loads.max_by(|a, b| a.others_cores.total_cmp(&b.others_cores))
     }
 
     /// How many times the floor the mean runtime is, where both are known.
@@ -381,6 +419,7 @@ impl Results {
 mod tests {
     use super::*;
     use crate::cell::tests::{key, result, trial};
+    use crate::floor::speeds::Beside;
 
     #[test]
     fn one_trial_stays_as_it_is_and_several_become_one() {
@@ -443,8 +482,14 @@ mod tests {
 
     #[test]
     fn a_cell_has_no_unknown_keys() {
-        let cell = Cell::of(key(), Some(1.5), vec![trial(&[3.0, 3.0])]);
-        assert_eq!(cell.times_floor(), Some(2.0));
+        let speeds =
+            Speeds { exchange_micros: 1.0, gigabytes_per_second: 1.0, products: Vec::new() };
+        let trials = [1.0, 1.5, 9.0].map(|floor_ms| Trial {
+            floor: Some(Beside { floor_ms, speeds: speeds.clone() }),
+            ..trial(&[3.0, 3.0])
+        });
+        let cell = Cell::of(key(), trials.into());
+        assert_eq!(cell.times_floor(), Some(2.0), "the median of the floors counts");
         let mut object = serde_json::to_value(&cell).unwrap();
         assert_eq!((&object["key"]["where"], &object["floorMs"]), (&"local".into(), &1.5.into()));
         let read = |object: &serde_json::Value| serde_json::from_value::<Cell>(object.clone());

@@ -167,10 +167,12 @@ impl fmt::Display for Report {
         )?;
         writeln!(f, "ms          mean        sd       p50       p95       p99")?;
         let mut row = |name: &str, latency: &Latency| {
-            let Latency { mean_ms, stddev_ms, p50_ms, p95_ms, p99_ms, .. } = latency;
+            let Latency { mean_ms, p50_ms, p95_ms, p99_ms, .. } = latency;
+            let deviation = latency.deviation_ms(repetitions);
+            let deviation = deviation.map_or("-".into(), |deviation| format!("{deviation:.2}"));
             writeln!(
                 f,
-                "{name:<7} {mean_ms:>8.2}  {stddev_ms:>8.2}  {p50_ms:>8.2}  {p95_ms:>8.2}  {p99_ms:>8.2}"
+                "{name:<7} {mean_ms:>8.2}  {deviation:>8}  {p50_ms:>8.2}  {p95_ms:>8.2}  {p99_ms:>8.2}"
             )
         };
         row("runtime", &self.result.combined)?;

@@ -87,6 +87,8 @@ pub enum Verdict {
     Slower,
     /// Neither can be told from chance.
     NoSignificantChange,
+    /// Nothing is said, since the machine was uneven.
+    NotJudged,
 }
 
 impl std::fmt::Display for Verdict {
@@ -95,6 +97,7 @@ impl std::fmt::Display for Verdict {
             Self::Faster => "faster",
             Self::Slower => "slower",
             Self::NoSignificantChange => "no significant change",
+            Self::NotJudged => "not judged: suspicious",
         })
     }
 }

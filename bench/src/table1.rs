@@ -5,30 +5,29 @@ use std::fmt::Write as _;
 use party::config::OfflineMode;
 use party::result::{Accuracy, RunResult};
 
+use crate::accuracy::{interval, percents};
+use crate::cell::CellId;
+use crate::console;
 use crate::environment::Environment;
 use crate::floor::{ProductSpeed, Speeds};
-use crate::paper;
-use crate::results::Results;
+use crate::layout::{Align, Table, fill, wrap};
+use crate::paper::{self, COMPARABLE};
+use crate::results::{Cell, Results};
 use crate::settings::Settings;
-use crate::sweep::Table;
+use crate::sweep;
 
 /// An accuracy beside that of the plaintext network.
 struct Compared {
-    samples: usize,
     plaintext: f64,
     secure: f64,
-    agreement: f64,
     divergence: f64,
 }
 
 impl Compared {
     fn of(accuracy: &Accuracy) -> Option<Self> {
-        let Accuracy { samples, secure, .. } = *accuracy;
         Some(Self {
-            samples,
             plaintext: accuracy.plaintext?,
-            secure,
-            agreement: accuracy.agreement?,
+            secure: accuracy.secure,
             divergence: accuracy.mean_kl_divergence?,
         })
     }
@@ -39,113 +38,149 @@ impl Compared {
     }
 }
 
-/// The table: the paper's numbers beside these.
+/// Columns of the widest row. On a narrower terminal each row is a list.
+const COLUMNS: usize = 100;
+
+fn fits(width: Option<usize>) -> bool {
+    width.is_none_or(|width| width >= COLUMNS)
+}
+
+/// Lines of prose, which are no longer than the table's.
+fn prose(text: &str, width: Option<usize>) -> String {
+    fill(text, Some(width.map_or(COLUMNS, |width| width.min(COLUMNS))))
+}
+
+/// The table, for a terminal of so many columns: the paper's numbers beside these.
 #[must_use]
-pub fn render(results: &Results) -> String {
+pub fn render(results: &Results, width: Option<usize>) -> String {
     let first = results.runs.first().and_then(|cell| cell.merged.as_ref());
-    let runs = results.runs.iter().filter_map(|cell| cell.merged.as_ref());
-    let rows: String = runs.map(row).collect();
+    let rows: String = measured(results).map(|(cell, run)| row(&cell.key, run, width)).collect();
     let (batch, repetitions, offline) = first.map_or((1, 0, OfflineMode::Inline), |run| {
         (run.batch_size, run.repetitions, run.offline_mode)
     });
-    let head = head(&results.environment, batch, repetitions, offline);
-    format!("{head}{rows}{}", foot(results))
+    let head = head(&results.environment, batch, repetitions, offline, width);
+    format!("{head}{rows}{}", foot(results, width))
 }
 
 /// Its head and its rows, for a sweep to print as it goes on; [`foot`] then ends it.
-pub const AS_IT_COMES: Table = Table {
+pub const AS_IT_COMES: sweep::Table = sweep::Table {
     head: |environment, settings| {
         let Settings { ref batch_sizes, ref offline, repetitions, .. } = *settings;
         let batch = batch_sizes.first().copied().unwrap_or(1);
-        head(environment, batch, repetitions, offline.first().copied().unwrap_or_default())
+        let offline = offline.first().copied().unwrap_or_default();
+        head(environment, batch, repetitions, offline, console::width())
     },
-    row,
+    row: |key, trial| row(key, &trial.result, console::width()),
 };
 
+/// The cells that were measured.
+fn measured(results: &Results) -> impl Iterator<Item = (&Cell, &RunResult)> {
+    results.runs.iter().filter_map(|cell| Some((cell, cell.merged.as_ref()?)))
+}
+
 /// What is above the first row.
-fn head(environment: &Environment, batch: usize, repetitions: u64, offline: OfflineMode) -> String {
-    format!(
-        "Table 1: private inference on MNIST, batch {batch}, {repetitions} timed inferences, \
-         correlated randomness generated {offline}\n  \
-         here:  5 processes on {} cores of {}, mutual TLS on loopback, load {:.1} at the start\n  \
-         paper: 36 cores for each party, one cloud region, batch 1\n\n\
-         {:23}runtime, ms                              accuracy, %                   KL divergence\n\
-         {:23}paper (sd)     here (sd)        online   paper plain/secure  here plain/secure   paper    here\n",
-        environment.cores, environment.cpu, environment.load_average, "", "",
-    )
+fn head(
+    environment: &Environment,
+    batch: usize,
+    repetitions: u64,
+    offline: OfflineMode,
+    width: Option<usize>,
+) -> String {
+    let Environment { cores, cpu, load_average, .. } = environment;
+    let mut text = prose(
+        &format!(
+            "Table 1: private inference on MNIST, batch {batch}, {repetitions} timed inferences\n\
+             correlated randomness generated {offline}\n\
+             here: 5 processes on {cores} cores of {cpu}, mutual TLS on loopback, load \
+             {load_average:.1} at the start\n\
+             paper: 36 cores for each party, one cloud region"
+        ),
+        width,
+    );
+    text.push('\n');
+    if fits(width) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            text,
+            "{:22}runtime, ms                       accuracy, % plain / secure    KL divergence",
+            ""
+        );
+        let _ = writeln!(
+            text,
+            "{:20}  paper (sd)  here (sd)     online  paper          here           paper   here",
+            ""
+        );
+    }
+    text
+}
+
+/// `C Int100 Interactive`.
+fn name(run: &RunResult) -> String {
+    format!("{} {} {}", run.network, run.format, run.truncation)
 }
 
 /// The row of one network in one number format.
-fn row(run: &RunResult) -> String {
-    let paper = paper::table1(&run.network, run.format);
+fn row(key: &CellId, run: &RunResult, width: Option<usize>) -> String {
+    let published = paper::beside(key);
+    let paper = published.and_then(|published| published.row);
     let accuracy = Compared::in_run(run);
-    let pair = |mean: f64, deviation: f64, digits: usize| {
-        format!("{mean:.digits$} ({deviation:.digits$})")
+    let pair = |mean: f64, deviation: Option<f64>, digits: usize| {
+        let deviation = deviation.map_or("-".into(), |deviation| format!("{deviation:.digits$}"));
+        format!("{mean:.digits$} ({deviation})")
     };
     let percent = |plain: f64, secure: f64| format!("{:.2} / {:.2}", plain * 100.0, secure * 100.0);
-    format!(
-        "{:<2} {:<6} {:<11}  {:<13}  {:<15}  {:<7}  {:<18}  {:<18}  {:<7}  {}\n",
-        run.network,
-        run.format,
-        run.truncation,
-        paper.map_or("-".into(), |p| pair(p.mean_ms, p.stddev_ms, 0)),
-        pair(run.combined.mean_ms, run.combined.stddev_ms, 2),
+    let absent = || String::from("-");
+    let fields = [
+        published.map_or_else(absent, |p| pair(p.mean_ms, paper.map(|row| row.stddev_ms), 0)),
+        pair(run.combined.mean_ms, run.combined.deviation_ms(run.repetitions), 2),
         format!("{:.2}", run.online.mean_ms),
-        paper.map_or("-".into(), |p| percent(p.plaintext, p.secure)),
-        accuracy.as_ref().map_or("-".into(), |a| percent(a.plaintext, a.secure)),
-        paper.map_or("-".into(), |p| format!("{:.4}", p.kl_divergence)),
-        accuracy.as_ref().map_or("-".into(), |a| format!("{:.1e}", a.divergence)),
-    )
-}
-
-/// What is below the last row.
-#[must_use]
-pub fn foot(results: &Results) -> String {
-    let measured = || results.runs.iter().filter_map(|cell| Some((cell, cell.merged.as_ref()?)));
-    let offline = measured().next().map_or(OfflineMode::Inline, |(_, run)| run.offline_mode);
-    let mut text = String::new();
-    let runtime = match offline {
-        OfflineMode::Inline => {
-            "Runtime is offline and online together: the producer makes each inference's randomness\n\
-             within it. Online starts when the randomness is there. Bytes and rounds of one inference:"
-        }
-        OfflineMode::Ahead => {
-            "Runtime is online alone: the producer made the randomness of all inferences before the\n\
-             first. The paper's has both. Bytes, rounds and time spent ahead for one inference:"
-        }
-    };
-    // Writing to a string cannot fail.
-    let _ = writeln!(text, "\n{runtime}");
-    for (cell, run) in measured() {
-        let agreement = Compared::in_run(run).map_or(String::new(), |a| {
-            format!(", {:.2} % of {} predictions agree", a.agreement * 100.0, a.samples)
-        });
-        let lost = match run.out_of_range {
-            0 => String::new(),
-            count => format!(", {count} inferences out of range"),
-        };
-        let ahead = match run.offline_mode {
-            OfflineMode::Inline => String::new(),
-            OfflineMode::Ahead => format!(" in {:.2} ms", run.offline.mean_ms),
-        };
-        let floor = match (cell.times_floor(), cell.floor_ms) {
-            (Some(times), Some(floor)) => {
-                format!(", runtime {times:.1} times the floor of {floor:.3} ms")
-            }
-            _ => String::new(),
-        };
-        let _ = writeln!(
-            text,
-            "{:<2} {:<6} {:<11}  online {:.1} kB in {} rounds, offline {:.1} kB{ahead}{floor}\
-             {agreement}{lost}",
-            run.network,
-            run.format,
-            run.truncation,
-            run.online_bytes as f64 / 1e3,
-            run.online_rounds,
-            run.offline_bytes as f64 / 1e3,
+        paper.map_or_else(absent, |p| percent(p.plaintext, p.secure)),
+        accuracy.as_ref().map_or_else(absent, |a| percent(a.plaintext, a.secure)),
+        paper.map_or_else(absent, |p| format!("{:.4}", p.kl_divergence)),
+        accuracy.as_ref().map_or_else(absent, |a| format!("{:.1e}", a.divergence)),
+    ];
+    let [theirs, ours, online, their_accuracy, accuracy, their_divergence, divergence] = fields;
+    if fits(width) {
+        return format!(
+            "{:<20}  {theirs:<10}  {ours:<12}  {online:<6}  {their_accuracy:<13}  {accuracy:<13}  \
+             {their_divergence:<6}  {divergence}\n",
+            name(run),
         );
     }
+    let list = format!(
+        "runtime (sd) {ours} ms, paper {theirs}; online {online} ms\n\
+         accuracy, plain / secure: {accuracy} %, paper {their_accuracy}\n\
+         KL divergence {divergence}, paper {their_divergence}"
+    );
+    format!("{}\n{}", name(run), wrap(&list, "  ", width))
+}
+
+/// What is below the last row, for a terminal of so many columns.
+#[must_use]
+pub fn foot(results: &Results, width: Option<usize>) -> String {
+    let offline = measured(results).next().map_or(OfflineMode::Inline, |(_, run)| run.offline_mode);
+    let runtime = match offline {
+        OfflineMode::Inline => {
+            "Runtime is offline and online together: the producer makes each inference's randomness \
+             within it. Online starts when the randomness is there."
+        }
+        OfflineMode::Ahead => {
+            "Runtime is online alone: the producer made the randomness of all inferences before the \
+             first. The paper's has both."
+        }
+    };
+    let mut text = format!("\n{}", prose(runtime, width));
+    if measured(results).any(|(cell, _)| paper::beside(&cell.key).is_none()) {
+        text.push_str(&prose(COMPARABLE, width));
+    }
+    text.push('\n');
+    text.push_str(&costs(results, offline).render(width));
+    text.push_str(&prose(
+        "\nBytes and rounds are those of one inference. The accuracy on shares of all such images \
+         lies between the two numbers with a confidence of 95 %, as far as the n that were scored \
+         tell. Predictions agree with those of the plaintext network.",
+        width,
+    ));
     let Some(Speeds { exchange_micros, gigabytes_per_second, products }) = &results.speeds else {
         return text;
     };
@@ -153,12 +188,121 @@ pub fn foot(results: &Results) -> String {
         let ProductSpeed { format, gigamacs_per_second } = product;
         format!("{format} {gigamacs_per_second:.1} GMAC/s a core")
     });
-    let _ = writeln!(
-        text,
-        "\nThe floor is what these messages and the matrix products alone would take at the speeds\n\
-         measured here, each product in its own shape: exchange {exchange_micros:.1} us, \
-         {gigabytes_per_second:.2} GB/s each way;\n512x512x512 products {}.",
-        products.collect::<Vec<_>>().join(", "),
-    );
+    text.push_str(&prose(
+        &format!(
+            "The floor is what these messages and the matrix products alone would take at the speeds \
+             measured here, each product in its own shape: exchange {exchange_micros:.1} us, \
+             {gigabytes_per_second:.2} GB/s each way; 512x512x512 products {}.",
+            products.collect::<Vec<_>>().join(", "),
+        ),
+        width,
+    ));
     text
+}
+
+/// What an inference costs, a row for each cell, and what to know of its measurement.
+fn costs(results: &Results, offline: OfflineMode) -> Table {
+    use Align::{Left, Right};
+    let mut head = vec![
+        ("", Left),
+        ("online kB", Right),
+        ("rounds", Right),
+        ("offline kB", Right),
+        ("floor ms", Right),
+        ("times", Right),
+        ("secure, 95 %", Right),
+        ("agree %", Right),
+        ("n", Right),
+    ];
+    if offline == OfflineMode::Ahead {
+        head.push(("offline ms", Right));
+    }
+    let mut table = Table::new(&head);
+    for (cell, run) in measured(results) {
+        let optional = |text: Option<String>| text.unwrap_or_default();
+        let accuracy = run.accuracy.as_ref();
+        let mut fields = vec![
+            name(run),
+            format!("{:.1}", run.online_bytes as f64 / 1e3),
+            run.online_rounds.to_string(),
+            format!("{:.1}", run.offline_bytes as f64 / 1e3),
+            optional(cell.floor_ms.map(|floor| format!("{floor:.3}"))),
+            optional(cell.times_floor().map(|times| format!("{times:.1}"))),
+            optional(accuracy.and_then(interval).map(percents)),
+            optional(accuracy.and_then(|a| a.agreement).map(|part| format!("{:.2}", part * 100.0))),
+            optional(accuracy.map(|accuracy| accuracy.samples.to_string())),
+        ];
+        if offline == OfflineMode::Ahead {
+            fields.push(format!("{:.2}", run.offline.mean_ms));
+        }
+        table.row(fields, cell.remarks());
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cell::Trial;
+    use crate::cell::tests::{key, trial};
+    use crate::load::Load;
+    use crate::results::{SCHEMA_VERSION, Sweep};
+
+    fn results(key: CellId, samples: &[f64]) -> Results {
+        let load = Some(Load { others_cores: 1.5, cores: 2 });
+        let mut trial = Trial { load, ..trial(samples) };
+        trial.result.truncation = key.truncation;
+        trial.result.batch_size = key.batch_size;
+        trial.result.out_of_range = 3;
+        trial.result.accuracy = Some(Accuracy {
+            samples: 400,
+            plaintext: Some(0.99),
+            secure: 0.9875,
+            agreement: Some(0.9975),
+            mean_kl_divergence: Some(1e-7),
+        });
+        let settings = Settings::default();
+        Results {
+            schema_version: SCHEMA_VERSION,
+            sweep: Sweep { id: "x".into(), name: "x".into(), settings },
+            environment: Environment::read(),
+            speeds: None,
+            runs: vec![Cell::of(key, vec![trial])],
+        }
+    }
+
+    #[test]
+    fn the_papers_figures_stand_beside_what_compares() {
+        let table = render(&results(key(), &[2.0, 3.0]), None);
+        assert!(table.contains("A Int64 Local         14 (4)      2.50 (0.71)"), "{table}");
+        assert!(!table.contains(COMPARABLE.split(' ').next().unwrap()), "{table}");
+        let table = render(&results(CellId { batch_size: 3, ..key() }, &[2.0, 3.0]), None);
+        assert!(table.contains("A Int64 Local         -           2.50 (0.71)"), "{table}");
+        assert!(table.contains("The paper measured networks A, B and C at batch 1"), "{table}");
+        let ahead = CellId { offline_mode: OfflineMode::Ahead, ..key() };
+        assert!(!render(&results(ahead, &[2.0]), None).contains("14 (4)"));
+    }
+
+    #[test]
+    fn what_is_not_sure_is_said() {
+        let table = render(&results(key(), &[2.0]), None);
+        assert!(table.contains("2.00 (-)"), "one repetition has no deviation: {table}");
+        for expected in ["97.11 to 99.46", "400", "others used 1.5 of 2 cores", "3 evaluations out"]
+        {
+            assert!(table.contains(expected), "{expected}: {table}");
+        }
+    }
+
+    #[test]
+    fn it_is_read_at_any_width() {
+        let results = results(key(), &[2.0, 3.0]);
+        for width in [60, 100] {
+            let table = render(&results, Some(width));
+            let longest = table.lines().map(|line| line.chars().count()).max();
+            assert!(longest <= Some(width), "{longest:?}: {table}");
+            for expected in ["14 (4)", "2.50 (0.71)", "99.00 / 98.75", "97.11 to 99.46"] {
+                assert!(table.contains(expected), "{expected}: {table}");
+            }
+        }
+    }
 }

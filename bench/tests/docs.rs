@@ -24,7 +24,7 @@ fn the_readme_shows_the_table_of_the_quoted_results() {
     let results: Results = serde_json::from_slice(&json).unwrap();
     assert_eq!(results.schema_version, SCHEMA_VERSION);
     let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
-    let table = table1::render(&results);
+    let table = table1::render(&results, None);
     assert!(readme.contains(table.trim_end()), "the README's table should read:\n{table}");
 }
 

@@ -167,11 +167,12 @@ fn five_processes_classify_real_images() {
         let inline = if offline == Inline { run.offline.mean_ms } else { 0.0 };
         assert!((run.combined.mean_ms - run.online.mean_ms - inline).abs() < 1e-9);
         assert!(run.online_bytes > 0 && run.offline_bytes > 0);
-        let table = bench::table1::render(&results);
+        let table = bench::table1::render(&results, None);
         assert!(table.contains(&format!("correlated randomness generated {offline}")), "{table}");
         let times = results.runs[0].times_floor().unwrap();
         assert!(times.is_finite() && times > 0.0, "{times}");
-        assert!(table.contains(&format!("runtime {times:.1} times the floor of")), "{table}");
+        let floor = results.runs[0].floor_ms.unwrap();
+        assert!(table.contains(&format!("{floor:.3}  {times:>5.1}")), "{table}");
     }
 }
 

@@ -171,6 +171,12 @@ impl Latency {
         }
     }
 
+    /// The deviation, if so many repetitions have one: a single one does not.
+    #[must_use]
+    pub fn deviation_ms(&self, repetitions: u64) -> Option<f64> {
+        (repetitions > 1).then_some(self.stddev_ms)
+    }
+
     /// The statistics of `samples` in the order in which they were measured,
     /// milliseconds, with their distribution.
     #[must_use]

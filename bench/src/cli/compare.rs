@@ -4,10 +4,12 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::bail;
 use clap::Args;
 
 use super::exit::WORSE;
 use crate::compare::{Comparison, Incomparable};
+use crate::console;
 use crate::results::Results;
 
 /// What `bench compare --help` says besides its options.
@@ -52,8 +54,17 @@ impl Arguments {
 /// Prints a comparison; whether something became worse is the exit code.
 pub(super) fn print(before: &Results, after: &Results, threshold: f64) -> anyhow::Result<ExitCode> {
     let comparison = Comparison::of(before, after, threshold)?;
-    write!(io::stdout().lock(), "{comparison}")?;
-    Ok(if comparison.is_regression() { ExitCode::from(WORSE) } else { ExitCode::SUCCESS })
+    write!(io::stdout().lock(), "{}", comparison.render(console::width()))?;
+    if comparison.is_regression() {
+        return Ok(ExitCode::from(WORSE));
+    }
+    if !comparison.is_judged() {
+        bail!(
+            "every cell is suspicious, so none is judged; measure again while the machine does \
+             nothing else, with more trials"
+        );
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 #[cfg(test)]

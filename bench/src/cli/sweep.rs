@@ -12,12 +12,15 @@ use serde_json::{Value, json};
 use super::common::{interruptible, say_how_to_go_on, within};
 use super::compare;
 use super::selection::{Selection, replace};
+use crate::accuracy;
 use crate::cell::Place;
 use crate::compare::THRESHOLD;
+use crate::console;
 #[cfg(feature = "cluster")]
 use crate::launch::cluster::Cluster;
 use crate::launch::here::{Files, Here};
 use crate::launch::{ClusterOptions, Launcher};
+use crate::layout::{Align, Table};
 use crate::report;
 use crate::results::Results;
 use crate::settings::{
@@ -296,7 +299,7 @@ impl Arguments {
         let mut paths = Vec::new();
         for (results, folder) in results.iter().zip(&folders) {
             let written = results.write(folder)?;
-            writeln!(io::stdout().lock(), "{}\n{written}", render(results))?;
+            writeln!(io::stdout().lock(), "{}\n{written}", render(results, console::width()))?;
             paths.push(written.path);
         }
         if self.report {
@@ -334,45 +337,69 @@ impl Arguments {
     }
 }
 
-/// The cells in a table.
-fn render(results: &Results) -> String {
-    use std::fmt::Write as _;
-    let mut text = String::new();
-    // Writing to a string cannot fail.
-    let _ = writeln!(
-        text,
-        "{:<44}{:>8}{:>12}{:>10}{:>10}{:>10}  accuracy",
-        "sweep", "trials", "combined ms", "sd", "p95", "online"
-    );
+/// The cells in a table, for a terminal of so many columns.
+fn render(results: &Results, width: Option<usize>) -> String {
+    use Align::{Left, Right};
+    let mut table = Table::new(&[
+        ("sweep", Left),
+        ("trials", Right),
+        ("combined ms", Right),
+        ("sd", Right),
+        ("p95", Right),
+        ("online", Right),
+        ("accuracy", Left),
+    ]);
     for cell in &results.runs {
-        let key = cell.key.to_string();
-        let trials = cell.trials.len();
-        let _ = match &cell.merged {
-            Some(run) => {
-                let accuracy = run
-                    .accuracy
-                    .map_or(String::new(), |accuracy| format!("{:.2} %", accuracy.secure * 100.0));
-                let mark = if cell.suspicious { "  suspicious" } else { "" };
-                let lost = match run.out_of_range {
-                    0 => String::new(),
-                    count => format!("  {count} evaluations out of range"),
-                };
-                writeln!(
-                    text,
-                    "{key:<44}{trials:>8}{:>12.2}{:>10.2}{:>10.2}{:>10.2}  {accuracy}{mark}{lost}",
-                    run.combined.mean_ms,
-                    run.combined.stddev_ms,
-                    run.combined.p95_ms,
-                    run.online.mean_ms,
-                )
-            }
-            None => writeln!(text, "{key:<44}{trials:>8}"),
+        let mut fields = vec![cell.key.to_string(), cell.trials.len().to_string()];
+        if let Some(run) = &cell.merged {
+            let ms = |value: f64| format!("{value:.2}");
+            fields.extend([
+                ms(run.combined.mean_ms),
+                run.combined.deviation_ms(run.repetitions).map_or("-".into(), ms),
+                ms(run.combined.p95_ms),
+                ms(run.online.mean_ms),
+                run.accuracy.as_ref().map_or(String::new(), accuracy::in_words),
+            ]);
+        }
+        let mut notes = cell.remarks();
+        notes.extend(cell.failure.as_ref().map(|why| format!("a trial failed: {why}")));
+        table.row(fields, notes);
+    }
+    table.render(width)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cell::tests::{key, trial};
+    use crate::environment::Environment;
+    use crate::results::{Cell, SCHEMA_VERSION, Sweep};
+
+    #[test]
+    fn cells_that_are_suspicious_or_failed_say_so_at_any_width() {
+        let trials = [1.0, 2.0].map(|ms| trial(&[ms])).into();
+        let mut cell = Cell::of(key(), trials);
+        cell.suspicious = true;
+        cell.failure = Some("no memory".into());
+        let settings = Settings::default();
+        let results = Results {
+            schema_version: SCHEMA_VERSION,
+            sweep: Sweep { id: "x".into(), name: "x".into(), settings },
+            environment: Environment::read(),
+            speeds: None,
+            runs: vec![cell],
         };
-        if let Some(failure) = &cell.failure {
-            let _ = writeln!(text, "  a trial failed: {}", failure.replace('\n', "\n  "));
+        for width in [None, Some(60), Some(40)] {
+            let text = render(&results, width);
+            let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+            for expected in ["A Int64 Local, batch 1", "1.00, 2.00 ms", "a trial failed: no memory"]
+            {
+                assert!(words.contains(expected), "{expected}: {text}");
+            }
+            let longest = text.lines().map(str::len).max();
+            assert!(width.is_none_or(|width| longest <= Some(width)), "{text}");
         }
     }
-    text
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::selection::Selection;
 use crate::launch::here::Here;
 use crate::results::Results;
 use crate::settings::{BATCH_SIZES, Settings};
-use crate::{sweep, table1};
+use crate::{console, sweep, table1};
 
 /// Arguments of `bench table1`.
 #[derive(Debug, Args)]
@@ -55,7 +55,11 @@ impl Arguments {
         say_how_to_go_on(&interrupted);
         let results = finished?.results;
         let written = results[0].write(&self.selection.out)?;
-        writeln!(io::stdout().lock(), "{}\n{written}", table1::foot(&results[0]))?;
+        writeln!(
+            io::stdout().lock(),
+            "{}\n{written}",
+            table1::foot(&results[0], console::width())
+        )?;
         sweep::forget(&results, &self.selection.out)?;
         Ok(())
     }

@@ -34,8 +34,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use anyhow::Context;
-use party::config::{Computation, Conditions, Transport};
-use serde::{Deserialize, Serialize};
+use party::config::{Computation, Transport};
 use spdz::geometry::Linear;
 use spdz::plan::{NumberFormat, Plan, Truncation};
 
@@ -43,7 +42,10 @@ use crate::environment::Environment;
 use crate::progress::Reporter;
 
 pub mod products;
+pub mod speeds;
 pub mod transport;
+
+pub use speeds::{ProductSpeed, Speeds};
 
 /// What `bench floor --help` says besides its options.
 pub(crate) const HELP: &str = "\
@@ -66,43 +68,6 @@ It is a yardstick and not a bound: work that overlaps can beat the sum. Speeds a
 medians of short runs through the parties' own kernels and connections (gRPC over
 mutual TLS on loopback), so measure on an idle machine.
 ";
-
-/// What is fast about a machine.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Speeds {
-    /// What two processes need to send each other [`transport::SMALL`] bytes,
-    /// microseconds.
-    pub exchange_micros: f64,
-    /// What goes in each direction while both are busy, 10^9 bytes a second.
-    pub gigabytes_per_second: f64,
-    /// Of large square matrices.
-    pub products: Vec<ProductSpeed>,
-}
-
-impl Speeds {
-    /// The same over a network that is imitated: messages of two parties cross, so that an
-    /// exchange takes one way longer.
-    #[must_use]
-    pub fn over(&self, conditions: &Conditions) -> Self {
-        let bandwidth = conditions.bandwidth_mbps.map_or(f64::INFINITY, |mbps| mbps / 8e3);
-        Self {
-            exchange_micros: self.exchange_micros + conditions.one_way().as_secs_f64() * 1e6,
-            gigabytes_per_second: self.gigabytes_per_second.min(bandwidth),
-            products: self.products.clone(),
-        }
-    }
-}
-
-/// How fast one core multiplies matrices.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ProductSpeed {
-    /// The number format.
-    pub format: NumberFormat,
-    /// 10^9 multiplications and additions of elements a second.
-    pub gigamacs_per_second: f64,
-}
 
 /// The messages of one phase that wait for each other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -253,7 +218,7 @@ pub struct Report {
 }
 
 impl Measurement {
-    /// Measures, and tells of it on standard error. Takes a second or two.
+    /// Measures, and says what. Takes a second or two.
     ///
     /// # Errors
     /// If there is no plan, the two processes cannot be started or connected, or on
@@ -261,18 +226,18 @@ impl Measurement {
     pub(crate) fn run(
         &self,
         environment: Environment,
-        reporter: &mut Reporter,
+        say: &mut dyn FnMut(&str),
         interrupted: &AtomicBool,
     ) -> anyhow::Result<Report> {
         let plans = self.computations.iter().map(Computation::plan);
         let plans = plans.collect::<Result<Vec<Plan>, _>>()?;
-        reporter.begin("floor", "exchanges between two processes");
+        say("exchanges between two processes");
         let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
         // The floor is this machine's, whatever network is imitated on it.
         let unshaped = Transport { network: None, ..self.transport };
         let measured = transport::measure(&self.program, unshaped, folder.path(), interrupted)
             .context("cannot measure the connection of two processes")?;
-        reporter.begin("floor", "products on one core");
+        say("products on one core");
         let mut timer = products::Timer::new(interrupted);
         let mut speeds = Speeds {
             exchange_micros: measured.exchange_micros,
@@ -330,7 +295,8 @@ pub(crate) fn run(
     }
     let measurement = Measurement { computations, program: program.into(), transport };
     let mut reporter = Reporter::new();
-    let report = measurement.run(Environment::read(), &mut reporter, interrupted);
+    let mut say = |what: &str| reporter.begin("floor", what);
+    let report = measurement.run(Environment::read(), &mut say, interrupted);
     reporter.finish();
     report
 }
@@ -395,6 +361,7 @@ impl fmt::Display for Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use party::config::Conditions;
     use spdz::geometry::MatMul;
     use spdz::graph::GraphBuilder;
 

@@ -282,7 +282,15 @@ impl Launcher for Cluster {
         let started_unix_seconds = unix_seconds();
         let resource = self.resource(cell, round, scored).map_err(TrialError::NonRetryable)?;
         let (result, nodes) = self.runtime.block_on(self.trial(&resource, interrupted))?;
-        Ok(Trial { round, started_unix_seconds, pace: None, nodes, result })
+        Ok(Trial {
+            round,
+            started_unix_seconds,
+            pace: None,
+            floor: None,
+            load: None,
+            nodes,
+            result,
+        })
     }
 
     fn belongs_to(&self, sweep: &str) {

@@ -299,6 +299,8 @@ impl Launcher for Here {
             result.out_of_range += scores.out_of_range;
         }
         let pace = Some(pace);
-        Ok(Trial { round, started_unix_seconds, pace, nodes: BTreeMap::new(), result })
+        let nodes = BTreeMap::new();
+        // The sweep adds what it measures beside the trial.
+        Ok(Trial { round, started_unix_seconds, pace, floor: None, load: None, nodes, result })
     }
 }

@@ -4,7 +4,7 @@ use super::model::{MeasuredCell, Report};
 use crate::cell::CellId;
 
 /// The columns and what they hold; times are milliseconds of one inference.
-pub const COLUMNS: [(&str, &str); 36] = [
+pub const COLUMNS: [(&str, &str); 39] = [
     ("run", "which of the results, by name"),
     ("sweep", "the id of its sweep"),
     ("commit", "what it was built from"),
@@ -20,7 +20,7 @@ pub const COLUMNS: [(&str, &str); 36] = [
     ("trials", "how often the parties were started"),
     ("repetitions", "timed inferences, of all trials"),
     ("combined_mean_ms", "runtime: offline and online if inline, online if ahead"),
-    ("combined_stddev_ms", "its sample standard deviation"),
+    ("combined_stddev_ms", "its sample standard deviation; empty of one repetition"),
     ("combined_p50_ms", "its median"),
     ("combined_p95_ms", "its 95th percentile"),
     ("combined_p99_ms", "its 99th percentile"),
@@ -34,12 +34,15 @@ pub const COLUMNS: [(&str, &str); 36] = [
     ("online_bytes", "sent by all parties online, for one inference"),
     ("offline_bytes", "sent by all parties offline, for one inference"),
     ("online_rounds", "exchanges between the servers"),
-    ("accuracy_samples", "inputs scored; empty, and the next four, if none were"),
+    ("accuracy_samples", "inputs scored; empty, and the next six, if none were"),
     ("accuracy_plaintext", "part that the plaintext network gets right"),
     ("accuracy_secure", "part that the evaluation on shares gets right"),
+    ("accuracy_low", "least that is plausible of it, at a confidence of 95 %"),
+    ("accuracy_high", "most"),
     ("accuracy_agreement", "part where both predict the same"),
     ("mean_kl_divergence", "mean KL divergence, nats"),
     ("suspicious", "true if the trials differ more than they should"),
+    ("others_cores", "cores that others kept busy in the worst trial; empty in a cluster"),
     ("failure", "why a trial failed; without a time if none succeeded"),
 ];
 
@@ -106,7 +109,7 @@ fn measured(cell: &MeasuredCell) -> Vec<String> {
         cell.trial_means_ms.len().to_string(),
         result.repetitions.to_string(),
         result.combined.mean_ms.to_string(),
-        result.combined.stddev_ms.to_string(),
+        optional(result.combined.deviation_ms(result.repetitions)),
         result.combined.p50_ms.to_string(),
         result.combined.p95_ms.to_string(),
         result.combined.p99_ms.to_string(),
@@ -123,8 +126,11 @@ fn measured(cell: &MeasuredCell) -> Vec<String> {
         accuracy.map_or_else(String::new, |a| a.samples.to_string()),
         optional(accuracy.and_then(|a| a.plaintext)),
         optional(accuracy.map(|a| a.secure)),
+        optional(cell.accuracy_interval.map(|[low, _]| low)),
+        optional(cell.accuracy_interval.map(|[_, high]| high)),
         optional(accuracy.and_then(|a| a.agreement)),
         optional(accuracy.and_then(|a| a.mean_kl_divergence)),
         cell.suspicious.to_string(),
+        optional(cell.load.map(|load| load.others_cores)),
     ]
 }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use party::config::OfflineMode;
 use party::result::RunResult;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
@@ -11,10 +10,12 @@ use spdz::plan::{NumberFormat, Truncation};
 
 use super::figures::time;
 use super::naming::{Naming, is_usual};
+use crate::accuracy::interval;
 use crate::cell::{CellId, Place};
 use crate::compare::{Comparison, THRESHOLD};
 use crate::environment::Environment;
 use crate::floor::Speeds;
+use crate::load::{BUSY, Load};
 use crate::paper::{self, PaperRow};
 use crate::results::{Cell, Results};
 
@@ -87,6 +88,12 @@ pub struct MeasuredCell {
     pub inputs_per_second: f64,
     /// The trials differ more than they should.
     pub suspicious: bool,
+    /// What others used of the machine in the trial in which it was most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub load: Option<Load>,
+    /// Between which the accuracy on shares lies with a confidence of 95 %.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accuracy_interval: Option<[f64; 2]>,
     /// The mean runtime of each trial, milliseconds.
     pub trial_means_ms: Vec<f64>,
     /// In a cluster the node of each role, in the first trial.
@@ -140,6 +147,11 @@ pub struct BatchPoint {
     pub mean_ms: f64,
     /// Batch size over mean runtime.
     pub inputs_per_second: f64,
+    /// The paper's runtime, if it measured the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub paper_ms: Option<f64>,
+    /// The trials differ more than they should.
+    pub suspicious: bool,
 }
 
 /// One computation in several number formats, each with its usual truncation. As JSON the
@@ -181,7 +193,7 @@ impl Run {
         let mut cells = vec![];
         let mut failures = vec![];
         for cell in &results.runs {
-            let times_floor = cell.times_floor();
+            let (times_floor, load) = (cell.times_floor(), cell.load());
             let Cell { key, merged, floor_ms, trials, suspicious, failure } = cell.clone();
             if let Some(why) = failure {
                 failures.push(Failure { key: key.clone(), why, measured: merged.is_some() });
@@ -190,10 +202,12 @@ impl Run {
             cells.push(MeasuredCell {
                 inputs_per_second: key.batch_size as f64 * 1e3 / result.combined.mean_ms,
                 key,
+                accuracy_interval: result.accuracy.as_ref().and_then(interval),
                 result,
                 floor_ms,
                 times_floor,
                 suspicious,
+                load,
                 trial_means_ms: trials.iter().map(|trial| trial.result.combined.mean_ms).collect(),
                 nodes: trials.into_iter().next().map(|trial| trial.nodes).unwrap_or_default(),
             });
@@ -222,9 +236,8 @@ fn same_but(a: &CellId, b: &CellId, change: impl Fn(&mut CellId)) -> bool {
 /// The cells of the paper's Table 1.
 fn table1(cells: &[MeasuredCell]) -> Vec<Table1Row<'_>> {
     let row = |cell: &'_ MeasuredCell| {
-        let paper = paper::table1(&cell.key.network, cell.key.format)?;
-        (cell.key.batch_size == 1 && cell.key.offline_mode == OfflineMode::Inline)
-            .then(|| (paper, paper.mean_ms / cell.result.combined.mean_ms))
+        let paper = paper::beside(&cell.key)?.row?;
+        Some((paper, paper.mean_ms / cell.result.combined.mean_ms))
     };
     cells
         .iter()
@@ -246,6 +259,8 @@ fn batches(cells: &[MeasuredCell]) -> Vec<BatchScaling<'_>> {
             batch_size: cell.key.batch_size,
             mean_ms: cell.result.combined.mean_ms,
             inputs_per_second: cell.inputs_per_second,
+            paper_ms: paper::beside(&cell.key).map(|published| published.mean_ms),
+            suspicious: cell.suspicious,
         };
         let same = |group: &&mut BatchScaling<'_>| {
             same_but(group.key, &cell.key, |key| key.batch_size = 0)
@@ -290,6 +305,8 @@ impl<'a> Report<'a> {
             Some(cluster) => format!("Kubernetes {}", cluster.kubernetes),
             None => format!("{} cores of {}", environment.cores, environment.cpu),
         };
+        let suspicious = subject.cells.iter().filter(|cell| cell.suspicious);
+        let suspicious = suspicious.map(|cell| cell.key.clone()).collect();
         Some(Self {
             report_version: REPORT_VERSION,
             title: format!("Private inference on {on}"),
@@ -299,7 +316,7 @@ impl<'a> Report<'a> {
             batches: batches(&subject.cells),
             formats: formats(&subject.cells),
             comparisons: runs[1..].iter().map(|run| Against::of(&runs[0], run)).collect(),
-            naming: Naming::of(subject.cells.iter().map(|cell| &cell.key)),
+            naming: Naming::of(subject.cells.iter().map(|cell| &cell.key), suspicious),
         })
     }
 
@@ -361,6 +378,16 @@ fn notes(run: &Run) -> Vec<String> {
              times slower than on one with AVX2 or AVX-512."
                 .into(),
         );
+    }
+    let busy = run.cells.iter().filter(|cell| cell.load.is_some_and(|load| load.is_busy()));
+    match busy.count() {
+        0 => {}
+        count => notes.push(format!(
+            "While {count} of {} cells were measured, others used more than {:.0} % of the \
+             machine's cores: these may be slower than they need be.",
+            run.cells.len(),
+            BUSY * 100.0
+        )),
     }
     let lost: u64 = run.cells.iter().map(|cell| cell.result.out_of_range).sum();
     if lost > 0 {

@@ -9,6 +9,9 @@ pub(super) fn is_usual(key: &CellId) -> bool {
     key.truncation == key.format.usual_truncation()
 }
 
+/// What is behind the name of a cell whose trials differ more than they should.
+pub(super) const SUSPICIOUS: &str = " (suspicious)";
+
 /// How cells are called where others are around: without what all share.
 #[derive(Debug, Default)]
 pub(super) struct Naming {
@@ -16,10 +19,16 @@ pub(super) struct Naming {
     modes: bool,
     conditions: bool,
     places: bool,
+    /// Cells that carry a mark wherever they are named.
+    suspicious: Vec<CellId>,
 }
 
 impl Naming {
-    pub(super) fn of<'a>(keys: impl Iterator<Item = &'a CellId> + Clone) -> Self {
+    /// Of these cells; `suspicious` are those whose trials differ more than they should.
+    pub(super) fn of<'a>(
+        keys: impl Iterator<Item = &'a CellId> + Clone,
+        suspicious: Vec<CellId>,
+    ) -> Self {
         let keys = || keys.clone();
         let differ = |same: fn(&CellId, &CellId) -> bool| {
             let mut keys = keys();
@@ -30,7 +39,13 @@ impl Naming {
             modes: differ(|a, b| a.offline_mode == b.offline_mode),
             conditions: differ(|a, b| a.conditions == b.conditions),
             places: differ(|a, b| a.place == b.place),
+            suspicious,
         }
+    }
+
+    /// That a cell is suspicious.
+    pub(super) fn mark(&self, key: &CellId) -> &'static str {
+        if self.suspicious.contains(key) { SUSPICIOUS } else { "" }
     }
 
     /// What is said of a cell besides network, format, truncation and batch size.
@@ -49,6 +64,11 @@ impl Naming {
 
     /// What tells cells of one plot apart: `C Int64`.
     pub(super) fn cell(&self, key: &CellId) -> String {
+        format!("{}{}", self.computation(key), self.mark(key))
+    }
+
+    /// What is computed, at whatever batch size: `C Int64`.
+    pub(super) fn computation(&self, key: &CellId) -> String {
         format!("{} {}", key.network, self.format(key))
     }
 
@@ -68,7 +88,7 @@ impl Naming {
 
     /// A row of Table 1, where all are of batch 1.
     pub(super) fn table1(&self, key: &CellId) -> String {
-        format!("{}{}", self.cell(key), self.circumstances(key))
+        format!("{}{}{}", self.computation(key), self.circumstances(key), self.mark(key))
     }
 
     /// What cells share that differ in their format.
@@ -78,7 +98,8 @@ impl Naming {
 
     /// What tells cells of one network apart: `Int64, batch 10`.
     pub(super) fn without_network(&self, key: &CellId) -> String {
-        format!("{}, batch {}{}", self.format(key), key.batch_size, self.circumstances(key))
+        let (format, circumstances) = (self.format(key), self.circumstances(key));
+        format!("{format}, batch {}{circumstances}{}", key.batch_size, self.mark(key))
     }
 
     /// All that tells a cell from the others of its run: `C Int64, batch 10`.

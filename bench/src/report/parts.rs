@@ -58,11 +58,13 @@ pub(super) fn head(columns: &[&str]) -> Vec<String> {
     columns.iter().map(|column| (*column).into()).collect()
 }
 
-/// Mean and deviation, both to the mean's last digit.
-pub(super) fn with_deviation(latency: &Latency) -> String {
+/// Mean and deviation, both to the mean's last digit, of so many repetitions.
+pub(super) fn with_deviation(latency: &Latency, repetitions: u64) -> String {
     let mean = figure(latency.mean_ms);
     let decimals = mean.split_once('.').map_or(0, |(_, decimals)| decimals.len());
-    format!("{mean} ({:.decimals$})", latency.stddev_ms)
+    let deviation = latency.deviation_ms(repetitions);
+    let deviation = deviation.map_or_else(absent, |deviation| format!("{deviation:.decimals$}"));
+    format!("{mean} ({deviation})")
 }
 
 pub(super) fn absent() -> String {

@@ -1,50 +1,38 @@
-//! The floor of each cell, measured before the first trial.
+//! The floor of a cell, measured just before each of its trials: a machine that is slow for a
+//! minute is slow to both.
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use party::config::OfflineMode;
+use party::config::{OfflineMode, Transport};
 
 use crate::cell::CellPlan;
 use crate::environment::Environment;
-use crate::floor::{Entry, Floors, Measurement, Report, Speeds};
-use crate::progress::Reporter;
-use crate::settings::Settings;
+use crate::floor::speeds::Beside;
+use crate::floor::{Entry, Floors, Measurement, Report};
 
-/// What the floors of cells come from, and they, milliseconds, in the order of the cells.
-pub(super) struct Found {
-    pub(super) environment: Environment,
-    pub(super) speeds: Speeds,
-    pub(super) floors_ms: Vec<Option<f64>>,
-}
-
-/// Measures the floors of networks with the program `bench`; a graph may have products that a floor does not know.
+/// Measures the floor of a network's cell with the program `bench`; a graph may have products
+/// that a floor does not know.
 ///
 /// # Errors
 /// As [`Measurement::run`].
 pub(super) fn measure(
-    settings: &Settings,
+    cell: &CellPlan,
     bench: &Path,
-    cells: &[CellPlan],
-    environment: Environment,
-    reporter: &mut Reporter,
+    transport: Transport,
     interrupted: &AtomicBool,
-) -> anyhow::Result<Found> {
-    let networks = cells.iter().filter(|cell| cell.graph.is_none());
+) -> anyhow::Result<Option<Beside>> {
+    if cell.graph.is_some() {
+        return Ok(None);
+    }
     let measurement = Measurement {
-        computations: networks.map(|cell| cell.computation.clone()).collect(),
+        computations: vec![cell.computation.clone()],
         program: bench.into(),
-        transport: settings.transport(),
+        transport,
     };
-    let report = measurement.run(environment, reporter, interrupted)?;
-    let mut entries = report.entries.iter();
-    // In the order of the cells.
-    let floor = |cell: &CellPlan| {
-        let entry = if cell.graph.is_some() { None } else { entries.next() }?;
-        Some(floor_ms(cell, entry, &report))
-    };
-    let floors_ms = cells.iter().map(floor).collect();
-    Ok(Found { environment: report.environment, speeds: report.speeds, floors_ms })
+    let report = measurement.run(Environment::read(), &mut |_| {}, interrupted)?;
+    let floor = report.entries.first().map(|entry| floor_ms(cell, entry, &report));
+    Ok(floor.map(|floor_ms| Beside { floor_ms, speeds: report.speeds }))
 }
 
 /// The floor of a cell's runtime, milliseconds: under its network conditions, and online alone

@@ -12,7 +12,6 @@ use serde::{Deserialize, Serialize};
 use super::inputs::{self, Inputs};
 use crate::cell::{CellId, CellPlan, Trial};
 use crate::environment::Environment;
-use crate::floor::Speeds;
 use crate::results::{SCHEMA_VERSION, Sweep};
 use crate::settings::Settings;
 
@@ -34,11 +33,6 @@ pub struct Head {
     /// The files that it measures on.
     #[serde(default)]
     pub inputs: Inputs,
-    /// What its floors come from.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub speeds: Option<Speeds>,
-    /// The floor of each cell, milliseconds.
-    pub floors_ms: Vec<Option<f64>>,
 }
 
 /// A trial that succeeded.
@@ -300,15 +294,12 @@ mod tests {
     fn head(settings: &Settings) -> Head {
         let sweep = Sweep { id: "x".into(), name: "x".into(), settings: settings.clone() };
         let environment = Environment::read();
-        let floors_ms = vec![Some(1.5), None];
         Head {
             schema_version: SCHEMA_VERSION,
             sweep,
             environment,
             builds: vec!["4567".into()],
             inputs: Inputs::from([("w".into(), "89".into())]),
-            speeds: None,
-            floors_ms,
         }
     }
 

@@ -11,7 +11,6 @@
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use crate::cell::Place;
 use crate::environment::Environment;
 use crate::launch::Launcher;
 use crate::progress::Reporter;
@@ -77,33 +76,17 @@ pub fn run(
             let kept = journal.kept(&cells, launchers.len(), rounds)?;
             let rows = options.table.map(|table| table.row);
             let rows: Vec<_> =
-                kept.iter().filter_map(|kept| Some(rows?(&kept.trial.result))).collect();
+                kept.iter().filter_map(|kept| Some(rows?(&kept.key, &kept.trial))).collect();
             kept.into_iter().for_each(|record| tally.add(record));
             let (done, of) = (tally.done(), tally.planned());
             reporter.line(&format!("going on after {done} of {of} trials"));
             (head, rows)
         }
         None => {
-            let (environment, speeds, floors_ms) = match settings.on {
-                Place::Cluster => (environment, None, vec![None; cells.len()]),
-                Place::Local => {
-                    let bench = &options.bench;
-                    let found = floors::measure(
-                        settings,
-                        bench,
-                        &cells,
-                        environment,
-                        &mut reporter,
-                        interrupted,
-                    )?;
-                    (found.environment, Some(found.speeds), found.floors_ms)
-                }
-            };
             let (name, settings) = (settings.name.clone(), settings.clone());
             let sweep = Sweep { id: fresh_id()?, name, settings };
             let schema_version = SCHEMA_VERSION;
-            let head =
-                Head { schema_version, sweep, environment, builds, inputs, speeds, floors_ms };
+            let head = Head { schema_version, sweep, environment, builds, inputs };
             if let Some(journal) = journal {
                 journal.begin(&head)?;
             }
@@ -128,8 +111,8 @@ pub fn run(
             commit: head.builds[build].clone(),
             ..head.environment.clone()
         },
-        speeds: head.speeds.clone(),
-        runs: tally.cells(&head.floors_ms, build),
+        speeds: tally.speeds(),
+        runs: tally.cells(build),
     };
     Ok(Finished { results: launchers.iter().enumerate().map(of_build).collect(), resumed })
 }

@@ -2,8 +2,7 @@
 
 use std::path::PathBuf;
 
-use party::result::RunResult;
-
+use crate::cell::{CellId, Trial};
 use crate::environment::Environment;
 use crate::settings::Settings;
 
@@ -29,6 +28,6 @@ pub struct Options {
 pub struct Table {
     /// What is above its rows.
     pub head: fn(&Environment, &Settings) -> String,
-    /// The row of a trial.
-    pub row: fn(&RunResult) -> String,
+    /// The row of a trial of a cell.
+    pub row: fn(&CellId, &Trial) -> String,
 }

@@ -9,13 +9,16 @@ use std::time::Instant;
 use anyhow::Context;
 use party::run::Progress;
 
+use super::floors;
 use super::journal::{Journal, Record};
 use super::options::Options;
 use super::schedule::{self, EXTRA_TRIALS};
 use super::tally::{Due, Tally};
-use crate::cell::{CellPlan, Trial};
+use crate::accuracy;
+use crate::cell::{CellPlan, Place, Trial};
 use crate::launch::local::LaunchError;
 use crate::launch::{Launcher, TrialError};
+use crate::load::{Load, Ticks};
 use crate::progress::Reporter;
 use crate::settings::Settings;
 
@@ -33,7 +36,8 @@ pub(super) struct Rounds<'a> {
 
 /// What a worker reports.
 enum Event<'a> {
-    Begun(Due<'a>),
+    /// A trial has got so far.
+    Begun(Due<'a>, &'static str),
     Progress(Progress),
     /// A trial is over, after so many seconds.
     Ended(Due<'a>, f64, Box<Result<Trial, TrialError>>),
@@ -53,6 +57,9 @@ impl<'a> Rounds<'a> {
             };
             let due = tally.due(round, order, accuracy_samples > 0);
             if !due.is_empty() {
+                if let Some(why) = tally.why_again(round, &due) {
+                    reporter.line(&why);
+                }
                 self.round(round, due, tally, reporter)?;
             }
         }
@@ -103,16 +110,8 @@ impl<'a> Rounds<'a> {
         while !over.load(Ordering::Relaxed) {
             let next = due.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
             let Some(next) = next else { return };
-            let Due { cell, build, scored } = next;
-            send(Event::Begun(next));
             let began = Instant::now();
-            let outcome = self.launchers[build].launch(
-                cell,
-                round,
-                scored,
-                &mut |progress| send(Event::Progress(progress)),
-                self.interrupted,
-            );
+            let outcome = self.trial(round, next, &send);
             let seconds = began.elapsed().as_secs_f64();
             // Before it is reported: this worker must not begin another.
             if ends_the_sweep(&outcome, self.options.stop_at_failure) {
@@ -120,6 +119,39 @@ impl<'a> Rounds<'a> {
             }
             send(Event::Ended(next, seconds, Box::new(outcome)));
         }
+    }
+
+    /// One trial, and on this machine what is measured beside it.
+    fn trial(
+        &self,
+        round: u32,
+        due: Due<'a>,
+        send: &dyn Fn(Event<'a>),
+    ) -> Result<Trial, TrialError> {
+        let Due { cell, build, scored } = due;
+        let local = self.settings.on == Place::Local;
+        let floor = if local {
+            send(Event::Begun(due, "measuring the floor"));
+            let bench = &self.options.bench;
+            let floor = floors::measure(cell, bench, self.settings.transport(), self.interrupted);
+            floor.map_err(|error| match error.downcast_ref() {
+                Some(LaunchError::Interrupted) => TrialError::Interrupted,
+                _ => TrialError::NonRetryable(error),
+            })?
+        } else {
+            None
+        };
+        send(Event::Begun(due, "starting the parties"));
+        let before = Ticks::now().filter(|_| local);
+        let trial = self.launchers[build].launch(
+            cell,
+            round,
+            scored,
+            &mut |progress| send(Event::Progress(progress)),
+            self.interrupted,
+        )?;
+        let load = before.zip(Ticks::now()).and_then(|(before, now)| before.load_until(&now));
+        Ok(Trial { floor, load, ..trial })
     }
 
     fn handle(
@@ -131,13 +163,13 @@ impl<'a> Rounds<'a> {
         reporter: &mut Reporter,
     ) -> anyhow::Result<()> {
         match event {
-            Event::Begun(due) => {
+            Event::Begun(due, what) => {
                 let place = tally.place(round);
                 let label = match workers {
                     1 => format!("{place}{}", tally.name(due)),
                     _ => format!("{place}{workers} at a time"),
                 };
-                reporter.begin(&label, "starting the parties");
+                reporter.begin(&label, what);
             }
             Event::Progress(progress) => {
                 if workers == 1 {
@@ -160,12 +192,18 @@ impl<'a> Rounds<'a> {
                     }
                 };
                 let line = summary(&trial);
-                let row = self.options.table.map(|table| (table.row)(&trial.result));
+                let row = self.options.table.map(|table| (table.row)(key, &trial));
+                let busy = trial.load.filter(Load::is_busy);
                 let record = Record { key: key.clone(), build: due.build, seconds, trial };
                 if let Some(journal) = self.journal {
                     journal.keep(due.cell, &record)?;
                 }
                 tally.add(record);
+                if let Some(load) = busy {
+                    reporter.line(&format!(
+                        "warning: {name}: {load}, so it may be slower than it need be"
+                    ));
+                }
                 if let Some(row) = row {
                     return Ok(reporter.print(&row)?);
                 }
@@ -193,7 +231,7 @@ fn summary(trial: &Trial) -> String {
         let plaintext = accuracy
             .plaintext
             .map_or(String::new(), |plaintext| format!(", {:.2} % plaintext", plaintext * 100.0));
-        format!(", accuracy {:.2} % secure{plaintext}", accuracy.secure * 100.0)
+        format!(", accuracy {} secure{plaintext}", accuracy::in_words(accuracy))
     });
     let (combined, online) = (run.combined.mean_ms, run.online.mean_ms);
     format!("{combined:.2} ms combined, {online:.2} ms online{accuracy}")

@@ -3,8 +3,9 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::journal::Record;
-use super::schedule::{SUSPICIOUS_SPREAD, spread};
+use super::schedule::{EXTRA_TRIALS, SUSPICIOUS_SPREAD, spread};
 use crate::cell::{CellId, CellPlan, Trial};
+use crate::floor::speeds::{Speeds, typical};
 use crate::results::Cell;
 
 /// A trial that is to be made.
@@ -79,6 +80,12 @@ impl<'a> Tally<'a> {
         self.builds.iter().flat_map(HashMap::values).flat_map(|trials| &trials.records)
     }
 
+    /// What the floors of all trials come from.
+    pub(super) fn speeds(&self) -> Option<Speeds> {
+        let floors = self.records().filter_map(|record| record.trial.floor.as_ref());
+        typical(floors.map(|floor| &floor.speeds))
+    }
+
     /// Trials that have succeeded.
     pub(super) fn done(&self) -> usize {
         self.records().count()
@@ -93,6 +100,32 @@ impl<'a> Tally<'a> {
     fn is_suspicious(&self, build: usize, key: &CellId) -> bool {
         let too_much = |trials: &Trials| trials.spread() > SUSPICIOUS_SPREAD;
         self.asked > 1 && self.trials(build, key).is_some_and(too_much)
+    }
+
+    /// Why a round has more trials than were asked for; nothing of one that was.
+    pub(super) fn why_again(&self, round: u32, due: &VecDeque<Due<'a>>) -> Option<String> {
+        if round < self.asked {
+            return None;
+        }
+        let mut cells: Vec<&CellId> = due.iter().map(|due| &due.cell.key).collect();
+        cells.dedup();
+        let spread = |key: &CellId| {
+            let spreads = (0..self.builds.len()).filter_map(|build| self.trials(build, key));
+            spreads.map(Trials::spread).fold(0.0, f64::max)
+        };
+        let mut text = format!(
+            "{} more (at most {EXTRA_TRIALS} times) of what differs by more than {:.0} % from \
+             trial to trial:",
+            match due.len() {
+                1 => "1 trial".into(),
+                count => format!("{count} trials"),
+            },
+            SUSPICIOUS_SPREAD * 100.0,
+        );
+        for key in cells {
+            text.push_str(&format!("\n  {key}: by {:.0} %", spread(key) * 100.0));
+        }
+        Some(text)
     }
 
     /// The trials of a round that are still to be made, cells in this order. Builds are next to
@@ -135,7 +168,7 @@ impl<'a> Tally<'a> {
     pub(super) fn place(&self, round: u32) -> String {
         let extra = self.records().filter(|record| record.trial.round >= self.asked).count();
         if round >= self.asked {
-            return format!("again {} ", extra + 1);
+            return format!("again, time {} of {EXTRA_TRIALS}: ", round - self.asked + 1);
         }
         format!("{}/{} ", self.done() - extra + self.failed, self.planned())
     }
@@ -151,20 +184,18 @@ impl<'a> Tally<'a> {
         }
     }
 
-    /// The cells of a build with what was measured of them and their floors, milliseconds,
-    /// both in the order of the settings.
-    pub(super) fn cells(&self, floors_ms: &[Option<f64>], build: usize) -> Vec<Cell> {
+    /// The cells of a build with what was measured of them, in the order of the settings.
+    pub(super) fn cells(&self, build: usize) -> Vec<Cell> {
         let cell = |plan: &CellPlan| {
             let found = self.trials(build, &plan.key);
             let records = found.into_iter().flat_map(|found| &found.records);
             let mut trials: Vec<Trial> = records.map(|record| record.trial.clone()).collect();
             trials.sort_by_key(|trial| (trial.started_unix_seconds, trial.round));
             let extra = trials.iter().any(|trial| trial.round >= self.asked);
-            let floor = floors_ms.get(plan.position).copied().flatten();
             Cell {
                 suspicious: extra || self.is_suspicious(build, &plan.key),
                 failure: found.and_then(|found| found.failure.clone()),
-                ..Cell::of(plan.key.clone(), floor, trials)
+                ..Cell::of(plan.key.clone(), trials)
             }
         };
         self.cells.iter().map(cell).collect()

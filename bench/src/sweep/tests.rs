@@ -1,6 +1,5 @@
 //! Sweeps without parties: in which order trials are made, and what is made of them.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,8 +8,8 @@ use party::result::{Accuracy, RunResult};
 use party::run::Progress;
 
 use super::*;
-use crate::cell::tests::result;
-use crate::cell::{CellPlan, Trial};
+use crate::cell::tests::{result, trial};
+use crate::cell::{CellPlan, Place, Trial};
 use crate::launch::TrialError;
 use crate::launch::local::LaunchError;
 
@@ -52,7 +51,7 @@ impl<F: Fn(usize, u32) -> Result<f64, TrialError> + Sync> Launcher for Script<F>
         });
         let network = cell.key.network.clone();
         let result = RunResult { network, accuracy, ..result(&[median; 4]) };
-        Ok(Trial { round, started_unix_seconds: 7, pace: None, nodes: BTreeMap::new(), result })
+        Ok(Trial { round, result, ..trial(&[median; 4]) })
     }
 }
 

@@ -34,11 +34,8 @@ pub(crate) fn sweep(name: &str, factor: f64) -> Results {
                 result: trial(&result, batch, times * factor, round),
                 ..cell.trials[0].clone()
             });
-            results.runs.push(Cell::of(
-                key,
-                cell.floor_ms.map(|floor| floor * times),
-                trials.collect(),
-            ));
+            let floor_ms = cell.floor_ms.map(|floor| floor * times);
+            results.runs.push(Cell { floor_ms, ..Cell::of(key, trials.collect()) });
         }
     }
     results

@@ -35,7 +35,9 @@ fn the_papers_table_and_batches_are_beside_ours() {
     let mean = results.runs.iter().find(of_c).unwrap().merged.as_ref().unwrap().combined.mean_ms;
     let row = format!("| C Int64 | Local | 124 (93) | {mean:.2} (");
     assert!(markdown.contains(&row), "{row}: {markdown}");
-    assert!(markdown.contains("| 99.44 / 99.41 | 99.68 / 99.67 | 0.2311 | 2.9×10⁻⁷ |"));
+    assert!(markdown.contains(
+        "| 99.44 / 99.41 | 99.68 / 99.67 | 99.54 to 99.76 | 10000 | 0.2311 | 2.9×10⁻⁷ |"
+    ));
     for ms in ["124", "182", "541"] {
         assert!(markdown.contains(&format!(" | {ms} | ")), "the paper's {ms} ms");
     }
@@ -88,6 +90,8 @@ fn failures_and_suspicious_cells_come_first() {
     assert!(markdown[first..].starts_with("## Read this first"));
     assert!(markdown.contains("| failed | server-1 ended with exit code 3"));
     assert!(markdown.contains("| suspicious | its trials differ"));
+    // Wherever the cell is named: phases, distributions, traffic.
+    assert!(markdown.matches("| B Int100, batch 100 (suspicious) |").count() >= 3, "{markdown}");
     assert!(page.contains("17 cells and 1 failed"));
     assert!(csv.contains("server-1 ended with exit code 3"));
     assert!(json.contains("server-1 ended with exit code 3"));

@@ -3,6 +3,7 @@
 use crate::paper::BATCHES;
 use crate::report::figures::figure;
 use crate::report::model::{BatchPoint, Report};
+use crate::report::naming::SUSPICIOUS;
 use crate::report::parts::{self, Figure, Plot, Section, Table, absent, head, look};
 use crate::report::plot::{At, Line, Panel, Panels, Shape};
 use crate::report::theme::Ink;
@@ -53,7 +54,12 @@ pub(super) fn section(report: &Report<'_>) -> Section {
                 let points = group.points.iter().map(at).collect();
                 lines.push(Line { name: naming.format(group.key), ink, shape, points });
             }
-            if name == BATCHES.network {
+            let compares = groups.iter().any(|group| {
+                naming.network(group.key) == *name
+                    && group.key.network == BATCHES.network
+                    && group.points.iter().any(|point| point.paper_ms.is_some())
+            });
+            if compares {
                 let at = |&(batch, ms): &(usize, f64)| At {
                     x: batch as f64,
                     y: value(batch, ms),
@@ -93,16 +99,14 @@ pub(super) fn section(report: &Report<'_>) -> Section {
     }));
     let mut rows = vec![];
     for group in groups {
-        let of_group = (group.key.network.as_str(), group.key.format);
-        let is_papers = of_group == (BATCHES.network, BATCHES.format);
         for point in &group.points {
             let first = &group.points[0];
-            let paper = BATCHES.points.iter().find(|(batch, _)| *batch == point.batch_size);
+            let mark = if point.suspicious { SUSPICIOUS } else { "" };
             rows.push(vec![
-                naming.cell(group.key),
+                format!("{}{mark}", naming.computation(group.key)),
                 point.batch_size.to_string(),
                 figure(point.mean_ms),
-                paper.filter(|_| is_papers).map_or_else(absent, |(_, ms)| ms.to_string()),
+                point.paper_ms.map_or_else(absent, |ms| ms.to_string()),
                 format!("{}×", figure(point.mean_ms / first.mean_ms)),
                 figure(point.mean_ms / point.batch_size as f64),
                 figure(point.batch_size as f64 * 1e3 / point.mean_ms),

@@ -1,10 +1,10 @@
 //! These results against earlier ones.
 
-use crate::compare::{Comparison, THRESHOLD};
+use crate::compare::{Compared, Comparison, THRESHOLD};
 use crate::report::figures::{change, figure, time};
 use crate::report::model::{Against, Report};
 use crate::report::naming::Naming;
-use crate::report::parts::{self, Figure, Plot, Section, Table, head};
+use crate::report::parts::{self, Figure, Plot, Section, Table, absent, head};
 use crate::report::plot::{Mark, Row, Rows, Shape, Spacing};
 use crate::report::theme::Ink;
 use crate::stats::{Ratio, Verdict};
@@ -30,6 +30,7 @@ fn verdict(against: &Against<'_>) -> String {
     };
     let together = match comparison.verdict {
         Verdict::NoSignificantChange => "no significant change of all together".into(),
+        Verdict::NotJudged => "all of them are suspicious".into(),
         verdict => format!("all together are {verdict}"),
     };
     text.push_str(&format!(
@@ -41,6 +42,14 @@ fn verdict(against: &Against<'_>) -> String {
         text.push_str(&format!("; {unmatched} more in one of the two only"));
     }
     format!("{run}: {text}.")
+}
+
+/// How many times as long the work took that no build changes.
+fn pace(cell: &Compared) -> String {
+    match cell.pace_micros {
+        [Some(before), Some(now)] => format!("{:.2}×", now / before),
+        _ => absent(),
+    }
 }
 
 fn interval(ratio: &Ratio) -> String {
@@ -62,7 +71,9 @@ pub(super) fn section(report: &Report<'_>) -> Section {
         "The baseline is “{}”, measured {}, commit {}. A ratio is that of typical moments, each \
          trial divided by how fast the machine was around it, and so not exactly that of the \
          means. The intervals of all cells hold at once, with a probability of 95 %. Where one \
-         holds 1, or the ratio is within {} %, nothing has changed significantly.",
+         holds 1, or the ratio is within {} %, nothing has changed significantly. Cells that are \
+         suspicious in one of the two are shown and not judged. The pace is how many times as long a \
+         piece of work took that no build changes.",
         baseline.name,
         time(baseline.environment.started_unix_seconds),
         baseline.environment.commit,
@@ -81,6 +92,7 @@ pub(super) fn section(report: &Report<'_>) -> Section {
                 report.naming.full(&cell.key),
                 figure(before),
                 figure(now),
+                pace(cell),
                 change(cell.time.ratio),
                 interval(&cell.time),
                 cell.verdict.to_string(),
@@ -93,6 +105,7 @@ pub(super) fn section(report: &Report<'_>) -> Section {
                 "Cell",
                 ">Before, ms",
                 ">Now, ms",
+                ">Pace",
                 ">Change",
                 ">Interval",
                 "Verdict",
@@ -110,7 +123,7 @@ fn ratios(run: &str, comparison: &Comparison, naming: &Naming) -> Figure {
         let ink = match cell.verdict {
             Verdict::Slower => Ink::Vermilion,
             Verdict::Faster => Ink::Blue,
-            Verdict::NoSignificantChange => Ink::Grey,
+            Verdict::NoSignificantChange | Verdict::NotJudged => Ink::Grey,
         };
         let Ratio { ratio, low, high } = cell.time;
         let marks = vec![
@@ -118,7 +131,7 @@ fn ratios(run: &str, comparison: &Comparison, naming: &Naming) -> Figure {
             Mark::Point { at: ratio, ink, shape: Shape::Square, label: None, title: change(ratio) },
         ];
         let note = match cell.verdict {
-            Verdict::NoSignificantChange => cell.verdict.to_string(),
+            Verdict::NoSignificantChange | Verdict::NotJudged => cell.verdict.to_string(),
             _ => format!("{} {}", cell.verdict, change(ratio)),
         };
         Row { name: naming.full(&cell.key), marks, note }

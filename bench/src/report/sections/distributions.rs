@@ -83,7 +83,7 @@ pub(super) fn section(cells: &[&MeasuredCell], naming: &Naming) -> Section {
             naming.full(&cell.key),
             cell.result.repetitions.to_string(),
             cell.trial_means_ms.len().to_string(),
-            with_deviation(latency),
+            with_deviation(latency, cell.result.repetitions),
             end(latency.quantiles_ms.first()),
             figure(latency.p50_ms),
             figure(latency.p95_ms),

@@ -1,5 +1,6 @@
 //! The figures that open the report.
 
+use crate::accuracy::{percents, wilson};
 use crate::paper;
 use crate::report::figures::{figure, milliseconds, percent};
 use crate::report::model::{MeasuredCell, Report};
@@ -19,13 +20,12 @@ pub(in crate::report) fn headlines(report: &Report<'_>) -> Vec<Headline> {
         .min_by(|a, b| time(a).total_cmp(&time(b)));
     let Some(first) = first else { return vec![] };
     let name = format!("{} {}", first.key.network, first.key.format);
+    let mark = report.naming.mark(&first.key);
     let mut headlines = vec![Headline {
         value: milliseconds(first.result.combined.mean_ms),
-        of: format!("one private inference of {name}, batch {}", first.key.batch_size),
+        of: format!("one private inference of {name}, batch {}{mark}", first.key.batch_size),
     }];
-    if first.key.batch_size == 1
-        && let Some(paper) = paper::table1(&first.key.network, first.key.format)
-    {
+    if let Some(paper) = paper::beside(&first.key) {
         headlines.push(Headline {
             value: format!("{} ms", paper.mean_ms),
             of: "the same in the paper, on other machines".into(),
@@ -38,11 +38,16 @@ pub(in crate::report) fn headlines(report: &Report<'_>) -> Vec<Headline> {
             of: format!("inputs at most: {}", report.naming.full(&best.key)),
         });
     }
-    let agreement = cells.iter().filter_map(|cell| cell.result.accuracy.as_ref()?.agreement);
-    if let Some(worst) = agreement.min_by(f64::total_cmp) {
+    let agreement = cells.iter().filter_map(|cell| {
+        let accuracy = cell.result.accuracy.as_ref()?;
+        Some((accuracy.agreement?, accuracy.samples))
+    });
+    if let Some((worst, samples)) = agreement.min_by(|a, b| a.0.total_cmp(&b.0)) {
+        let ends = wilson(worst, samples)
+            .map_or(String::new(), |ends| format!(" ({} %, n = {samples})", percents(ends)));
         headlines.push(Headline {
             value: percent(worst),
-            of: "of predictions at least are the plaintext network’s".into(),
+            of: format!("of predictions at least are the plaintext network’s{ends}"),
         });
     }
     headlines

@@ -1,5 +1,7 @@
 //! The paper's Table 1 beside ours.
 
+use crate::accuracy::{interval, percents};
+use crate::paper::COMPARABLE;
 use crate::report::figures::{figure, milliseconds, scientific};
 use crate::report::model::Report;
 use crate::report::parts::{
@@ -12,12 +14,10 @@ pub(super) fn section(report: &Report<'_>) -> Section {
     let naming = &report.naming;
     let mut section = parts::section("table1", "The paper’s Table 1, beside ours");
     if report.table1.is_empty() {
-        section.prose.push(
-            "Nothing here compares: Table 1 is networks A, B and C at batch 1, with the \
-             correlated randomness generated within the runtime. Such cells are in every sweep unless it is \
-             told otherwise."
-                .into(),
-        );
+        section.prose.push(format!(
+            "Nothing here compares. {COMPARABLE} Cells of Table 1 are in every sweep unless it is \
+                 told otherwise."
+        ));
         return section;
     }
     section.prose.push(
@@ -89,10 +89,12 @@ pub(super) fn section(report: &Report<'_>) -> Section {
             naming.table1(row.key),
             row.key.truncation.to_string(),
             format!("{} ({})", paper.mean_ms, paper.stddev_ms),
-            with_deviation(&result.combined),
+            with_deviation(&result.combined, result.repetitions),
             figure(result.online.mean_ms),
             secure(Some(paper.plaintext), paper.secure),
             result.accuracy.map_or_else(absent, |a| secure(a.plaintext, a.secure)),
+            result.accuracy.as_ref().and_then(interval).map_or_else(absent, percents),
+            result.accuracy.map_or_else(absent, |a| a.samples.to_string()),
             format!("{:.4}", paper.kl_divergence),
             result.accuracy.and_then(|a| a.mean_kl_divergence).map_or_else(absent, scientific),
         ]
@@ -109,6 +111,8 @@ pub(super) fn section(report: &Report<'_>) -> Section {
             ">Online, ms",
             ">Accuracy, paper, %",
             ">Accuracy, here, %",
+            ">95 % interval of the secure one",
+            ">n",
             ">KL, paper",
             ">KL, here",
         ]),
