@@ -242,10 +242,18 @@ struct Line {
 }
 
 impl Line {
-    /// Opens the stream; an error if the server does not let it.
+    /// Opens the stream to server 0; an error if it does not let it.
     async fn open(address: SocketAddr, config: ClientConfig) -> Result<Self, String> {
+        Self::open_to(Role::Server0, address, config).await
+    }
+
+    async fn open_to(
+        server: Role,
+        address: SocketAddr,
+        config: ClientConfig,
+    ) -> Result<Self, String> {
         let said = |error: &dyn std::error::Error| error.to_string();
-        let name = ServerName::try_from(identity::name(Role::Server0, SESSION)).unwrap();
+        let name = ServerName::try_from(identity::name(server, SESSION)).unwrap();
         let connector = TlsConnector::from(Arc::new(config));
         let stream = connector.connect(name, tcp(address).await).await.map_err(|e| said(&e))?;
         let (mut requests, connection) =
@@ -256,7 +264,7 @@ impl Line {
         let (sender, parts) = mpsc::channel(16);
         let request = hyper::Request::post(format!(
             "https://{}/secureinference.party.v1.Party/Exchange",
-            identity::name(Role::Server0, SESSION)
+            identity::name(server, SESSION)
         ))
         .header("content-type", "application/grpc")
         .header("te", "trailers")
@@ -276,6 +284,25 @@ impl Line {
     /// Takes what the server says until it ends the stream.
     async fn drain(mut self) {
         while let Some(Ok(_)) = self.body.frame().await {}
+    }
+
+    /// Ends this side at once, and takes what the server says until it ends its own: with which
+    /// status, or how the stream broke.
+    async fn half_close(self) -> String {
+        let Self { sender, mut body } = self;
+        drop(sender);
+        let mut status = String::from("no status");
+        while let Some(part) = body.frame().await {
+            match part {
+                Ok(part) => {
+                    if let Some(trailers) = part.trailers_ref() {
+                        status = format!("status {:?}", trailers.get("grpc-status").unwrap());
+                    }
+                }
+                Err(error) => return format!("the stream broke: {error}"),
+            }
+        }
+        status
     }
 }
 
@@ -464,6 +491,59 @@ async fn what_a_peer_declares_takes_no_memory_and_is_told_by_name() {
         assert!(message.contains("producer") && message.contains(expected), "{message}");
         for line in lines {
             line.await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_ends_its_side_at_once_is_told_the_status_by_both_servers() {
+    let authority = Authority::new();
+    // What is late may come in time now and then.
+    for round in 0..5 {
+        let (server0, address0) = Process::server(&authority);
+        let address1 = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let peers = format!("server0: '{address0}'");
+        let places = format!("listen: {address1}\npeers: {{ {peers} }}");
+        let server1 = Process::start(&authority, Role::Server1, &places);
+        let places = format!("peers: {{ {peers}, server1: '{address1}' }}");
+        let producer = Process::start(&authority, Role::Producer, &places);
+        let plan = server0.config.computation.plan().unwrap();
+        let client = || authority.client(Some(&authority.genuine(alice())));
+        let open = |server, address| Line::open_to(server, address, client());
+        let lines = [
+            open(Role::Server0, address0).await.unwrap(),
+            open(Role::Server1, address1).await.unwrap(),
+        ];
+        let session = Bytes::copy_from_slice(&SESSION.0);
+        for line in &lines {
+            let hello = Hello {
+                protocol_version: PROTOCOL_VERSION,
+                session: session.clone(),
+                role: alice().name().into(),
+                plan_digest: Bytes::copy_from_slice(&plan.digest().0),
+                plan_summary: String::new(),
+            };
+            line.send(frame(Content::Hello(hello))).await;
+            // The first command, `control 0 0`: finish.
+            let finish = Chunk {
+                session: session.clone(),
+                phase: 3,
+                inference: 0,
+                step: 0,
+                sequence: 0,
+                length: 1,
+                data: Bytes::from_static(&[2]),
+            };
+            line.send(frame(Content::Chunk(finish))).await;
+        }
+        let [first, second] = lines.map(|line| tokio::spawn(line.half_close()));
+        for (server, said) in [("server0", first), ("server1", second)] {
+            assert_eq!(said.await.unwrap(), "status \"0\"", "{server} in round {round}");
+        }
+        for mut process in [server0, server1, producer] {
+            let (status, termination) =
+                tokio::task::spawn_blocking(move || process.end()).await.unwrap();
+            assert_eq!(status.code(), Some(0), "{termination:?}");
         }
     }
 }

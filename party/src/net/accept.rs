@@ -12,7 +12,7 @@ use spdz::channel::Role;
 use spdz::prg::SessionId;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -227,6 +227,26 @@ impl Party for Gate {
     }
 }
 
+/// A server's side of its connections, for as long as it has peers.
+pub(super) struct Serving {
+    end: oneshot::Sender<()>,
+    connections: tokio::task::JoinHandle<Result<(), tonic::transport::Error>>,
+    /// While it is there more connections may come, and those that there are go on.
+    _secured: mpsc::Sender<std::io::Result<Accepted>>,
+}
+
+impl Serving {
+    /// Has all connections say all that they still have to, the end of each stream with its
+    /// status among it, and end. A peer that ended its own side first would otherwise see its
+    /// connection break: nothing drives it once this party is done.
+    pub(super) async fn finish(self) {
+        let Self { end, connections, _secured } = self;
+        // It has ended already if nobody listens.
+        let _ = end.send(());
+        let _ = connections.await;
+    }
+}
+
 /// A server's listener.
 pub(super) struct Acceptor {
     expected: Vec<Role>,
@@ -235,6 +255,7 @@ pub(super) struct Acceptor {
     /// Why nobody may accept this party's own certificate, if that is so.
     untimely: Option<String>,
     accepting: tokio::task::AbortHandle,
+    serving: Serving,
 }
 
 /// Starts to listen for the `expected` peers, if the role does.
@@ -271,19 +292,25 @@ pub(super) async fn listen(
             tls: TlsAcceptor::from(credentials.server.clone()),
             session: config.session.0,
             present: Present::default(),
-            secured,
+            secured: secured.clone(),
             refusals: refusals.clone(),
         },
         shaping,
     ));
+    let (end, ended) = oneshot::channel::<()>();
     let connections = tokio_stream::wrappers::ReceiverStream::new(connections);
-    tokio::spawn(
+    let serving = tokio::spawn(
         Server::builder()
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(WINDOW)
             .max_frame_size(HTTP2_FRAME)
             .add_service(service)
-            .serve_with_incoming(connections),
+            .serve_with_incoming_shutdown(connections, async {
+                if ended.await.is_err() {
+                    // The party goes on with its connections and nobody waits for their end.
+                    std::future::pending::<()>().await;
+                }
+            }),
     );
     Ok(Some(Acceptor {
         expected,
@@ -291,6 +318,7 @@ pub(super) async fn listen(
         refusals,
         untimely: credentials.untimely.clone(),
         accepting: accepting.abort_handle(),
+        serving: Serving { end, connections: serving, _secured: secured },
     }))
 }
 
@@ -382,6 +410,11 @@ impl Acceptor {
         }
         self.accepting.abort();
         Ok(())
+    }
+
+    /// What is left to do when the run is over.
+    pub(super) fn into_serving(self) -> Serving {
+        self.serving
     }
 }
 

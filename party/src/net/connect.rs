@@ -8,12 +8,13 @@ use spdz::channel::{Name, Role};
 use spdz::plan::Plan;
 use spdz::protocol::{Protocol, Spdz};
 
+use super::accept::{self, Acceptor};
+use super::dial;
 use super::error::ConnectError;
 use super::handshake::{Introduction, introduce};
 use super::link::Link;
 use super::links::give_up;
 use super::shape::Shaping;
-use super::{accept, dial};
 use crate::config::{ConfigError, PartyConfig};
 use crate::identity::Credentials;
 use crate::stop::Stop;
@@ -69,18 +70,22 @@ fn connect_where(
         if let Some(acceptor) = &mut acceptor {
             acceptor.wait(until, config.deadlines.connect(), &mut arrivals).await?;
         }
-        Ok::<_, ConnectError>(arrivals)
+        Ok::<_, ConnectError>((arrivals, acceptor.map(Acceptor::into_serving)))
     };
-    let arrivals = runtime.block_on(async {
+    let (arrivals, serving) = runtime.block_on(async {
         tokio::select! {
             arrivals = connecting => arrivals,
             () = stop.requested() => Err(ConnectError::Stopped),
         }
     })?;
     let runtime = Rc::new(runtime);
+    let serving = serving.map(Rc::new);
     let mut links: Vec<Link> = arrivals
         .into_iter()
-        .map(|arrival| Link::new(arrival, config, runtime.clone(), stop.clone(), shaping.clone()))
+        .map(|arrival| {
+            let link = Link::new(arrival, config, runtime.clone(), stop.clone(), shaping.clone());
+            link.served_by(serving.clone())
+        })
         .collect();
     if let Err(error) = introduce(&mut links, &introduction, until) {
         give_up(links, &error.to_string(), matches!(error, ConnectError::Mismatch { .. }));

@@ -24,9 +24,20 @@ pub(super) const HTTP2_FRAME: u32 = 1 << 20;
 /// gRPC's prefix of a message, bytes.
 const GRPC_PREFIX: usize = 5;
 
-/// The beginning of a text from outside, fit for a log line.
+/// Most characters of a text from outside that are shown or passed on.
+pub(super) const EXCERPT: usize = 400;
+
+/// The beginning of a text from outside, fit for a log line: at most [`EXCERPT`] characters. What
+/// is left out is left out from the end of a word on, and an ellipsis stands for it.
 pub(super) fn excerpt(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(200).collect()
+    let printable = || text.chars().filter(|c| !c.is_control());
+    if printable().count() <= EXCERPT {
+        return printable().collect();
+    }
+    let begun: String = printable().take(EXCERPT - 1).collect();
+    // A text without words is cut where it is.
+    let words = begun.rfind(' ').filter(|end| *end > begun.len() / 2);
+    format!("{}…", begun[..words.unwrap_or(begun.len())].trim_end())
 }
 
 /// The bytes of the gRPC message that carries `chunk`.
@@ -151,6 +162,28 @@ mod tests {
     use bytes::Bytes;
 
     const SESSION: SessionId = SessionId([7; 16]);
+
+    #[test]
+    fn a_long_text_is_cut_between_words_and_says_so() {
+        assert_eq!(excerpt("its log\n says\twhy"), "its log sayswhy");
+        let words = "größer ".repeat(EXCERPT);
+        let cut = excerpt(&words);
+        assert!(cut.ends_with("größer…") && cut.chars().count() <= EXCERPT, "{cut}");
+        assert!(cut.chars().count() > EXCERPT - 8, "{cut}");
+        let exact = "x".repeat(EXCERPT);
+        assert_eq!(excerpt(&exact), exact);
+        let cut = excerpt(&"x".repeat(EXCERPT + 1));
+        assert_eq!(cut, format!("{}…", "x".repeat(EXCERPT - 1)), "one word of all");
+        // What was cut is passed on, and cut again.
+        let passed = excerpt(&format!("server0 gave up: {}", excerpt(&words)));
+        assert!(passed.ends_with("größer…") && passed.chars().count() <= EXCERPT, "{passed}");
+    }
+
+    #[test]
+    fn the_page_says_how_long_a_reason_may_be() {
+        let page = include_str!("../../../docs/wire.md");
+        assert!(page.contains(&format!("at most {EXCERPT} characters")));
+    }
 
     fn chunk() -> Chunk {
         Chunk {

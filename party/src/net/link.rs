@@ -14,6 +14,7 @@ use tokio::runtime::Runtime;
 use tokio_stream::Stream;
 use tonic::{Code, Status, Streaming};
 
+use super::accept::Serving;
 use super::framing::{self, Incoming, Making, admit, excerpt, message_bytes};
 use super::shape::Shaping;
 use super::stream::{Arrival, Outgoing, Unsent};
@@ -43,6 +44,8 @@ pub struct Link {
     /// The peer has ended its side in good order.
     ended: bool,
     stop: Stop,
+    /// Of a server, and shared by all its links.
+    serving: Option<Rc<Serving>>,
     /// Below the runtime, with which the connections end: what they sent is still on its way.
     _shaping: Option<Arc<Shaping>>,
 }
@@ -70,8 +73,19 @@ impl Link {
             counters: Arc::default(),
             ended: false,
             stop,
+            serving: None,
             _shaping: shaping,
         }
+    }
+
+    /// The same, of a server that serves its connections so.
+    pub(super) fn served_by(self, serving: Option<Rc<Serving>>) -> Self {
+        Self { serving, ..self }
+    }
+
+    /// What serves this connection, and what drives it.
+    pub(super) fn serving(&self) -> Option<(Rc<Runtime>, Rc<Serving>)> {
+        Some((self.runtime.clone(), self.serving.clone()?))
     }
 
     /// The peer at the other end.
@@ -101,7 +115,7 @@ impl Link {
 
     /// Tells the peer that this party gives up, and why; `reason` must be nothing private.
     pub fn abort(&mut self, reason: &str, disagreement: bool) {
-        let abort = Abort { reason: reason.into(), disagreement };
+        let abort = Abort { reason: excerpt(reason), disagreement };
         if let Some(outgoing) = &self.outgoing {
             let frame = Frame { content: Some(Content::Abort(abort)) };
             let until = Instant::now() + Duration::from_millis(100);

@@ -1,10 +1,17 @@
 //! All connections of a party together.
 
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use spdz::channel::ChannelFault;
+use tokio::runtime::Runtime;
 
+use super::accept::Serving;
 use super::link::Link;
+
+/// How long a server waits for its peers to take the end of their streams, after all that they
+/// needed has arrived.
+const FLUSH: Duration = Duration::from_secs(1);
 
 /// Tells all peers why this party gives up, and closes the connections. The
 /// reason must be nothing private.
@@ -14,7 +21,9 @@ pub fn give_up(mut links: Vec<Link>, reason: &str, disagreement: bool) {
     }
     end(&mut links);
     let until = Instant::now() + Duration::from_millis(500);
+    let serving = links.iter().find_map(Link::serving);
     links.into_iter().for_each(|link| link.drain(until));
+    finish(serving, until.saturating_duration_since(Instant::now()));
 }
 
 /// Closes all connections in good order; waits at most `patience` for the peers.
@@ -24,10 +33,23 @@ pub fn give_up(mut links: Vec<Link>, reason: &str, disagreement: bool) {
 pub fn close(mut links: Vec<Link>, patience: Duration) -> Result<(), ChannelFault> {
     end(&mut links);
     let until = Instant::now() + patience;
-    links
+    let serving = links.iter().find_map(Link::serving);
+    let closed = links
         .into_iter()
         .map(|link| link.close(until.saturating_duration_since(Instant::now())))
-        .fold(Ok(()), Result::and)
+        .fold(Ok(()), Result::and);
+    finish(serving, FLUSH);
+    closed
+}
+
+/// Waits until all that a server has said is written, the end of each stream with its status
+/// among it, if no link is left that may say more; at most `patience`.
+fn finish(serving: Option<(Rc<Runtime>, Rc<Serving>)>, patience: Duration) {
+    let Some((runtime, serving)) = serving else { return };
+    // The last link has gone, or somebody else waits.
+    let Some(serving) = Rc::into_inner(serving) else { return };
+    // A peer that does not take it is none of this party's business any more.
+    let _ = runtime.block_on(async { tokio::time::timeout(patience, serving.finish()).await });
 }
 
 /// Ends this side of all connections, before the end of any peer's is waited for: a peer
