@@ -75,6 +75,10 @@ pub enum ProcessError {
     NoRandomness(#[from] NoRandomness),
 }
 
+/// What to do about outputs that are out of range.
+pub(crate) const SCALE: &str = "inputs and weights may not be of the size that the model expects, \
+     such as pixels from 0 to 255 in place of 0 to 1";
+
 /// What keeps outputs from being kept.
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
@@ -83,7 +87,7 @@ pub enum OutputError {
     TooLarge(#[from] OutputTooLarge),
     /// Some are no numbers of the format.
     #[error(
-        "the outputs of {count} of {evaluations} evaluations are out of range, NaN where they are kept; the first: {first}"
+        "the outputs of {count} of {evaluations} evaluations are out of range, NaN where they are kept; the first: {first}; {SCALE}"
     )]
     OutOfRange {
         /// Evaluations with such outputs.

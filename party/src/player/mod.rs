@@ -35,8 +35,7 @@ pub(crate) fn play<R: Ring>(
 ) -> Result<Played, RunError> {
     match data {
         PlayerData::Inference(workload, data) => {
-            let result = infer::<R>(config, plan, workload, *data, telemetry, links)?;
-            Ok(Played { result: Some(result), out_of_range: None })
+            infer::<R>(config, plan, workload, *data, telemetry, links)
         }
         PlayerData::Graph(task, inputs) => {
             graph::play::<R>(config, plan, name, &task, &inputs, telemetry, links)
