@@ -3,8 +3,11 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use anyhow::Context;
+use clap::{CommandFactory, Parser, Subcommand};
+use party::console::{Completions, Manual, Verbosity};
 
+use crate::console;
 use crate::launch::local::LaunchError;
 
 mod common;
@@ -27,8 +30,10 @@ use exit::{FAILURE, NO_COMPARISON};
 
 /// Data, trained models and measurements of the secure-inference toolkit.
 #[derive(Debug, Parser)]
-#[command(name = "bench", version = party::VERSION)]
+#[command(name = "bench", version = party::VERSION, after_help = exit::HELP)]
 pub struct Cli {
+    #[command(flatten)]
+    verbosity: Verbosity,
     #[command(subcommand)]
     command: Command,
 }
@@ -46,6 +51,7 @@ pub enum Command {
     /// With glibc, MALLOC_MMAP_THRESHOLD_=4294967296 and
     /// MALLOC_TRIM_THRESHOLD_=8589934592 in the environment halve the time: they
     /// keep the memory of one step for the next.
+    #[command(hide = cfg!(not(feature = "train")))]
     Train(train::Arguments),
     /// Measure the paper's Table 1 on this machine
     ///
@@ -102,6 +108,10 @@ pub enum Command {
     /// other, and these results against earlier ones. Marks what failed and what is
     /// suspicious, and says what it was measured on.
     Report(report::Arguments),
+    /// Print what a shell reads to complete the command line
+    Completions(Completions),
+    /// Write manual pages
+    Manual(Manual),
     /// One end of the connection that floor measures
     #[command(name = crate::floor::transport::COMMAND, hide = true)]
     Link(floor::LinkArguments),
@@ -135,6 +145,7 @@ impl Cli {
     /// Does what the command line asks for, and says on standard error why if it cannot.
     #[must_use]
     pub fn main(self) -> ExitCode {
+        console::start(self.verbosity);
         let failure = if self.command.compares() { NO_COMPARISON } else { FAILURE };
         let error = match self.run() {
             Ok(code) => return code,
@@ -143,14 +154,13 @@ impl Cli {
         let interrupted = error
             .chain()
             .any(|cause| matches!(cause.downcast_ref(), Some(LaunchError::Interrupted)));
-        let (code, message) = if interrupted {
-            (ExitCode::from(exit::interrupted()), String::from("interrupted"))
-        } else {
-            (ExitCode::from(failure), format!("error: {}", explain(&error)))
-        };
-        // Without a place to complain to, the exit code has to do.
-        let _ = writeln!(io::stderr().lock(), "{message}");
-        code
+        if interrupted {
+            // Without a place to complain to, the exit code has to do.
+            let _ = writeln!(io::stderr().lock(), "interrupted");
+            return ExitCode::from(exit::interrupted());
+        }
+        party::console::error(&explain(&error));
+        ExitCode::from(failure)
     }
 
     /// Does what the command line asks for.
@@ -170,6 +180,10 @@ impl Cli {
             Command::Inspect(arguments) => arguments.run(),
             Command::Report(arguments) => arguments.run(),
             Command::Link(arguments) => arguments.run(),
+            Command::Completions(arguments) => Ok(arguments.print(Self::command())?),
+            Command::Manual(arguments) => arguments
+                .write(Self::command())
+                .with_context(|| format!("cannot write into {}", arguments.folder().display())),
         };
         done.map(|()| ExitCode::SUCCESS)
     }
@@ -178,7 +192,6 @@ impl Cli {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn a_cause_that_is_quoted_already_is_not_repeated() {

@@ -1,6 +1,32 @@
-//! The terminal that results are printed to.
+//! The terminal that results are printed to, and how much is said beside them.
 
 use std::io::{self, IsTerminal};
+use std::sync::OnceLock;
+
+use party::console::{Verbosity, can_redraw};
+
+/// What the command line says; a process has one.
+static VERBOSITY: OnceLock<Verbosity> = OnceLock::new();
+
+/// Says how much is said from now on.
+pub(crate) fn start(verbosity: Verbosity) {
+    let _ = VERBOSITY.set(verbosity);
+}
+
+/// Whether nothing but warnings and errors is said.
+pub(crate) fn is_quiet() -> bool {
+    VERBOSITY.get().is_some_and(|verbosity| verbosity.quiet)
+}
+
+/// Whether what parties log is shown.
+pub(crate) fn is_verbose() -> bool {
+    VERBOSITY.get().is_some_and(|verbosity| verbosity.verbose)
+}
+
+/// Whether progress is a bar: lines of logs would tear it.
+pub(crate) fn has_bar() -> bool {
+    can_redraw() && !is_quiet() && !is_verbose()
+}
 
 /// Columns of standard output; `None` where it is no terminal, and lines may be as long as they
 /// are. `COLUMNS` in the environment says otherwise.

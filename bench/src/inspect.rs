@@ -62,7 +62,7 @@ impl Inspect {
     /// If files are missing or wrong, parties fail, or on interruption.
     pub fn run(&self, interrupted: &AtomicBool) -> anyhow::Result<Report> {
         let mut reporter = Reporter::new();
-        reporter.line(NOT_PRIVATE);
+        reporter.warn(NOT_PRIVATE);
         let mut found = Vec::new();
         for name in &self.networks {
             for &format in &self.formats {
@@ -129,6 +129,12 @@ impl Inspect {
 }
 
 impl Report {
+    /// What was found, for programs.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        self.results().map(|result| serde_json::json!(result)).collect()
+    }
+
     /// The results, in the order in which they were measured.
     pub fn results(&self) -> impl Iterator<Item = &RunResult> {
         self.0.iter().map(|(result, _)| result)

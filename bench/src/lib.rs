@@ -27,5 +27,6 @@ pub mod settings;
 pub mod stats;
 pub mod sweep;
 pub mod table1;
+pub mod tensor_files;
 #[cfg(feature = "train")]
 pub mod train;

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use party::run::{Progress, Stage};
 
+use crate::console;
+
 /// Between two lines of one phase, where there is no bar.
 const BETWEEN_LINES: Duration = Duration::from_secs(10);
 
@@ -48,7 +50,11 @@ impl Steps {
 impl Reporter {
     /// Writes to standard error.
     pub(crate) fn new() -> Self {
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        let target = match console::has_bar() {
+            true => ProgressDrawTarget::stderr(),
+            false => ProgressDrawTarget::hidden(),
+        };
+        let bar = ProgressBar::with_draw_target(None, target);
         let steps = Steps::begin("", Instant::now());
         let reporter = Self { bar, label: String::new(), stage: None, steps };
         reporter.style(WAITING);
@@ -107,6 +113,17 @@ impl Reporter {
         }
     }
 
+    /// A line that stays, however little is said.
+    pub(crate) fn warn(&self, text: &str) {
+        let line = format!("warning: {text}");
+        if self.bar.is_hidden() {
+            // Nobody has to read it.
+            let _ = writeln!(io::stderr().lock(), "{line}");
+        } else {
+            self.bar.println(line);
+        }
+    }
+
     /// A part of the command's result, on standard output as soon as it is known.
     ///
     /// # Errors
@@ -134,6 +151,9 @@ impl Reporter {
 }
 
 fn plain(line: &str) {
+    if console::is_quiet() {
+        return;
+    }
     // Nobody has to read it.
     let _ = writeln!(io::stderr().lock(), "{line}");
 }

@@ -10,6 +10,9 @@ use anyhow::Context;
 use party::config::{Computation, Deadlines, OfflineMode, PlayerTask, Store, Transport};
 use party::files::check_place;
 use party::result::{Latency, RunResult};
+use safetensors::{Dtype, SafeTensors};
+use serde::Serialize;
+use serde_json::{Value, json};
 use spdz::channel::Name;
 use spdz::plan::{NumberFormat, Plan, Truncation};
 use spdz::polynomial::WrittenFit;
@@ -17,6 +20,7 @@ use spdz::polynomial::WrittenFit;
 use crate::graph_file;
 use crate::launch::local::{self, Job};
 use crate::progress::Reporter;
+use crate::tensor_files::{self, Source};
 
 /// What `bench run --help` says besides its options.
 pub(crate) const HELP: &str = "\
@@ -41,6 +45,12 @@ one player. This is bob's score of alice's features, revealed to alice alone:
   bench run score.yaml --player alice=a.safetensors --player bob=b.safetensors \\
       --output alice=score.safetensors
 
+Inputs may be NumPy's .npy or .npz, or CSV, too: --player alice=features.csv. An
+.npz has the graph's names; an .npy or CSV file holds one input, and where the
+player has several --player bob.weights=w.npy says which. A CSV file has rows of
+numbers, and above them a row of names if there is one: all of it is the input,
+or each row, or as many rows as it takes, that of one evaluation.
+
 docs/graph.md has every operation and the limits. Programs write graphs with
 spdz::graph::GraphBuilder, and serde gives them this form. An input of several
 evaluations may have one more axis in front: each evaluation takes the next
@@ -53,7 +63,7 @@ pub struct Run {
     /// The graph, JSON or YAML.
     pub graph: PathBuf,
     /// Each player's inputs.
-    pub inputs: BTreeMap<Name, PathBuf>,
+    pub inputs: BTreeMap<Name, Vec<Source>>,
     /// Where to write each player's outputs.
     pub outputs: BTreeMap<Name, PathBuf>,
     /// The number format.
@@ -81,14 +91,77 @@ pub struct Report {
     pub result: RunResult,
     /// How many processes there were.
     pub processes: usize,
-    /// For each player with outputs: its name, its outputs, and the file.
-    pub outputs: Vec<(Name, String, Option<PathBuf>)>,
+    /// What players have obtained.
+    pub outputs: Vec<Obtained>,
     /// What the plan says of its polynomials, [`Plan::polynomial_error`].
     pub polynomial_error: f64,
     /// How far polynomials are from the functions that they are fitted to.
     pub fits: Vec<WrittenFit>,
     /// And of its local truncations, [`Plan::local_failure`].
     pub local_failure: f64,
+}
+
+/// What a player has obtained.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Obtained {
+    /// The player.
+    pub player: String,
+    /// Its outputs, in the order of the graph.
+    pub outputs: Vec<Output>,
+    /// Where they are kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
+}
+
+/// An output.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Output {
+    /// Its name.
+    pub name: String,
+    /// Its shape in one evaluation.
+    pub shape: Vec<usize>,
+    /// Its numbers in all evaluations, one after the other, if they are few; `null` where one
+    /// was out of range.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub values: Option<Vec<f64>>,
+}
+
+/// Where outputs are that are shown and not kept.
+fn shown_in(folder: &Path, player: Name) -> PathBuf {
+    folder.join(format!("{player}.outputs.safetensors"))
+}
+
+/// Most numbers of a player's outputs that are written for some of them to be shown.
+const LARGEST_BESIDE: usize = 1 << 16;
+
+/// Most numbers of an output that are shown.
+const SHOWN: usize = 32;
+
+/// The numbers of `name` in a file of outputs, if they are few.
+fn values(file: &Path, name: &str) -> Option<Vec<f64>> {
+    let bytes = fs::read(file).ok()?;
+    let tensors = SafeTensors::deserialize(&bytes).ok()?;
+    let view = tensors.tensor(name).ok()?;
+    let numbers = view.data().as_chunks::<8>().0;
+    let few = view.dtype() == Dtype::F64 && numbers.len() <= SHOWN;
+    few.then(|| numbers.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect())
+}
+
+impl fmt::Display for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?}", self.name, self.shape)?;
+        let Some(values) = &self.values else { return Ok(()) };
+        // No more digits than a format has, and none that say nothing.
+        let short = |value: &f64| {
+            let text = format!("{value:.5}");
+            let text = text.trim_end_matches('0').trim_end_matches('.');
+            if text == "-0" { "0".into() } else { text.to_owned() }
+        };
+        let values: Vec<String> = values.iter().map(short).collect();
+        write!(f, " = {}", values.join(", "))
+    }
 }
 
 impl Run {
@@ -107,7 +180,7 @@ impl Run {
         let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
         let result = folder.path().join("result.json");
         let job = Job {
-            players: self.players(&plan, &result)?,
+            players: self.players(&plan, folder.path(), &result)?,
             computation,
             workload: None,
             store: self.store.clone(),
@@ -127,10 +200,17 @@ impl Run {
         let result = serde_json::from_slice(&json).context("the result cannot be read")?;
         let outputs = plan.graph().players().iter().filter_map(|player| {
             let outputs = plan.graph().outputs_of(*player);
-            let names = outputs.iter().map(|(name, shape)| format!("{name} {shape:?}"));
-            let names = names.collect::<Vec<_>>().join(", ");
-            let file = self.outputs.get(player).cloned();
-            (!outputs.is_empty()).then_some((*player, names, file))
+            let kept = self.outputs.get(player).cloned();
+            let file = kept.clone().unwrap_or_else(|| shown_in(folder.path(), *player));
+            let output = |(name, shape): (String, Vec<usize>)| {
+                let values = values(&file, &name);
+                Output { name, shape, values }
+            };
+            (!outputs.is_empty()).then(|| Obtained {
+                player: player.to_string(),
+                outputs: outputs.into_iter().map(output).collect(),
+                file: kept,
+            })
         });
         Ok(Report {
             result,
@@ -143,16 +223,52 @@ impl Run {
     }
 
     /// The task of each player, if the files are those that the graph needs.
-    fn players(&self, plan: &Plan, result: &Path) -> anyhow::Result<BTreeMap<Name, PlayerTask>> {
+    /// `folder` is for what is made of them, and for outputs that are shown alone.
+    fn players(
+        &self,
+        plan: &Plan,
+        folder: &Path,
+        result: &Path,
+    ) -> anyhow::Result<BTreeMap<Name, PlayerTask>> {
         for path in self.outputs.values() {
             check_place(path).with_context(|| format!("{} cannot be written", path.display()))?;
         }
-        let mut tasks = graph_file::tasks(&self.inputs, &self.outputs, plan)?;
+        let inputs = tensor_files::of_players(&self.inputs, plan, folder)?;
+        let mut tasks = graph_file::tasks(&inputs, &self.outputs, plan)?;
+        for &player in plan.graph().players() {
+            let outputs = plan.graph().outputs_of(player);
+            let few = |(_, shape): &(String, Vec<usize>)| {
+                shape.iter().product::<usize>() as u64 <= SHOWN as u64 / self.evaluations
+            };
+            if !self.outputs.contains_key(&player) && outputs.iter().any(few) {
+                let each = outputs.iter().map(|(_, shape)| shape.iter().product::<usize>());
+                // Others of the player may be large, and are written too.
+                if each.sum::<usize>() <= LARGEST_BESIDE {
+                    let task = tasks.entry(player).or_default();
+                    task.outputs = Some(shown_in(folder, player));
+                }
+            }
+        }
         let coordinator = tasks.entry(plan.coordinator()).or_default();
         coordinator.evaluations = Some(self.evaluations);
         coordinator.offline = Some(self.offline);
         coordinator.result = Some(result.into());
         Ok(tasks)
+    }
+}
+
+impl Report {
+    /// What was measured and obtained, for programs.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        json!({
+            "result": self.result,
+            "processes": self.processes,
+            "outputs": self.outputs,
+            "polynomialError": self.polynomial_error,
+            "localFailure": self.local_failure,
+            "fits": self.fits.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        })
     }
 }
 
@@ -207,14 +323,14 @@ impl fmt::Display for Report {
                 self.local_failure
             )?;
         }
-        for (player, names, file) in &self.outputs {
+        for Obtained { player, outputs, file } in &self.outputs {
             match file {
-                Some(file) => writeln!(f, "outputs of {player}, {names}: {}", file.display())?,
-                None => writeln!(
-                    f,
-                    "outputs of {player}, {names}: not kept, --output {player}=FILE keeps them"
-                )?,
+                Some(file) => writeln!(f, "outputs of {player}: {}", file.display())?,
+                None => {
+                    writeln!(f, "outputs of {player}: not kept, --output {player}=FILE keeps them")?
+                }
             }
+            outputs.iter().try_for_each(|output| writeln!(f, "  {output}"))?;
         }
         Ok(())
     }
@@ -239,14 +355,17 @@ pub(crate) mod tests {
         let graph = folder.path().join("score.yaml");
         fs::write(&graph, example()).unwrap();
         fs::write(folder.path().join("there"), "").unwrap();
-        let files = |files: Files<'_>| {
+        let files = |files: Files<'_>| -> BTreeMap<Name, PathBuf> {
             let file =
                 |(name, file): &(&str, &str)| (name.parse().unwrap(), folder.path().join(file));
             files.iter().map(file).collect()
         };
+        let sources = files(inputs)
+            .into_iter()
+            .map(|(name, path): (Name, PathBuf)| (name, vec![Source { tensor: None, path }]));
         let run = Run {
             graph,
-            inputs: files(inputs),
+            inputs: sources.collect(),
             outputs: files(outputs),
             format: NumberFormat::Int64,
             truncation: None,
@@ -262,7 +381,7 @@ pub(crate) mod tests {
             NumberFormat::Int64,
             Truncation::Local,
         );
-        let tasks = run.players(&plan.unwrap(), Path::new("result.json"));
+        let tasks = run.players(&plan.unwrap(), folder.path(), Path::new("result.json"));
         tasks.map(|tasks| format!("{tasks:?}")).map_err(|error| format!("{error:#}"))
     }
 
@@ -271,6 +390,15 @@ pub(crate) mod tests {
         let graph: Graph = serde_yaml::from_str(&example()).unwrap();
         assert_eq!(graph.name(), "score");
         assert_eq!(graph.outputs_of("alice".parse().unwrap()), [("score".into(), vec![1, 1])]);
+    }
+
+    #[test]
+    fn small_outputs_are_shown_short() {
+        let output = |values: &[f64]| {
+            Output { name: "y".into(), shape: vec![3], values: Some(values.into()) }.to_string()
+        };
+        let expected = "y [3] = 0.19312, -2, 0, 100, NaN";
+        assert_eq!(output(&[0.193_118, -2.0, -1e-9, 100.0, f64::NAN]), expected);
     }
 
     #[test]

@@ -199,3 +199,97 @@ fn files_that_pages_name_are_there() {
     }
     assert!(named > 30, "{named} files");
 }
+
+/// What the program says with these arguments and variables: exit code, standard output, standard
+/// error.
+fn bench(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bench"));
+    for variable in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE"] {
+        command.env_remove(variable);
+    }
+    let output = command.args(arguments).envs(variables.iter().copied()).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn the_exit_codes_are_those_of_the_help() {
+    let (code, help, _) = bench(&["--help"], &[]);
+    let page = file("docs/benchmarking.md");
+    let (_, codes) = page.split_once("## Exit codes\n").unwrap();
+    let (_, codes) = codes.split_once("```text\n").unwrap();
+    let (codes, _) = codes.split_once("```").unwrap();
+    assert!(help.contains(codes), "{help}\nand the page:\n{codes}");
+    assert_eq!(code, Some(0));
+    // And those that programs end with.
+    assert_eq!(bench(&["compare", "no", "such"], &[]).0, Some(2), "no comparison");
+    assert_eq!(bench(&["report", "no/such"], &[]).0, Some(1), "failed");
+    assert_eq!(bench(&["sweep", "--trials", "none"], &[]).0, Some(2), "the command line is wrong");
+    let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/results.json");
+    let results = results.to_str().unwrap();
+    let (code, json, _) = bench(&["compare", results, results, "--json"], &[]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((code, json["cells"].as_array().unwrap().len()), (Some(0), 6));
+}
+
+#[test]
+fn errors_have_colours_where_they_are_asked_for_alone() {
+    let error = |variables: &[(&str, &str)]| bench(&["report", "no/such"], variables).2;
+    let plain = error(&[]);
+    assert!(plain.starts_with("error: no report of no/such"), "{plain}");
+    let coloured = error(&[("CLICOLOR_FORCE", "1")]);
+    assert!(coloured.starts_with("\x1b[") && coloured.contains("error:"), "{coloured:?}");
+    assert_eq!(error(&[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")]), plain);
+    // As the errors of the command line itself.
+    let usage = bench(&["report"], &[("CLICOLOR_FORCE", "1")]).2;
+    assert_eq!(usage.split("error:").next(), coloured.split("error:").next());
+}
+
+#[test]
+fn shells_and_manual_pages_know_the_commands() {
+    let (code, text, _) = bench(&["completions", "bash"], &[]);
+    assert!(code == Some(0) && text.contains("_bench()") && text.contains("--batch-sizes"));
+    let folder = tempfile::tempdir().unwrap();
+    let pages = folder.path().join("man");
+    let (code, _, error) = bench(&["manual", pages.to_str().unwrap()], &[]);
+    assert_eq!(code, Some(0), "{error}");
+    let page = std::fs::read_to_string(pages.join("bench-sweep.1")).unwrap();
+    assert!(page.contains("batchSizes: [1, 10, 100]"), "{page}");
+    // What a build cannot do it does not offer, and says how to build one that can.
+    let (_, help, _) = bench(&["help"], &[]);
+    assert_eq!(help.contains("  train "), cfg!(feature = "train"), "{help}");
+    assert_eq!(pages.join("bench-train.1").exists(), cfg!(feature = "train"));
+    if cfg!(not(feature = "train")) {
+        assert!(bench(&["train"], &[]).2.contains("--features train"));
+    }
+}
+
+#[test]
+fn a_graph_takes_csv_and_shows_what_comes_out() {
+    let page = file("docs/graph.md");
+    let (_, graph) = page.split_once("```yaml\n").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    std::fs::write(place("score.yaml"), graph.split_once("```").unwrap().0).unwrap();
+    std::fs::write(place("a.csv"), "age,weight,height\n0.5,-1.25,2\n").unwrap();
+    std::fs::write(place("b.csv"), "1\n0.75\n-0.5\n").unwrap();
+    let [alice, bob] = [("alice", "a.csv"), ("bob", "b.csv")]
+        .map(|(name, file)| format!("--player={name}={}", place(file)));
+    let party = format!("--party={}", party_program().display());
+    let run = |alice: &str| bench(&["run", &place("score.yaml"), alice, &bob, &party], &[]);
+    let (code, table, error) = run(&alice);
+    assert_eq!(code, Some(0), "{error}");
+    assert!(table.contains("outputs of carol: not kept"), "{table}");
+    let (_, score) = table.split_once("\n  score [1, 1] = ").unwrap();
+    let score: f64 = score.lines().next().unwrap().parse().unwrap();
+    assert_eq!(format!("{score:.1}"), "0.2");
+    // A single evaluation has no deviation.
+    assert!(
+        table.lines().any(|line| line.starts_with("runtime") && line.contains(" - ")),
+        "{table}"
+    );
+    std::fs::write(place("a.csv"), "0.5,many,2\n").unwrap();
+    let (code, _, error) = run(&alice);
+    assert_eq!(code, Some(1));
+    assert!(error.contains("a.csv: row 1, column 2"), "{error}");
+}

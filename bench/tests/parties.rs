@@ -24,6 +24,7 @@ use bench::results::Results;
 use bench::run::{Report, Run};
 use bench::settings::{Link, Settings, Truncate};
 use bench::sweep;
+use bench::tensor_files::Source;
 use bytes::Bytes;
 use common::{
     Series, Strangers, get, network_job, own_folder, party_program, read_tensor, scrape, signal,
@@ -1183,7 +1184,11 @@ fn six_processes_compute_a_graph_between_three_players() {
         let outputs: BTreeMap<Name, PathBuf> = learners.iter().map(|p| output(p)).collect();
         let run = Run {
             graph: path,
-            inputs: inputs.write(folder.path()),
+            inputs: inputs
+                .write(folder.path())
+                .into_iter()
+                .map(|(player, path)| (player, vec![Source { tensor: None, path }]))
+                .collect(),
             outputs: outputs.clone(),
             format: NumberFormat::Int64,
             truncation: Some(truncation),
@@ -1236,7 +1241,16 @@ fn the_run_command_says_what_it_needs_and_what_it_did() {
         assert!(table.contains(expected), "{table}");
     }
     assert!(table.contains("of evaluations fail by local truncation"), "{table}");
-    assert!(table.contains("outputs of alice, mean []: not kept, --output alice=FILE"), "{table}");
+    assert!(table.contains("outputs of alice: not kept, --output alice=FILE"), "{table}");
+    assert!(table.contains("\n  mean [] = "), "small outputs are shown: {table}");
+
+    // For programs the same numbers, of each of the four evaluations.
+    let (code, json, error) = bench(&[&alice, &bob, &output, "--json", "--quiet"]);
+    assert_eq!((code, error.as_str()), (Some(0), ""));
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let obtained = json["outputs"].as_array().unwrap();
+    let mean = obtained.iter().find(|obtained| obtained["player"] == "alice").unwrap();
+    assert_eq!(mean["outputs"][0]["values"].as_array().unwrap().len(), 4, "{json}");
 
     // A party's refusal is the command's.
     write_tensors(&files[&"bob".parse().unwrap()], &[("w", Dtype::F64, vec![2, 3], &inputs.w)]);

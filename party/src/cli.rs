@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use spdz::channel::Name;
 use spdz::ring::kernels::InstructionSet;
 
 use crate::background::Background;
 use crate::config::{ConfigError, PartyConfig, Session};
+use crate::console::{self, Completions, Manual, Verbosity};
 use crate::describe::Description;
 use crate::error::{OutputError, ProcessError, RunError};
 use crate::fits;
@@ -35,7 +36,6 @@ use crate::termination::{Ending, Failure, Reason, TERMINATION_VARIABLE, Terminat
     version = crate::VERSION,
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
-    disable_help_subcommand = true,
     after_help = "\
 Exit codes:
   0  the run is complete
@@ -45,7 +45,8 @@ Exit codes:
   4  a peer never came, left, fell silent or gave up; a new run may succeed
   129, 130, 143  SIGHUP, SIGINT or SIGTERM told the process to stop
 
-Log level: RUST_LOG (default info). Logs are JSON when standard error is no terminal."
+Log level: RUST_LOG (default info), --quiet (warn) or --verbose (debug). Logs are JSON when standard
+error is no terminal. Colours: NO_COLOR, CLICOLOR and CLICOLOR_FORCE say whether."
 )]
 pub struct Arguments {
     /// The configuration of this party, YAML
@@ -64,6 +65,8 @@ pub struct Arguments {
     /// The process that started this one, which ends when that does, however it does
     #[arg(long, value_name = "PID", env = PARENT_VARIABLE, hide = true)]
     parent: Option<u32>,
+    #[command(flatten)]
+    verbosity: Verbosity,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -120,6 +123,10 @@ enum Command {
     ///   session=$(party issue --players alice,bob --out certificates)
     #[command(verbatim_doc_comment)]
     Issue(IssueArguments),
+    /// Print what a shell reads to complete the command line
+    Completions(Completions),
+    /// Write manual pages
+    Manual(Manual),
 }
 
 /// Arguments of `party issue`.
@@ -159,13 +166,16 @@ struct PlanArguments {
     /// Print the messages of this player too
     #[arg(long, value_name = "NAME")]
     player: Option<Name>,
+    /// Print JSON: the graph, its inputs and outputs by name, all steps and rounds, and the
+    /// messages of every player, or of the one that is named
+    #[arg(long)]
+    json: bool,
 }
 
 impl PlanArguments {
     fn run(&self) -> Result<(), RunError> {
-        let plan = PartyConfig::load(&self.config)?.computation.plan()?;
-        // It was just read.
-        let text = std::fs::read_to_string(&self.config).unwrap_or_default();
+        let text = PartyConfig::read(&self.config)?;
+        let plan = PartyConfig::parse(&text, &self.config)?.computation.plan()?;
         let fits = fits::in_text(&text);
         let players = plan.graph().players();
         if let Some(found) = self.player.filter(|player| !players.contains(player)) {
@@ -174,7 +184,13 @@ impl PlanArguments {
             return Err(ConfigError::Player { graph, found, players }.into());
         }
         let description = Description { plan: &plan, fits: &fits, player: self.player };
-        write!(std::io::stdout().lock(), "{description}").map_err(unwritten)
+        let text = if self.json {
+            let json = serde_json::to_string_pretty(&description.to_json());
+            format!("{}\n", json.map_err(|error| unwritten(error.into()))?)
+        } else {
+            description.to_string()
+        };
+        std::io::stdout().lock().write_all(text.as_bytes()).map_err(unwritten)
     }
 }
 
@@ -188,6 +204,13 @@ impl Command {
         match self {
             Self::Plan(arguments) => arguments.run().map_err(|error| error.failure()),
             Self::Issue(arguments) => arguments.run(),
+            Self::Completions(arguments) => {
+                arguments.print(Arguments::command()).map_err(|source| unwritten(source).failure())
+            }
+            Self::Manual(arguments) => arguments.write(Arguments::command()).map_err(|source| {
+                let path = arguments.folder().into();
+                RunError::from(OutputError::Write { path, source }).failure()
+            }),
         }
     }
 }
@@ -196,15 +219,15 @@ impl Arguments {
     /// Runs the party. The exit code says how it ended.
     #[must_use]
     pub fn run(self) -> ExitCode {
-        logs::start();
+        logs::start(self.verbosity);
         self.instructions.apply();
         match (self.command, self.config) {
             (Some(command), _) => match command.run() {
                 Ok(()) => ExitCode::SUCCESS,
+                // For who has typed it: it is no run that has a log.
                 Err(failure) => {
-                    let termination = Termination::failure(None, failure);
-                    report(&termination);
-                    ExitCode::from(termination.exit_code)
+                    console::error(&failure.message);
+                    ExitCode::from(failure.reason.exit_code())
                 }
             },
             (None, Some(config)) => {
@@ -285,7 +308,6 @@ fn report(termination: &Termination) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -7,6 +7,7 @@
 mod background;
 pub mod cli;
 pub mod config;
+pub mod console;
 mod data;
 #[cfg(feature = "decoders")]
 pub mod decoders;

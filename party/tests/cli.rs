@@ -28,6 +28,38 @@ fn the_help_lists_the_exit_codes() {
 }
 
 #[test]
+fn shells_and_manual_pages_know_the_commands() {
+    let said = |arguments: &[&str]| String::from_utf8(party(arguments).stdout).unwrap();
+    assert!(said(&["help"]).contains("Exit codes:"));
+    assert!(said(&["help", "plan"]).contains("--player"));
+    assert!(said(&["completions", "zsh"]).contains("#compdef party"));
+    let folder = tempfile::tempdir().unwrap();
+    let pages = folder.path().join("man");
+    let output = party(&["manual", pages.to_str().unwrap()]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(fs::read_to_string(pages.join("party.1")).unwrap().contains("Exit codes:"));
+    assert!(pages.join("party-issue.1").exists());
+}
+
+#[test]
+fn what_is_typed_is_answered_as_the_command_lines_own_errors_are() {
+    let error = |variables: &[(&str, &str)]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_party"));
+        for variable in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE"] {
+            command.env_remove(variable);
+        }
+        let command = command.args(["plan", "--config", "no/such"]);
+        let output = command.envs(variables.iter().copied()).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let plain = error(&[]);
+    assert!(plain.starts_with("error: ") && plain.contains("no/such"), "{plain}");
+    assert!(error(&[("CLICOLOR_FORCE", "1")]).starts_with("\x1b["));
+    assert_eq!(error(&[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")]), plain);
+}
+
+#[test]
 fn an_unknown_instruction_set_is_refused_with_those_that_there_are() {
     let output = party(&["--instruction-set", "sse", "--config", "x"]);
     let text = String::from_utf8(output.stderr).unwrap();
@@ -60,6 +92,13 @@ listen: 127.0.0.1:7000
     }
     let digest = text.lines().find_map(|line| line.strip_prefix("digest ")).unwrap();
     assert!(digest.len() == 64 && !text.contains("messages of"), "{text}");
+    let (code, json, _) = plan(&["--config", path, "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((code, json["digest"].as_str()), (Some(0), Some(digest)));
+    assert_eq!(
+        (&json["outputs"][0]["name"], &json["graph"]["name"]),
+        (&"logits".into(), &"A".into())
+    );
     let (_, text, _) = plan(&["--config", path, "--player", "client"]);
     assert!(text.contains("\nmessages of client\nclient -> both "), "{text}");
     let (code, _, log) = plan(&["--config", path, "--player", "dave"]);

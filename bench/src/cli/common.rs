@@ -12,11 +12,15 @@ use clap::builder::{PossibleValue, PossibleValuesParser, RangedU64ValueParser, T
 use party::cli::Instructions;
 use party::config::{OfflineMode, Store, Transport};
 use party::signals;
+use serde::Serialize;
 use spdz::plan::NumberFormat;
 
 use super::exit;
+use crate::compare::Comparison;
+use crate::console;
 use crate::data;
 use crate::launch::here::Files;
+use crate::results::Results;
 use crate::settings::{STORE_DISK_MEGABYTES, STORE_MEGABYTES, THREADS, Truncate};
 
 /// A number format on the command line.
@@ -101,6 +105,26 @@ impl Manner {
     }
 }
 
+/// Prints a command's result for programs.
+pub(super) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
+    let mut json = serde_json::to_vec_pretty(value)?;
+    json.push(b'\n');
+    Ok(io::stdout().lock().write_all(&json)?)
+}
+
+/// What a sweep measured and where it is, for programs.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Measured<'a> {
+    /// `results.json` of each build.
+    pub(super) results: &'a [Results],
+    /// Where they are.
+    pub(super) written: Vec<PathBuf>,
+    /// The second against the first, if there are two.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) comparison: Option<&'a Comparison>,
+}
+
 /// A flag that Ctrl-C sets, as do `SIGTERM` and the end of the terminal.
 pub(super) fn interruptible() -> anyhow::Result<Arc<AtomicBool>> {
     let interrupted = Arc::new(AtomicBool::new(false));
@@ -115,7 +139,7 @@ pub(super) fn interruptible() -> anyhow::Result<Arc<AtomicBool>> {
 
 /// After an interruption: that nothing of what was measured is lost.
 pub(super) fn say_how_to_go_on(interrupted: &AtomicBool) {
-    if interrupted.load(Ordering::Relaxed) {
+    if interrupted.load(Ordering::Relaxed) && !console::is_quiet() {
         // Nobody has to read it.
         let _ = writeln!(io::stderr().lock(), "the same command goes on from here");
     }

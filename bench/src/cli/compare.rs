@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::bail;
 use clap::Args;
 
+use super::common::print_json;
 use super::exit::WORSE;
 use crate::compare::{Comparison, Incomparable};
 use crate::console;
@@ -32,6 +33,9 @@ pub struct Arguments {
     /// What is not taken for a change
     #[arg(long, value_name = "PERCENT", default_value = "5%", value_parser = percent)]
     threshold: f64,
+    /// Print the comparison as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// `5%` or `5`, as a part.
@@ -47,14 +51,26 @@ impl Arguments {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let read = |path: &PathBuf| Results::read(path).map_err(Incomparable::from);
         let (before, after) = (read(&self.before)?, read(&self.after)?);
-        print(&before, &after, self.threshold)
+        let comparison = Comparison::of(&before, &after, self.threshold)?;
+        if self.json {
+            print_json(&comparison)?;
+        } else {
+            print(&comparison)?;
+        }
+        judge(&comparison)
     }
 }
 
-/// Prints a comparison; whether something became worse is the exit code.
-pub(super) fn print(before: &Results, after: &Results, threshold: f64) -> anyhow::Result<ExitCode> {
-    let comparison = Comparison::of(before, after, threshold)?;
-    write!(io::stdout().lock(), "{}", comparison.render(console::width()))?;
+/// Prints a comparison for people.
+pub(super) fn print(comparison: &Comparison) -> io::Result<()> {
+    write!(io::stdout().lock(), "{}", comparison.render(console::width()))
+}
+
+/// The exit code: whether something became worse.
+///
+/// # Errors
+/// If no cell can be judged.
+pub(super) fn judge(comparison: &Comparison) -> anyhow::Result<ExitCode> {
     if comparison.is_regression() {
         return Ok(ExitCode::from(WORSE));
     }

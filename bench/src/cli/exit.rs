@@ -4,6 +4,16 @@ use std::sync::OnceLock;
 
 use party::stop::Signal;
 
+/// What `bench --help` says of exit codes.
+pub(super) const HELP: &str = "\
+Exit codes:
+  0  done; with compare and sweep --against nothing is slower
+  1  failed; with compare and sweep --against something is slower, or worse otherwise
+  2  the command line is wrong; with compare and sweep --against there is no comparison
+  129, 130, 143  SIGHUP, SIGINT (Ctrl-C) or SIGTERM ended it
+
+Colours: NO_COLOR, CLICOLOR and CLICOLOR_FORCE say whether. Width: COLUMNS where there is no terminal.";
+
 /// The command failed.
 pub(super) const FAILURE: u8 = 1;
 

@@ -8,7 +8,8 @@ use party::cli::Instructions;
 use party::config::Transport;
 use spdz::plan::NumberFormat;
 
-use super::common::{format, interruptible, within};
+use super::common::{format, interruptible, print_json, within};
+use crate::console;
 use crate::floor;
 use crate::settings::{BATCH_SIZES, BUILTIN};
 
@@ -32,6 +33,9 @@ pub struct Arguments {
     spin_micros: u64,
     #[command(flatten)]
     instructions: Instructions,
+    /// Print speeds and floors as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 impl Arguments {
@@ -45,7 +49,10 @@ impl Arguments {
             &std::env::current_exe()?,
             interruptible()?.as_ref(),
         )?;
-        write!(io::stdout().lock(), "{report}")?;
+        if self.json {
+            return print_json(&report.to_json());
+        }
+        write!(io::stdout().lock(), "{}", report.render(console::width()))?;
         Ok(())
     }
 }

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use clap::Args;
 use spdz::plan::NumberFormat;
 
-use super::common::{Folders, Program, format, interruptible, within};
+use super::common::{Folders, Program, format, interruptible, print_json, within};
 use crate::inspect;
 use crate::settings::{BATCH_SIZES, BUILTIN, INSPECTED, Truncate};
 
@@ -33,6 +33,9 @@ pub struct Arguments {
     folders: Folders,
     #[command(flatten)]
     program: Program,
+    /// Print the results as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 impl Arguments {
@@ -46,6 +49,9 @@ impl Arguments {
             files: self.folders.with(self.program.path()?),
         };
         let report = inspect.run(interruptible()?.as_ref())?;
+        if self.json {
+            return print_json(&report.to_json());
+        }
         write!(io::stdout().lock(), "{report}")?;
         Ok(())
     }

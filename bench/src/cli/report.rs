@@ -1,10 +1,12 @@
 //! The arguments of `bench report`.
 
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
 
+use super::common::print_json;
 use crate::report;
 
 /// What `bench report --help` says besides its options.
@@ -31,14 +33,24 @@ pub struct Arguments {
     /// Folder for the report; that of the last results without it
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Print where the files are as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 impl Arguments {
     /// Reads, computes, writes, and says where the report is.
     pub(super) fn run(self) -> anyhow::Result<()> {
         let out = self.out.or_else(|| folder_of(self.results.last()?)).context("no results")?;
-        report::of(&self.results, &out)
+        let paths = report::of(&self.results, &out)?;
+        if self.json { print_json(&paths) } else { Ok(say_where(&paths)?) }
     }
+}
+
+/// Prints where the report is.
+pub(super) fn say_where(paths: &[PathBuf]) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    paths.iter().try_for_each(|path| writeln!(stdout, "{}", path.display()))
 }
 
 fn folder_of(path: &Path) -> Option<PathBuf> {

@@ -4,22 +4,25 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
+use anyhow::bail;
 use clap::Args;
 use party::config::limits;
 use spdz::channel::Name;
 use spdz::plan::NumberFormat;
 
-use super::common::{Manner, Program, Threads, format, interruptible, within};
+use super::common::{Manner, Program, Threads, format, interruptible, print_json, within};
 use crate::run;
+use crate::tensor_files::Source;
 
 /// Arguments of `bench run`.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// The graph, JSON or YAML by its ending
     graph: PathBuf,
-    /// A player's inputs, a safetensors file: the graph's names, F32 or F64
-    #[arg(long = "player", value_name = "NAME=FILE", value_parser = named_file)]
-    players: Vec<(Name, PathBuf)>,
+    /// A player's inputs: .safetensors or .npz with the graph's names; or .npy or .csv with one
+    /// input, as NAME.INPUT=FILE if the player has several
+    #[arg(long = "player", value_name = "NAME=FILE", value_parser = source)]
+    players: Vec<(Name, Source)>,
     /// Where to write a player's outputs, a safetensors file
     #[arg(long = "output", value_name = "NAME=FILE", value_parser = named_file)]
     outputs: Vec<(Name, PathBuf)>,
@@ -35,6 +38,9 @@ pub struct Arguments {
     threads: Threads,
     #[command(flatten)]
     program: Program,
+    /// Print what was measured and small outputs as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// `NAME=FILE`.
@@ -51,13 +57,41 @@ fn named_file(text: &str) -> Result<(Name, PathBuf), String> {
     }
 }
 
-/// Files by player, each given once.
-fn by_player(option: &str, files: Vec<(Name, PathBuf)>) -> anyhow::Result<BTreeMap<Name, PathBuf>> {
+/// `NAME=FILE`, or `NAME.INPUT=FILE` for one of several inputs.
+fn source(text: &str) -> Result<(Name, Source), String> {
+    let (name, tensor) = match text.split_once('=') {
+        Some((name, _)) => match name.split_once('.') {
+            Some((player, tensor)) => (player, Some(tensor.to_owned())),
+            None => (name, None),
+        },
+        None => (text, None),
+    };
+    let file = text.split_once('=').map_or("", |(_, file)| file);
+    let (name, path) = named_file(&format!("{name}={file}"))?;
+    Ok((name, Source { tensor, path }))
+}
+
+/// Outputs by player, each given once.
+fn outputs(files: Vec<(Name, PathBuf)>) -> anyhow::Result<BTreeMap<Name, PathBuf>> {
     let mut map = BTreeMap::new();
     for (name, file) in files {
         if map.insert(name, file).is_some() {
-            anyhow::bail!(
-                "{option} {name}=... is given twice; put all tensors of a player into one file"
+            bail!("--output {name}=... is given twice; all outputs of a player are in one file");
+        }
+    }
+    Ok(map)
+}
+
+/// Inputs by player: one file with names of its own, or several with one input each.
+fn inputs(files: Vec<(Name, Source)>) -> anyhow::Result<BTreeMap<Name, Vec<Source>>> {
+    let mut map: BTreeMap<Name, Vec<Source>> = BTreeMap::new();
+    for (name, source) in files {
+        let sources = map.entry(name).or_default();
+        sources.push(source);
+        if sources.len() > 1 && sources.iter().any(|source| source.tensor.is_none()) {
+            bail!(
+                "--player {name}=... is given twice; put all tensors of a player into one file, or \
+                 name the input of each, as in --player {name}.INPUT=FILE"
             );
         }
     }
@@ -68,8 +102,8 @@ impl Arguments {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let run = run::Run {
             graph: self.graph,
-            inputs: by_player("--player", self.players)?,
-            outputs: by_player("--output", self.outputs)?,
+            inputs: inputs(self.players)?,
+            outputs: outputs(self.outputs)?,
             format: self.format,
             truncation: self.manner.truncation.named(),
             evaluations: self.evaluations,
@@ -80,6 +114,9 @@ impl Arguments {
             transport: self.manner.transport(),
         };
         let report = run.run(interruptible()?.as_ref())?;
+        if self.json {
+            return print_json(&report.to_json());
+        }
         write!(io::stdout().lock(), "{report}")?;
         Ok(())
     }
@@ -97,7 +134,24 @@ mod tests {
             assert!(parse(text).is_err(), "{text}");
         }
         let twice = ["a", "b"].map(|file| named_file(&format!("alice={file}")).unwrap());
-        let error = by_player("--player", twice.into()).unwrap_err().to_string();
-        assert!(error.contains("--player alice=... is given twice"), "{error}");
+        let error = outputs(twice.into()).unwrap_err().to_string();
+        assert!(error.contains("--output alice=... is given twice"), "{error}");
+    }
+
+    #[test]
+    fn several_files_of_a_player_each_have_an_input() {
+        let of = |texts: &[&str]| {
+            let sources = texts.iter().map(|text| source(text).unwrap());
+            inputs(sources.collect()).map_err(|error| error.to_string())
+        };
+        let found = of(&["alice.x=a.b=c.npy", "alice.w=w.csv", "bob=b.npz"]).unwrap();
+        let alice = &found[&"alice".parse().unwrap()];
+        let expected = Source { tensor: Some("x".into()), path: "a.b=c.npy".into() };
+        assert_eq!((alice.len(), &alice[0]), (2, &expected));
+        for twice in [["alice=a", "alice=b"], ["alice.x=a", "alice=b"]] {
+            let error = of(&twice).unwrap_err();
+            assert!(error.contains("--player alice=... is given twice"), "{error}");
+        }
+        assert!(source("alice.x").is_err() && source("Alice.x=a").is_err());
     }
 }

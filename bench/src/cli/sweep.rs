@@ -9,12 +9,13 @@ use clap::Args;
 use party::config::OfflineMode;
 use serde_json::{Value, json};
 
-use super::common::{interruptible, say_how_to_go_on, within};
+use super::common::{Measured, interruptible, print_json, say_how_to_go_on, within};
 use super::compare;
+use super::report::say_where;
 use super::selection::{Selection, replace};
 use crate::accuracy;
 use crate::cell::Place;
-use crate::compare::THRESHOLD;
+use crate::compare::{Comparison, THRESHOLD};
 use crate::console;
 #[cfg(feature = "cluster")]
 use crate::launch::cluster::Cluster;
@@ -105,6 +106,9 @@ pub struct Arguments {
     seed: Option<u64>,
     #[command(flatten)]
     selection: Selection,
+    /// Print results, their places and the comparison as JSON
+    #[arg(long)]
+    json: bool,
     /// Write the report too, beside results.json (see bench report)
     #[arg(long)]
     report: bool,
@@ -299,19 +303,33 @@ impl Arguments {
         let mut paths = Vec::new();
         for (results, folder) in results.iter().zip(&folders) {
             let written = results.write(folder)?;
-            writeln!(io::stdout().lock(), "{}\n{written}", render(results, console::width()))?;
+            if !self.json {
+                writeln!(io::stdout().lock(), "{}\n{written}", render(results, console::width()))?;
+            }
             paths.push(written.path);
         }
         if self.report {
-            report::of(&paths, &self.selection.out)?;
+            let written = report::of(&paths, &self.selection.out)?;
+            if !self.json {
+                say_where(&written)?;
+            }
+        }
+        let comparison = match &results[..] {
+            [before, after] => Some(Comparison::of(before, after, THRESHOLD)),
+            _ => None,
+        };
+        if self.json {
+            let comparison = comparison.as_ref().and_then(|comparison| comparison.as_ref().ok());
+            print_json(&Measured { results: &results, written: paths, comparison })?;
         }
         if !sweep::forget(&results, &self.selection.out)? {
             bail!("trials failed, their cells say why; the same command tries them again");
         }
-        match &results[..] {
-            [before, after] => compare::print(before, after, THRESHOLD),
-            _ => Ok(ExitCode::SUCCESS),
+        let Some(comparison) = comparison.transpose()? else { return Ok(ExitCode::SUCCESS) };
+        if !self.json {
+            compare::print(&comparison)?;
         }
+        compare::judge(&comparison)
     }
 
     /// What the file says, with what was given on the command line in its place.

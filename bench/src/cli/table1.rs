@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use clap::Args;
 
-use super::common::{Manner, interruptible, say_how_to_go_on, within};
+use super::common::{Manner, Measured, interruptible, print_json, say_how_to_go_on, within};
 use super::selection::Selection;
 use crate::launch::here::Here;
 use crate::results::Results;
@@ -21,6 +21,9 @@ pub struct Arguments {
     selection: Selection,
     #[command(flatten)]
     manner: Manner,
+    /// Print the results as JSON in place of the table
+    #[arg(long)]
+    json: bool,
 }
 
 impl Arguments {
@@ -47,7 +50,7 @@ impl Arguments {
             stop_at_failure: true,
             in_order: true,
             bench: std::env::current_exe()?,
-            table: Some(table1::AS_IT_COMES),
+            table: (!self.json).then_some(table1::AS_IT_COMES),
         };
         let here = Here::new(self.selection.files()?, &settings)?;
         let interrupted = interruptible()?;
@@ -55,11 +58,13 @@ impl Arguments {
         say_how_to_go_on(&interrupted);
         let results = finished?.results;
         let written = results[0].write(&self.selection.out)?;
-        writeln!(
-            io::stdout().lock(),
-            "{}\n{written}",
-            table1::foot(&results[0], console::width())
-        )?;
+        if self.json {
+            let written = vec![written.path];
+            print_json(&Measured { results: &results, written, comparison: None })?;
+        } else {
+            let foot = table1::foot(&results[0], console::width());
+            writeln!(io::stdout().lock(), "{foot}\n{written}")?;
+        }
         sweep::forget(&results, &self.selection.out)?;
         Ok(())
     }

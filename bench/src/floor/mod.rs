@@ -28,17 +28,18 @@
 //! the producer still does, and send while it multiplies. With a core for each of the
 //! three that would hide up to a third of the products' time.
 
-use std::fmt::{self, Write as _};
 use std::ops::Add;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use anyhow::Context;
 use party::config::{Computation, Transport};
+use serde_json::{Value, json};
 use spdz::geometry::Linear;
 use spdz::plan::{NumberFormat, Plan, Truncation};
 
 use crate::environment::Environment;
+use crate::layout::{Align, Table, fill};
 use crate::progress::Reporter;
 
 pub mod products;
@@ -301,60 +302,111 @@ pub(crate) fn run(
     report
 }
 
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Report {
+    /// What was measured, for programs; times in milliseconds.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let phase = |floor: &Floor, messages: &Messages| {
+            json!({
+                "crossings": messages.crossings,
+                "bytes": messages.bytes,
+                "roundsMs": floor.rounds_ms,
+                "bytesMs": floor.bytes_ms,
+                "productsMs": floor.products_ms,
+                "totalMs": floor.total_ms(),
+            })
+        };
+        let entry = |entry: &Entry| {
+            json!({
+                "network": entry.network,
+                "format": entry.format,
+                "truncation": entry.truncation,
+                "batchSize": entry.batch_size,
+                "macs": entry.work.macs(),
+                "offline": phase(&entry.floors.offline, &entry.work.offline),
+                "online": phase(&entry.floors.online, &entry.work.online),
+                "totalMs": entry.floors.combined().total_ms(),
+            })
+        };
+        json!({
+            "environment": self.environment,
+            "speeds": self.speeds,
+            "floors": self.entries.iter().map(entry).collect::<Vec<_>>(),
+        })
+    }
+
+    /// What was measured, for a terminal of so many columns.
+    #[must_use]
+    pub fn render(&self, width: Option<usize>) -> String {
+        use Align::{Left, Right};
         let Environment { cores, cpu, load_average, .. } = &self.environment;
         let Speeds { exchange_micros, gigabytes_per_second, products } = &self.speeds;
-        let mut rates = String::new();
-        for ProductSpeed { format, gigamacs_per_second } in products {
-            let comma = if rates.is_empty() { "" } else { ", " };
-            write!(rates, "{comma}{format} {gigamacs_per_second:.1} GMAC/s")?;
+        let rates = products.iter().map(|product| {
+            let ProductSpeed { format, gigamacs_per_second } = product;
+            format!("{format} {gigamacs_per_second:.1} GMAC/s")
+        });
+        let mut text = fill(
+            &format!(
+                "Floor of one inference: what its messages and products alone would take\n\
+                 here: {cores} cores of {cpu}, load {load_average:.1} at the start\n"
+            ),
+            width,
+        );
+        let mut speeds = Table::new(&[("speed", Left), ("measured", Left)]);
+        for (what, speed) in [
+            (
+                format!("exchange of {} bytes between two processes", transport::SMALL),
+                format!("{exchange_micros:.1} us"),
+            ),
+            (
+                format!("{} KiB both ways at once, each way", transport::LARGE >> 10),
+                format!("{gigabytes_per_second:.2} GB/s"),
+            ),
+            ("512x512x512 product on one core".into(), rates.collect::<Vec<_>>().join(", ")),
+        ] {
+            speeds.row(vec![what, speed], Vec::new());
         }
-        writeln!(
-            f,
-            "Floor of one inference: what its messages and products alone would take\n  \
-             here: {cores} cores of {cpu}, load {load_average:.1} at the start\n"
-        )?;
-        let small = format!("exchange of {} bytes between two processes", transport::SMALL);
-        let large = format!("{} KiB both ways at once, each way", transport::LARGE >> 10);
-        writeln!(f, "{small:<44}{exchange_micros:.1} us")?;
-        writeln!(f, "{large:<44}{gigabytes_per_second:.2} GB/s")?;
-        writeln!(f, "{:<44}{rates}\n", "512x512x512 product on one core")?;
-        writeln!(
-            f,
-            "                             one inference                        floor, ms\n\
-             {:24}{:>5}{:>11}{:>9}{:>8}{:>8}{:>9}{:>9}{:>10}{:>9}{:>9}",
-            "",
-            "batch",
-            "crossings",
-            "kB",
-            "MMAC",
-            "GMAC/s",
-            "rounds",
-            "bytes",
-            "products",
-            "sum",
-            "online"
-        )?;
+        text.push('\n');
+        text.push_str(&speeds.render(width));
+        text.push('\n');
+        let mut table = Table::new(&[
+            ("floor, ms", Left),
+            ("batch", Right),
+            ("crossings", Right),
+            ("kB", Right),
+            ("MMAC", Right),
+            ("GMAC/s", Right),
+            ("rounds", Right),
+            ("bytes", Right),
+            ("products", Right),
+            ("sum", Right),
+            ("online", Right),
+        ]);
         for entry in &self.entries {
             let Entry { network, format, truncation, batch_size, work, .. } = entry;
             let floor = entry.floors.combined();
-            writeln!(
-                f,
-                "{network:<2} {format:<6} {truncation:<12} {batch_size:>6}{:>11}{:>9.1}{:>8.2}{:>8.1}\
-                 {:>9.3}{:>9.3}{:>10.3}{:>9.3}{:>9.3}",
-                work.offline.crossings + work.online.crossings,
-                (work.offline.bytes + work.online.bytes) as f64 / 1e3,
-                work.macs() as f64 / 1e6,
-                work.macs() as f64 / entry.products_ms / 1e6,
-                floor.rounds_ms,
-                floor.bytes_ms,
-                floor.products_ms,
-                floor.total_ms(),
-                entry.floors.online.total_ms(),
-            )?;
+            let fields = vec![
+                format!("{network} {format} {truncation}"),
+                batch_size.to_string(),
+                (work.offline.crossings + work.online.crossings).to_string(),
+                format!("{:.1}", (work.offline.bytes + work.online.bytes) as f64 / 1e3),
+                format!("{:.2}", work.macs() as f64 / 1e6),
+                format!("{:.1}", work.macs() as f64 / entry.products_ms / 1e6),
+                format!("{:.3}", floor.rounds_ms),
+                format!("{:.3}", floor.bytes_ms),
+                format!("{:.3}", floor.products_ms),
+                format!("{:.3}", floor.total_ms()),
+                format!("{:.3}", entry.floors.online.total_ms()),
+            ];
+            table.row(fields, Vec::new());
         }
-        writeln!(f, "\nThe sum is offline and online together. bench floor --help defines it all.")
+        text.push_str(&table.render(width));
+        text.push_str(&fill(
+            "\nCrossings, kB, MMAC and GMAC/s are of one inference; the sum is offline and online \
+             together. bench floor --help defines it all.",
+            width,
+        ));
+        text
     }
 }
 

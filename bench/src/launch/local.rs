@@ -30,9 +30,13 @@ use spdz::protocol::{Protocol, Spdz};
 use spdz::ring::kernels::InstructionSet;
 
 use super::{MULTIPLYING, threads};
+use crate::console;
 
 /// After one party failed, how long the others get to say what they saw.
 const AFTERMATH: Duration = Duration::from_secs(5);
+
+/// What parties log where much is asked for.
+const DEBUG: &str = "info,party=debug,spdz=debug";
 
 /// Between two looks at the processes.
 const POLL: Duration = Duration::from_millis(5);
@@ -288,7 +292,11 @@ pub(crate) fn start_with(
         let ending = termination_path(folder, role);
         // What an earlier run left is not this one's.
         create(ending.clone())?;
-        let mut child = command()
+        let mut command = command();
+        if console::is_verbose() && std::env::var_os("RUST_LOG").is_none() {
+            command.env("RUST_LOG", DEBUG);
+        }
+        let mut child = command
             .arg("--config")
             .arg(&path)
             .env(TERMINATION_VARIABLE, &ending)
@@ -368,13 +376,40 @@ impl Running {
         }
     }
 
+    /// What the parties have logged, each line after the party's name.
+    fn show_logs(&self) {
+        for (role, _) in &self.parties {
+            let log = fs::read(log_path(&self.folder, *role)).unwrap_or_default();
+            for line in String::from_utf8_lossy(&log).lines() {
+                // Nobody has to read it.
+                let _ = writeln!(std::io::stderr().lock(), "{role}: {line}");
+            }
+        }
+    }
+
+    /// Waits until all parties have ended, and shows what they logged if that is asked for.
+    ///
+    /// # Errors
+    /// If a party failed (the error says which and why), or on interruption.
+    pub fn wait(
+        &mut self,
+        interrupted: &AtomicBool,
+        on_progress: impl FnMut(Progress),
+    ) -> Result<(), LaunchError> {
+        let ended = self.wait_for_end(interrupted, on_progress);
+        if console::is_verbose() {
+            self.show_logs();
+        }
+        ended
+    }
+
     /// Waits until all parties have ended. The parties are ended when this is
     /// dropped: on interruption, or when one has failed and the others do not
     /// follow.
     ///
     /// # Errors
     /// If a party failed (the error says which and why), or on interruption.
-    pub fn wait(
+    fn wait_for_end(
         &mut self,
         interrupted: &AtomicBool,
         mut on_progress: impl FnMut(Progress),

@@ -4,7 +4,6 @@
 //! (`parts`),
 //! and the others write those down. Only this module reads and writes files.
 
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -28,14 +27,9 @@ pub use model::{Report, Run};
 /// Most results of one report.
 const MAX_RUNS: usize = 16;
 
-/// The report of `results` into the folder `out`; says where it is.
-pub(crate) fn of(results: &[PathBuf], out: &Path) -> anyhow::Result<()> {
-    let paths = write(&read_all(results)?, out)?;
-    let mut stdout = io::stdout().lock();
-    for path in paths {
-        writeln!(stdout, "{}", path.display())?;
-    }
-    Ok(())
+/// The report of `results` into the folder `out`; where it is.
+pub(crate) fn of(results: &[PathBuf], out: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    write(&read_all(results)?, out)
 }
 
 /// Reads results, from folders or files, and gives each a name of its own.

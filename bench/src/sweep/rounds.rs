@@ -184,7 +184,7 @@ impl<'a> Rounds<'a> {
                     Err(TrialError::Failed(error)) if !self.options.stop_at_failure => {
                         let why = format!("{error:#}");
                         tally.fail(due.build, key, why.clone());
-                        reporter.line(&format!("{}{name}: failed: {why}", tally.place(round)));
+                        reporter.warn(&format!("{}{name}: failed: {why}", tally.place(round)));
                         return Ok(());
                     }
                     Err(TrialError::Failed(error) | TrialError::NonRetryable(error)) => {
@@ -200,9 +200,7 @@ impl<'a> Rounds<'a> {
                 }
                 tally.add(record);
                 if let Some(load) = busy {
-                    reporter.line(&format!(
-                        "warning: {name}: {load}, so it may be slower than it need be"
-                    ));
+                    reporter.warn(&format!("{name}: {load}, so it may be slower than it need be"));
                 }
                 if let Some(row) = row {
                     return Ok(reporter.print(&row)?);

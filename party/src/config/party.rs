@@ -72,13 +72,20 @@ impl PartyConfig {
     /// # Errors
     /// If it cannot be read, has unknown keys, or lacks what its role needs.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        Self::parse(&Self::read(path)?, path)
+    }
+
+    /// The text of a configuration, for [`parse`](Self::parse).
+    ///
+    /// # Errors
+    /// If it cannot be read, or is larger than any.
+    pub fn read(path: &Path) -> Result<String, ConfigError> {
         let read = |source| ConfigError::Read { path: path.into(), source };
         let found = std::fs::metadata(path).map_err(read)?.len();
         if found > MAX_CONFIG_BYTES {
             return Err(ConfigError::Size { path: path.into(), found });
         }
-        let text = std::fs::read_to_string(path).map_err(read)?;
-        Self::parse(&text, path)
+        std::fs::read_to_string(path).map_err(read)
     }
 
     /// Reads and checks the text of a configuration; `path` is for messages.
