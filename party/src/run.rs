@@ -125,7 +125,7 @@ fn play<R: ProtocolRing>(
         (_, None) => {
             let (root, session) = (Seed::fresh().map_err(ProcessError::from)?, config.session.0);
             let producer =
-                Producer::<R, _>::set_up(plan.clone(), session, &root, net::servers(links))?;
+                Producer::<R, _>::set_up(plan.clone(), session, root, net::servers(links))?;
             let mut producer = producer.observed_by(telemetry.observer());
             let evaluations = producer.serve()?;
             tracing::info!(evaluations, "generated all correlated randomness");

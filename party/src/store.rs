@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use spdz::correlated::Bundle;
 use spdz::plan::Plan;
 use spdz::prg::{NoRandomness, Seed, SessionId};
+use spdz::ratchet::Ratchet;
 use spdz::ring::Ring;
 use spdz::role::{self, StoreError};
 
@@ -184,7 +185,10 @@ impl FolderError {
 pub(crate) struct Disk {
     folder: PathBuf,
     session: SessionId,
-    key: Seed,
+    /// The keys of bundles to come, and of those that are kept: an earlier bundle, of which the
+    /// disk may still hold the blocks, cannot be opened any more.
+    sealing: Ratchet,
+    opening: Ratchet,
     /// Most bytes of all files.
     limit: u64,
     /// Bytes of all files, each in whole blocks.
@@ -206,7 +210,11 @@ impl Disk {
         remove_leftovers(&folder).map_err(refuse)?;
         let limit = settings.disk_megabytes << 20;
         let key = Seed::fresh()?;
-        let disk = Self { folder: folder.clone(), session, key, limit, taken: 0, _lock: lock };
+        let (sealing, opening) = (Ratchet::new(&key), Ratchet::new(&key));
+        drop(key);
+        let folder_name = folder.clone();
+        let disk =
+            Self { folder: folder_name, session, sealing, opening, limit, taken: 0, _lock: lock };
         let probe = disk.path(0);
         create(&probe).and_then(|_| fs::remove_file(&probe)).map_err(refuse)?;
         Ok(Some(disk))
@@ -215,7 +223,8 @@ impl Disk {
     /// Keeps a bundle and returns the bytes of its file, or nothing if there is no room.
     fn keep<R: Ring>(&mut self, bundle: Bundle<R>) -> Result<Option<usize>, StoreError> {
         let inference = bundle.inference();
-        let sealed = bundle.seal(&self.key);
+        let key = self.sealing.key(inference).ok_or_else(|| unordered(inference))?;
+        let sealed = bundle.seal(key);
         let bytes = sealed.len();
         if (self.taken + bytes.next_multiple_of(BLOCK)) as u64 > self.limit {
             return Ok(None);
@@ -246,7 +255,8 @@ impl Disk {
         read.map_err(|error| self.failed("read", inference, &error))?;
         fs::remove_file(&path).map_err(|error| self.failed("remove", inference, &error))?;
         self.taken -= bytes.next_multiple_of(BLOCK);
-        Bundle::open(plan, inference, &sealed, &self.key).map_err(|error| {
+        let key = self.opening.key(inference).ok_or_else(|| unordered(inference))?;
+        Bundle::open(plan, inference, &sealed, key).map_err(|error| {
             StoreError(format!("{} in `store.folder`: {error}", self.name(inference)))
         })
     }
@@ -263,6 +273,11 @@ impl Disk {
     fn failed(&self, action: &str, inference: u64, error: &io::Error) -> StoreError {
         StoreError(format!("cannot {action} {} in `store.folder`: {error}", self.name(inference)))
     }
+}
+
+/// The store is first in, first out.
+fn unordered(inference: u64) -> StoreError {
+    StoreError(format!("inference {inference} is asked for after a later one"))
 }
 
 const PREFIX: &str = "store-";
@@ -388,7 +403,7 @@ mod tests {
             scope.spawn(|| {
                 let root = Seed::from_bytes([2; 32]);
                 let servers = [p_s0, p_s1];
-                let set_up = Producer::<Int64, _>::set_up(plan.clone(), SESSION, &root, servers);
+                let set_up = Producer::<Int64, _>::set_up(plan.clone(), SESSION, root, servers);
                 set_up.unwrap().serve().unwrap();
             });
             let nothing = Tensors::new();

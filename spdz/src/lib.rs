@@ -81,7 +81,7 @@
 //!     scope.spawn(|| serve(Side::One, s1_s0, s1_producer, (s1_client, s1_owner)));
 //!     scope.spawn(|| {
 //!         let (root, servers) = (Seed::fresh()?, [producer_s0, producer_s1]);
-//!         let producer = Producer::<Int64, _>::set_up(plan.clone(), session, &root, servers);
+//!         let producer = Producer::<Int64, _>::set_up(plan.clone(), session, root, servers);
 //!         Ok::<_, Failure>(producer?.serve()?)
 //!     });
 //!     scope.spawn(|| {
@@ -112,7 +112,7 @@
 //! | compute a convolutional network, or the paper's A, B and C | [`network`] |
 //! | know steps, messages, bytes and rounds before anything runs | [`plan`] |
 //! | choose a number format and a truncation | [`ring::NumberFormat`], [`ring::Truncation`] |
-//! | run a party | [`role`], over a [`channel`]; its keys are of [`prg`] |
+//! | run a party | [`role`], over a [`channel`]; its keys are of [`prg`] and [`ratchet`] |
 //! | prepare evaluations ahead, in memory or on disk | [`role::Store`], [`correlated`] |
 //! | observe or measure a run | [`role::Observer`] |
 //! | read the protocol beside the paper | [`ops`], one file for each operation, on [`share`] and [`masked`] tensors of [`fixed`]-point numbers |
@@ -159,6 +159,7 @@ pub mod plan;
 pub mod polynomial;
 pub mod prg;
 pub mod protocol;
+pub mod ratchet;
 pub mod ring;
 pub mod role;
 pub mod share;

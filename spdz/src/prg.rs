@@ -1,10 +1,10 @@
 //! Randomness: seeds, key derivation with domain separation, key streams.
 //!
 //! Fresh seeds come from the operating system. Everything that two parties must
-//! draw alike is expanded from a seed they share: keyed BLAKE3 derives one key
-//! for each use (session, plan, purpose, inference, place in the plan), and
-//! AES-128 in counter mode expands that key. No two uses share a key, so no
-//! stream is ever drawn twice.
+//! draw alike is expanded from a seed they share: a [ratchet](crate::ratchet) has a key for
+//! each evaluation, keyed BLAKE3 derives one key for each use (session, plan, purpose,
+//! inference, place in the plan), and AES-128 in counter mode expands that key. No two uses
+//! share a key, so no stream is ever drawn twice.
 
 use std::fmt;
 
@@ -20,8 +20,16 @@ use crate::ring::kernels::vectorized;
 pub const SEED_BYTES: usize = 32;
 
 /// 256 secret bits; wiped when dropped, never printed.
-#[derive(Zeroize, ZeroizeOnDrop)]
-pub struct Seed([u8; SEED_BYTES]);
+///
+/// In one place in memory for as long as they live: moving an array would leave a copy behind
+/// that nothing wipes.
+pub struct Seed(Box<[u8; SEED_BYTES]>);
+
+impl Drop for Seed {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
 
 impl fmt::Debug for Seed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -88,14 +96,28 @@ pub enum Purpose {
 }
 
 impl Seed {
+    fn zero() -> Self {
+        Self(Box::new([0; SEED_BYTES]))
+    }
+
+    /// What was hashed, as a seed. Wipes the hash function's state, which holds the key.
+    fn hashed(hasher: &mut blake3::Hasher) -> Self {
+        let mut seed = Self::zero();
+        let mut output = hasher.finalize_xof();
+        output.fill(&mut seed.0[..]);
+        output.zeroize();
+        hasher.zeroize();
+        seed
+    }
+
     /// A fresh seed from the operating system.
     ///
     /// # Errors
     /// If there is no randomness.
     pub fn fresh() -> Result<Self, NoRandomness> {
         // Filled in place: a copy on the stack would not be wiped.
-        let mut seed = Self([0; SEED_BYTES]);
-        getrandom::fill(&mut seed.0)?;
+        let mut seed = Self::zero();
+        getrandom::fill(&mut seed.0[..])?;
         Ok(seed)
     }
 
@@ -103,7 +125,7 @@ impl Seed {
     /// so check the length before.
     #[must_use]
     pub(crate) fn copy_from(message: &[u8]) -> Self {
-        let mut seed = Self([0; SEED_BYTES]);
+        let mut seed = Self::zero();
         for (byte, received) in seed.0.iter_mut().zip(message) {
             *byte = *received;
         }
@@ -113,7 +135,7 @@ impl Seed {
     /// A seed that is fixed, for tests and for runs that must be repeatable.
     #[must_use]
     pub fn from_bytes(bytes: [u8; SEED_BYTES]) -> Self {
-        Self(bytes)
+        Self(Box::new(bytes))
     }
 
     /// The bytes, to hand them to the party the seed is shared with.
@@ -133,9 +155,16 @@ impl Seed {
         hasher.update(&[purpose as u8]);
         hasher.update(&inference.to_le_bytes());
         hasher.update(&index.to_le_bytes());
-        let seed = Self(*hasher.finalize().as_bytes());
-        hasher.zeroize();
-        seed
+        Self::hashed(&mut hasher)
+    }
+
+    /// The seed that follows from this one in a `context`, from which this one does not follow:
+    /// BLAKE3's `derive_key`. A context is a text that stands in the code once.
+    #[must_use]
+    pub(crate) fn one_way(&self, context: &str) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key(context);
+        hasher.update(&self.0[..]);
+        Self::hashed(&mut hasher)
     }
 
     /// This seed tied to one session and one plan (its digest), so that a key that leaked into
@@ -146,9 +175,7 @@ impl Seed {
         hasher.update(b"secure-inference session v1");
         hasher.update(&session.0);
         hasher.update(plan);
-        let seed = Self(*hasher.finalize().as_bytes());
-        hasher.zeroize();
-        seed
+        Self::hashed(&mut hasher)
     }
 
     /// The stream of this seed, from its beginning. Consumes the seed: a stream is drawn once.

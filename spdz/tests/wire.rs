@@ -11,7 +11,8 @@ use spdz::channel::{Channel, MemoryChannel, Name, Phase, Role, Tag, memory_pair}
 use spdz::fixed::Precision;
 use spdz::graph::{Graph, Plaintext, Tensors};
 use spdz::plan::{NumberFormat, Plan, Truncation};
-use spdz::prg::{KeyStream, Seed};
+use spdz::prg::{KeyStream, Purpose, Seed, SessionId};
+use spdz::ratchet::Ratchet;
 use spdz::ring::residues::{MODULI, MODULUS};
 use spdz::ring::{Int64, Int100, Ring};
 use spdz::role::Player;
@@ -129,6 +130,36 @@ proptest! {
         Int100::sample(&mut Seed::from_bytes(seed).into_stream(), &mut words);
         let expected = rule(&mut Seed::from_bytes(seed).into_stream(), elements).0;
         prop_assert_eq!(words, expected);
+    }
+}
+
+#[test]
+fn keys_of_the_servers_and_the_producer() {
+    let vector = block("vector keys");
+    let bytes = |key: &str| unhex(field(vector, key));
+    let key = |name: &str| -> [u8; 32] { bytes(name).try_into().unwrap() };
+    let session = SessionId(bytes("session").try_into().unwrap());
+    let bound = Seed::from_bytes(key("sent")).bind(session, &key("digest"));
+    assert_eq!(*bound.expose(), key("bound"));
+    let (set_up, mut ratchet) = Ratchet::split(bound);
+    assert_eq!(*set_up.expose(), key("set-up"));
+    assert_eq!(*set_up.derive(Purpose::SessionMask, 0, 0).expose(), key("set-up, 3 0"));
+    let keys = [0, 1, 2].map(|k| ratchet.key(k).unwrap());
+    for (k, found) in keys.iter().enumerate() {
+        assert_eq!(*found.expose(), key(&format!("key {k}")), "{k}");
+    }
+    assert_eq!(*keys[2].derive(Purpose::InputMask, 2, 1).expose(), key("key 2, 4 1"));
+    // The table of purposes.
+    for (purpose, text) in [
+        (Purpose::SessionMask, "a server's share of the mask of a session's input"),
+        (Purpose::InputMask, "a server's share of the mask of an evaluation's input"),
+        (Purpose::OpeningMask, "a server's share of the mask of an opened tensor"),
+        (Purpose::Generated, "a server's share of what the producer generates"),
+        (Purpose::OutputZero, "the sharing of zero"),
+        (Purpose::DividendMask, "a server's share of the mask of dividends"),
+    ] {
+        let row = format!("| {} | {text}", purpose as u8);
+        assert!(PAGE.contains(&row), "{row}");
     }
 }
 

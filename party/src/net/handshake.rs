@@ -15,7 +15,7 @@ use super::wire::{Frame, Hello};
 use crate::config::PartyConfig;
 
 /// The version of the wire format and the protocol.
-pub const PROTOCOL_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;
 
 /// What this party says of itself and expects of its peers.
 pub(super) struct Introduction {
@@ -123,7 +123,7 @@ mod tests {
         };
         assert!(ours.check(Role::CLIENT, &hello()).is_ok());
         let cases = [
-            (Hello { protocol_version: 1, ..hello() }, "another protocol version: 1, here 3"),
+            (Hello { protocol_version: 1, ..hello() }, "another protocol version: 1, here 4"),
             (Hello { role: "producer".into(), ..hello() }, "another role than its certificate"),
             (Hello { session: Bytes::from_static(&[8; 16]), ..hello() }, "another session: 0808"),
             (

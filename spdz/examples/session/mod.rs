@@ -63,7 +63,7 @@ fn run_in<R: ProtocolRing>(plan: &Arc<Plan>, inputs: &Players) -> Result<Players
             }));
         }
         others.push(scope.spawn(move || {
-            Producer::<R, _>::set_up(plan.clone(), session, &root, [from0, from1])?.serve()
+            Producer::<R, _>::set_up(plan.clone(), session, root, [from0, from1])?.serve()
         }));
         let mut threads = Vec::new();
         for (name, links) in players {

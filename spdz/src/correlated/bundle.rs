@@ -12,14 +12,14 @@ use crate::share::Share;
 ///
 /// ```
 /// # use spdz::{correlated::Bundle, prg::Seed, ring::Int64};
-/// fn put_away(bundle: Bundle<Int64>, key: &Seed) -> Vec<u8> {
+/// fn put_away(bundle: Bundle<Int64>, key: Seed) -> Vec<u8> {
 ///     bundle.seal(key)
 /// }
 /// ```
 ///
 /// ```compile_fail,E0382
 /// # use spdz::{correlated::Bundle, prg::Seed, ring::Int64};
-/// fn keep_one(bundle: Bundle<Int64>, key: &Seed) -> (Vec<u8>, Bundle<Int64>) {
+/// fn keep_one(bundle: Bundle<Int64>, key: Seed) -> (Vec<u8>, Bundle<Int64>) {
 ///     (bundle.seal(key), bundle)
 /// }
 /// ```
@@ -77,9 +77,10 @@ impl<R: Ring> Bundle<R> {
     }
 
     /// Encrypts and authenticates it under `key`, to be kept outside this process's
-    /// memory. Consumes it: there is one copy.
+    /// memory. Consumes it: there is one copy. Consumes the key too, which seals one bundle: what
+    /// a disk still holds of a bundle after its use is then of use to no one.
     #[must_use]
-    pub fn seal(self, key: &Seed) -> Vec<u8> {
+    pub fn seal(self, key: Seed) -> Vec<u8> {
         let mut sealed = Vec::with_capacity(self.bytes() + TAG_BYTES);
         let mut stream = key.derive(Purpose::Sealing, self.inference, 0).into_stream();
         for share in self.shares() {
@@ -88,7 +89,7 @@ impl<R: Ring> Bundle<R> {
             stream.fill(&mut pad);
             sealed.extend(plain.iter().zip(&pad[..]).map(|(plain, pad)| plain ^ pad));
         }
-        let tag = seal_tag(key, self.inference, &sealed);
+        let tag = seal_tag(&key, self.inference, &sealed);
         sealed.extend_from_slice(tag.as_bytes());
         sealed
     }
@@ -97,13 +98,13 @@ impl<R: Ring> Bundle<R> {
     ///
     /// # Errors
     /// If it is not what [`Bundle::seal`] made under the same key.
-    pub fn open(plan: &Plan, inference: u64, sealed: &[u8], key: &Seed) -> Result<Self, SealError> {
+    pub fn open(plan: &Plan, inference: u64, sealed: &[u8], key: Seed) -> Result<Self, SealError> {
         let mut steps = Vec::new();
         let refuse = SealError { inference };
         let cut = sealed.len().checked_sub(TAG_BYTES).ok_or(refuse)?;
         let (mut rest, tag) = sealed.split_at(cut);
         // Compared in constant time by the type.
-        let expected = seal_tag(key, inference, rest);
+        let expected = seal_tag(&key, inference, rest);
         if blake3::Hash::from_slice(tag).ok() != Some(expected) {
             return Err(refuse);
         }

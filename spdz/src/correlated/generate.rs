@@ -12,10 +12,10 @@ use crate::ring::{Plane, Ring, Sampler, Side, update_part};
 use crate::share::Share;
 use crate::tensors::MaskedId;
 
-/// The producer's side of a session: the keys, and what lasts of the set-up.
+/// The producer's side of a session: what lasts of the set-up. Keys are lent to it, those of the
+/// set-up or of one evaluation.
 #[derive(Debug)]
 pub(crate) struct Generator<R: Ring> {
-    keys: [Seed; 2],
     /// The masks of the session's tensors, by number.
     session: Vec<Option<Share<R>>>,
     /// What operations kept in the set-up, by step.
@@ -25,11 +25,11 @@ pub(crate) struct Generator<R: Ring> {
 impl<R: ProtocolRing> Generator<R> {
     /// Expands the masks of the session's inputs and of what is made of them without
     /// interaction.
-    pub(crate) fn new(plan: &Plan, keys: [Seed; 2]) -> Self {
-        let mut generator = Self { keys, session: Vec::new(), kept: Vec::new() };
+    pub(crate) fn new(plan: &Plan, keys: &[Seed; 2]) -> Self {
+        let mut generator = Self { session: Vec::new(), kept: Vec::new() };
         generator.session.resize_with(plan.table().masked.len(), || None);
         generator.kept.resize_with(plan.steps().len(), || None);
-        let mut step = GeneratedStep::new(Masks::new(plan, 0, &generator), 0, None);
+        let mut step = GeneratedStep::new(Masks::new(plan, keys, 0, &generator), 0, None);
         for (index, spec) in plan.table().masked.iter().enumerate() {
             if spec.written < plan.setup_steps() {
                 step.make(MaskedId(index));
@@ -38,7 +38,7 @@ impl<R: ProtocolRing> Generator<R> {
         generator.session = step.masks.made;
         let mut kept = Vec::with_capacity(plan.steps().len());
         kept.resize_with(plan.setup_steps(), || None);
-        let mut set_up = GeneratedStep::new(Masks::new(plan, 0, &generator), 0, None);
+        let mut set_up = GeneratedStep::new(Masks::new(plan, keys, 0, &generator), 0, None);
         for (index, step) in plan.evaluation() {
             set_up.index = index;
             kept.push(R::parts(&*step.operation).keep_mask(&mut set_up));
@@ -52,25 +52,26 @@ impl<R: ProtocolRing> Generator<R> {
         generator
     }
 
-    /// Makes the randomness of one evaluation and sends each server the shares that it does
-    /// not expand itself.
+    /// Makes the randomness of one evaluation from its keys, and sends each server the shares
+    /// that it does not expand itself.
     ///
     /// # Errors
     /// If a server is gone.
     pub(crate) fn produce<C: Channel>(
         &self,
         plan: &Plan,
+        keys: &[Seed; 2],
         inference: u64,
         servers: &mut [C; 2],
         observer: &mut impl Observer,
     ) -> Result<(), ChannelError> {
-        let mut masks = Masks::new(plan, inference, self);
+        let mut masks = Masks::new(plan, keys, inference, self);
         for (index, _, receiver) in plan.generated() {
             let (expander, link) = match receiver {
                 Side::Zero => (1, 0),
                 Side::One => (0, 1),
             };
-            let seed = generated_seed(&self.keys[expander], inference, index);
+            let seed = generated_seed(&keys[expander], inference, index);
             let link = Some((&mut servers[link] as &mut dyn Channel, seed));
             let mut step = GeneratedStep::new(masks, index, link);
             R::parts(&*plan.steps()[index].operation).generate(&mut step)?;
@@ -85,16 +86,23 @@ impl<R: ProtocolRing> Generator<R> {
 /// The masks of one evaluation, as far as they are needed.
 struct Masks<'a, R: Ring> {
     plan: &'a Plan,
+    /// What the producer has in common with each server, for this evaluation or the set-up.
+    keys: &'a [Seed; 2],
     inference: u64,
     made: Vec<Option<Share<R>>>,
     generator: &'a Generator<R>,
 }
 
 impl<'a, R: Ring> Masks<'a, R> {
-    fn new(plan: &'a Plan, inference: u64, generator: &'a Generator<R>) -> Self {
+    fn new(
+        plan: &'a Plan,
+        keys: &'a [Seed; 2],
+        inference: u64,
+        generator: &'a Generator<R>,
+    ) -> Self {
         let mut made = Vec::new();
         made.resize_with(plan.table().masked.len(), || None);
-        Self { plan, inference, made, generator }
+        Self { plan, keys, inference, made, generator }
     }
 
     /// Frees what no step after `index` reads.
@@ -130,8 +138,8 @@ impl<'a, 'link, R: Ring> GeneratedStep<'a, 'link, R> {
     }
 
     fn seeds_at(&self, step: usize) -> [Seed; 2] {
-        let Masks { plan, inference, generator, .. } = &self.masks;
-        generator.keys.each_ref().map(|key| mask_seed(key, plan, *inference, step))
+        let Masks { plan, keys, inference, .. } = &self.masks;
+        keys.each_ref().map(|key| mask_seed(key, plan, *inference, step))
     }
 }
 

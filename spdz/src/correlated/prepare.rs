@@ -20,7 +20,7 @@ pub(crate) struct Context<'a, R: Ring> {
     pub plan: &'a Plan,
     /// Which server this is.
     pub side: Side,
-    /// What it has in common with the producer.
+    /// What it has in common with the producer for this evaluation.
     pub key: &'a Seed,
     /// The masked tensors of the session.
     pub session: &'a [Option<Masked<R>>],

@@ -4,7 +4,7 @@ use crate::plan::Plan;
 use crate::prg::{Purpose, Seed};
 
 /// The seed of a server's share of the mask made at `step`; `key` is what the
-/// server has in common with the producer.
+/// server has in common with the producer for the evaluation or the set-up.
 pub(crate) fn mask_seed(key: &Seed, plan: &Plan, inference: u64, step: usize) -> Seed {
     let Some((purpose, _)) = plan.steps()[step].operation.randomness(plan.table()).mask else {
         unreachable!("asked for steps with a mask");

@@ -1,7 +1,8 @@
 //! The messages of a session that carry no tensors: tags, keys and seeds.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
+use crate::buffer::Buffer;
 use crate::channel::{Channel, ChannelError, Phase, Tag};
 use crate::prg::{SEED_BYTES, Seed};
 
@@ -36,7 +37,7 @@ pub(super) fn send_seed<C: Channel>(
     tag: Tag,
     seed: &Seed,
 ) -> Result<(), ChannelError> {
-    channel.send(tag, Bytes::copy_from_slice(seed.expose()))
+    channel.send(tag, wiped(seed.expose()))
 }
 
 pub(super) fn recv_seed<C: Channel>(channel: &mut C, tag: Tag) -> Result<Seed, ChannelError> {
@@ -49,11 +50,17 @@ pub(super) fn send_seeds<C: Channel>(
     tag: Tag,
     seeds: impl Iterator<Item = Seed>,
 ) -> Result<(), ChannelError> {
-    let mut message = BytesMut::new();
-    for seed in seeds {
-        message.extend_from_slice(seed.expose());
+    let seeds: Vec<Seed> = seeds.collect();
+    let mut message = Buffer::<u8>::zeros(SEED_BYTES * seeds.len());
+    for (bytes, seed) in message.chunks_exact_mut(SEED_BYTES).zip(&seeds) {
+        bytes.copy_from_slice(seed.expose());
     }
-    channel.send(tag, message.freeze())
+    channel.send(tag, message.into_bytes())
+}
+
+/// A message that is wiped when it has been handed over.
+fn wiped(bytes: &[u8]) -> Bytes {
+    Buffer::from(bytes).into_bytes()
 }
 
 pub(super) fn recv_seeds<C: Channel>(

@@ -12,6 +12,7 @@ use crate::observer::{Observer, Outcome};
 use crate::ops::ProtocolRing;
 use crate::plan::Plan;
 use crate::prg::{Purpose, Seed, SessionId};
+use crate::ratchet::Ratchet;
 use crate::ring::Ring;
 
 /// The producer's side of a session, reported to an [`Observer`].
@@ -19,38 +20,42 @@ use crate::ring::Ring;
 pub struct Producer<R: Ring, C, O = ()> {
     plan: Arc<Plan>,
     servers: [C; 2],
+    /// What it has in common with each server, for the evaluations to come.
+    ratchets: [Ratchet; 2],
     generator: Generator<R>,
     observer: O,
 }
 
 impl<R: ProtocolRing, C: Channel> Producer<R, C> {
     /// Agrees on a key with each server. `root` must be fresh from the operating
-    /// system; everything that the producer sends follows from it and the plan.
+    /// system; everything that the producer sends follows from it and the plan, so it is consumed.
     ///
     /// # Errors
     /// If a server is gone.
     pub fn set_up(
         plan: Arc<Plan>,
         session: SessionId,
-        root: &Seed,
+        root: Seed,
         mut servers: [C; 2],
     ) -> Result<Self, Error> {
         let purposes = [Purpose::ProducerServer0, Purpose::ProducerServer1];
-        let mut keys = purposes.map(|purpose| root.derive(purpose, 0, 0));
-        for (key, server) in keys.iter_mut().zip(&mut servers) {
+        let keys = purposes.map(|purpose| root.derive(purpose, 0, 0));
+        drop(root);
+        for (key, server) in keys.iter().zip(&mut servers) {
             send_seed(server, PRODUCER_KEY, key).map_err(at(&plan))?;
-            *key = key.bind(session, &plan.digest().0);
         }
-        let generator = Generator::new(&plan, keys);
+        let split = keys.map(|key| Ratchet::split(key.bind(session, &plan.digest().0)));
+        let [(key0, ratchet0), (key1, ratchet1)] = split;
+        let generator = Generator::new(&plan, &[key0, key1]);
         buffer::release();
-        Ok(Self { plan, servers, generator, observer: () })
+        Ok(Self { plan, servers, ratchets: [ratchet0, ratchet1], generator, observer: () })
     }
 
     /// The same, with an observer of the steps for which something is generated.
     #[must_use]
     pub fn observed_by<O: Observer>(self, observer: O) -> Producer<R, C, O> {
-        let Self { plan, servers, generator, observer: () } = self;
-        Producer { plan, servers, generator, observer }
+        let Self { plan, servers, ratchets, generator, observer: () } = self;
+        Producer { plan, servers, ratchets, generator, observer }
     }
 }
 
@@ -68,9 +73,15 @@ impl<R: ProtocolRing, C: Channel, O: Observer> Producer<R, C, O> {
             match commands.recv(Role::Server0, server0, plan)? {
                 Command::Finish => return Ok(inference),
                 Command::Prepare => {
-                    let Self { generator, servers, observer, .. } = self;
+                    let Self { generator, servers, ratchets, observer, .. } = self;
                     observer.begin(Phase::Offline, inference);
-                    generator.produce(plan, inference, servers, observer).map_err(at(plan))?;
+                    let [Some(key0), Some(key1)] =
+                        ratchets.each_mut().map(|ratchet| ratchet.key(inference))
+                    else {
+                        unreachable!("evaluations are counted up");
+                    };
+                    let made = generator.produce(plan, &[key0, key1], inference, servers, observer);
+                    made.map_err(at(plan))?;
                     observer.end(Outcome::Done);
                 }
                 Command::Evaluate => {

@@ -9,7 +9,7 @@ use super::messages::{
     session_input,
 };
 use super::round::Round;
-use super::store::Store;
+use super::store::{Store, StoreError};
 use crate::buffer;
 use crate::channel::{Channel, Name, Phase, Role, Tag};
 use crate::correlated::{self, Bundle};
@@ -19,6 +19,7 @@ use crate::observer::{Observer, Outcome};
 use crate::ops::{Correlation, Kept, ProtocolRing, Session, Tensors, Values};
 use crate::plan::{Plan, Step};
 use crate::prg::{Purpose, Seed, SessionId};
+use crate::ratchet::Ratchet;
 use crate::ring::{Ring, Side};
 use crate::share::Share;
 use crate::tensors::{MaskedId, PrivateId, PublicId, PublicTensor, Route, TensorId, TensorSpec};
@@ -39,8 +40,10 @@ pub struct Server<R: Ring, C, O = ()> {
     plan: Arc<Plan>,
     side: Side,
     links: ServerLinks<C>,
-    producer_key: Seed,
-    server_key: Seed,
+    /// What it has in common with the producer, for the evaluations that are not prepared yet.
+    producer_keys: Ratchet,
+    /// What it has in common with the other server, for the evaluations that are not run yet.
+    server_keys: Ratchet,
     /// The plan's public tensors as elements of the ring.
     publics: Vec<Vec<R::Word>>,
     session: Tensors<R>,
@@ -73,8 +76,9 @@ impl<R: ProtocolRing, C: Channel> Server<R, C> {
             Side::One => recv_seed(&mut links.other, SERVER_KEY).map_err(at(&plan))?,
         };
         let producer_key = recv_seed(&mut links.producer, PRODUCER_KEY).map_err(at(&plan))?;
-        let server_key = server_key.bind(session, &context);
-        let producer_key = producer_key.bind(session, &context);
+        let server_keys = Ratchet::new(&server_key.bind(session, &context));
+        drop(server_key);
+        let (producer_key, producer_keys) = Ratchet::split(producer_key.bind(session, &context));
 
         // Seeds first: the players can then work at the same time.
         for name in plan.graph().players() {
@@ -139,15 +143,15 @@ impl<R: ProtocolRing, C: Channel> Server<R, C> {
         let session = set_up.into_session();
         buffer::release();
         let (kept, observer) = (made, ());
-        Ok(Self { plan, side, links, producer_key, server_key, publics, session, kept, observer })
+        Ok(Self { plan, side, links, producer_keys, server_keys, publics, session, kept, observer })
     }
 
     /// The same, with an observer of all steps of an evaluation in both phases.
     #[must_use]
     pub fn observed_by<O: Observer>(self, observer: O) -> Server<R, C, O> {
-        let Self { plan, side, links, producer_key, server_key, .. } = self;
+        let Self { plan, side, links, producer_keys, server_keys, .. } = self;
         let Self { publics, session, kept, .. } = self;
-        Server { plan, side, links, producer_key, server_key, publics, session, kept, observer }
+        Server { plan, side, links, producer_keys, server_keys, publics, session, kept, observer }
     }
 }
 
@@ -183,9 +187,13 @@ impl<R: ProtocolRing, C: Channel, O: Observer> Server<R, C, O> {
                 Command::Finish => return Ok(done),
                 Command::Prepare => {
                     self.observer.begin(Phase::Offline, prepared);
-                    let bundle = self.prepare(prepared)?;
+                    let Some(key) = self.producer_keys.key(prepared) else {
+                        unreachable!("evaluations are prepared in their order");
+                    };
+                    let bundle = self.prepare(&key, prepared)?;
                     store.put(bundle)?;
-                    self.tell_ready(prepared)?;
+                    self.tell_ready(&key, prepared)?;
+                    drop(key);
                     self.observer.end(Outcome::Done);
                     prepared += 1;
                 }
@@ -202,11 +210,11 @@ impl<R: ProtocolRing, C: Channel, O: Observer> Server<R, C, O> {
     }
 
     /// The offline phase of one evaluation.
-    fn prepare(&mut self, inference: u64) -> Result<Bundle<R>, Error> {
+    fn prepare(&mut self, key: &Seed, inference: u64) -> Result<Bundle<R>, Error> {
         let context = correlated::Context {
             plan: &self.plan,
             side: self.side,
-            key: &self.producer_key,
+            key,
             session: &self.session.masked,
             kept: &self.kept,
         };
@@ -215,12 +223,12 @@ impl<R: ProtocolRing, C: Channel, O: Observer> Server<R, C, O> {
     }
 
     /// Hands the players the seeds of this server's shares of their inputs' masks.
-    fn tell_ready(&mut self, inference: u64) -> Result<(), Error> {
+    fn tell_ready(&mut self, key: &Seed, inference: u64) -> Result<(), Error> {
         let plan = &self.plan;
         for (name, link) in &mut self.links.players {
-            let seeds = plan.inputs_of(*name, Lifetime::Evaluation).map(|(_, spec)| {
-                correlated::mask_seed(&self.producer_key, plan, inference, spec.step)
-            });
+            let inputs = plan.inputs_of(*name, Lifetime::Evaluation);
+            let seeds =
+                inputs.map(|(_, spec)| correlated::mask_seed(key, plan, inference, spec.step));
             send_seeds(link, seeds_tag(inference), seeds).map_err(at(plan))?;
         }
         Ok(())
@@ -231,6 +239,9 @@ impl<R: ProtocolRing, C: Channel, O: Observer> Server<R, C, O> {
         let plan = &*self.plan;
         let table = plan.table();
         let inference = bundle.inference();
+        let key = self.server_keys.key(inference).ok_or_else(|| {
+            StoreError(format!("it gave the randomness of inference {inference} after a later one"))
+        })?;
         let tag = |step: usize| Tag::new(Phase::Online, inference, step as u32);
         let (publics, kept, session) = (&self.publics, &self.kept, &self.session);
         let mut values = Values::<R>::new(table, self.side, publics, kept, Some(session));
@@ -253,7 +264,7 @@ impl<R: ProtocolRing, C: Channel, O: Observer> Server<R, C, O> {
                 }
                 Some(Route::Output(output)) => {
                     let share = parts.reveal(&mut values);
-                    let share = rerandomised(&self.server_key, self.side, share, inference, index);
+                    let share = rerandomised(&key, self.side, share, inference, index);
                     let player = plan.outputs()[output].player;
                     let Some(link) = find(&mut self.links.players, player) else {
                         unreachable!("who learns outputs takes part");

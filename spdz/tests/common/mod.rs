@@ -17,6 +17,7 @@ use spdz::network::{IMAGES, LOGITS, Network};
 use spdz::ops::ProtocolRing;
 use spdz::plan::{NumberFormat, Plan, Truncation};
 use spdz::prg::{Seed, SessionId};
+use spdz::ratchet::Ratchet;
 use spdz::ring::{Int64, Ring, Side};
 use spdz::role::{
     self, Error, Memory, Observer, Player, Producer, Server, ServerLinks, Store, StoreError,
@@ -160,35 +161,56 @@ impl Settings {
     }
 }
 
-/// A store that keeps nothing in memory but the key.
+/// A store that keeps nothing in memory but the keys.
 struct Sealed<R: Ring> {
     plan: Arc<Plan>,
-    key: Seed,
+    key: [u8; 32],
+    sealing: Ratchet,
+    opening: Ratchet,
     kept: std::collections::VecDeque<(u64, Vec<u8>)>,
     ring: std::marker::PhantomData<R>,
+}
+
+impl<R: Ring> Sealed<R> {
+    fn new(plan: Arc<Plan>, key: [u8; 32]) -> Self {
+        let ratchet = || Ratchet::new(&Seed::from_bytes(key));
+        let (sealing, opening) = (ratchet(), ratchet());
+        Self { plan, key, sealing, opening, kept: Default::default(), ring: Default::default() }
+    }
+
+    /// The key of an inference, for an attempt that is refused.
+    fn key(&self, inference: u64) -> Seed {
+        Ratchet::new(&Seed::from_bytes(self.key)).key(inference).unwrap()
+    }
 }
 
 impl<R: Ring> Store<R> for Sealed<R> {
     fn put(&mut self, bundle: Bundle<R>) -> Result<(), StoreError> {
         let (inference, bytes) = (bundle.inference(), bundle.bytes());
         assert_eq!(bytes, self.plan.bundle_bytes());
-        let sealed = bundle.seal(&self.key);
+        let sealed = bundle.seal(self.sealing.key(inference).unwrap());
         assert_eq!(sealed.len(), bytes + 32);
+        let open = |inference, sealed: &[u8], key| {
+            Bundle::<R>::open(&self.plan, inference, sealed, key).map(drop)
+        };
         for place in [0, sealed.len() / 2, sealed.len() - 1] {
             let mut changed = sealed.clone();
             changed[place] ^= 1;
-            let refused = Bundle::<R>::open(&self.plan, inference, &changed, &self.key);
+            let refused = open(inference, &changed, self.key(inference));
             assert_eq!(refused.unwrap_err().inference, inference);
         }
-        assert!(Bundle::<R>::open(&self.plan, inference, &sealed[1..], &self.key).is_err());
-        assert!(Bundle::<R>::open(&self.plan, inference + 1, &sealed, &self.key).is_err());
+        assert!(open(inference, &sealed[1..], self.key(inference)).is_err());
+        assert!(open(inference + 1, &sealed, self.key(inference)).is_err());
+        assert!(open(inference, &sealed, self.key(inference + 1)).is_err());
         self.kept.push_back((inference, sealed));
         Ok(())
     }
 
     fn take(&mut self) -> Result<Option<Bundle<R>>, StoreError> {
         let Some((inference, sealed)) = self.kept.pop_front() else { return Ok(None) };
-        Ok(Some(Bundle::open(&self.plan, inference, &sealed, &self.key).unwrap()))
+        let key = self.opening.key(inference).unwrap();
+        assert!(self.opening.key(inference).is_none());
+        Ok(Some(Bundle::open(&self.plan, inference, &sealed, key).unwrap()))
     }
 }
 
@@ -258,9 +280,7 @@ fn run_plan<R: ProtocolRing>(
                 let mut notes = Notes::default();
                 let mut server = set_up.unwrap().observed_by(&mut notes);
                 let served = if settings.ahead {
-                    let (key, kept) = (Seed::from_bytes([seed; 32]), Default::default());
-                    let plan = stocked;
-                    server.serve(&mut Sealed::<R> { plan, key, kept, ring: Default::default() })
+                    server.serve(&mut Sealed::<R>::new(stocked, [seed; 32]))
                 } else {
                     server.serve(&mut Memory::default())
                 };
@@ -275,7 +295,7 @@ fn run_plan<R: ProtocolRing>(
             move || {
                 let root = Seed::from_bytes([settings.randomness.producer; 32]);
                 let servers = [p_s0, p_s1];
-                let set_up = Producer::<R, _>::set_up(plan, session, &root, servers);
+                let set_up = Producer::<R, _>::set_up(plan, session, root, servers);
                 let mut notes = Notes::default();
                 assert_eq!(set_up.unwrap().observed_by(&mut notes).serve().unwrap(), count);
                 note(P, notes);
