@@ -16,6 +16,7 @@ mod data;
 mod exit;
 mod floor;
 mod inspect;
+mod pods;
 mod reference;
 mod report;
 mod run;
