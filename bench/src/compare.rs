@@ -7,7 +7,7 @@ use party::result::RunResult;
 use serde::Serialize;
 
 use crate::cell::{CellId, Trial};
-use crate::layout::{Align, Table, wrap};
+use crate::layout::{Align, Table, fill, wrap};
 use crate::results::{Cell, Results};
 use crate::stats::{self, Observation, Pair, Ratio, Ratios, Verdict};
 
@@ -309,12 +309,12 @@ impl Comparison {
     pub fn render(&self, width: Option<usize>) -> String {
         use Align::{Left, Right};
         let mut table = Table::new(&[
-            ("second against first", Left),
-            ("first ms", Right),
-            ("second ms", Right),
+            ("second against first, ms", Left),
+            ("first", Right),
+            ("second", Right),
             ("pace", Right),
             ("ratio", Right),
-            ("95 % interval", Right),
+            ("interval", Right),
             ("verdict", Left),
         ]);
         let interval = |ratio: &Ratio| format!("{:.2} to {:.2}", ratio.low, ratio.high);
@@ -340,13 +340,13 @@ impl Comparison {
         fields.extend([String::new(), ratio, interval(&self.all), self.verdict.to_string()]);
         table.row(fields, Vec::new());
         let mut text = table.render(width);
-        if self.cells.iter().any(|cell| !cell.pace_micros.contains(&None)) {
-            text.push_str(&wrap(
-                "pace: how many times as long a piece of work took that no build changes",
-                "",
-                width,
-            ));
-        }
+        let paced = self.cells.iter().any(|cell| !cell.pace_micros.contains(&None));
+        let pace = "; pace: how many times as long a piece of work took that no build changes";
+        let pace = if paced { pace } else { "" };
+        text.push_str(&fill(
+            &format!("interval: of the ratio, at a confidence of 95 %{pace}"),
+            width,
+        ));
         self.notes
             .iter()
             .for_each(|note| text.push_str(&wrap(&format!("note: {note}"), "", width)));

@@ -4,7 +4,6 @@
 //! everybody knows the weights anyway.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::fs;
 use std::sync::atomic::AtomicBool;
 
@@ -20,6 +19,7 @@ use spdz::plan::{NumberFormat, Truncation};
 use crate::data;
 use crate::launch::here::Files;
 use crate::launch::local::{self, Job};
+use crate::layout::{Align, Table, fill};
 use crate::progress::Reporter;
 use crate::reference::file_in;
 
@@ -141,28 +141,43 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{NOT_PRIVATE}")?;
+impl Report {
+    /// The tables, for a terminal of so many columns.
+    #[must_use]
+    pub fn render(&self, width: Option<usize>) -> String {
+        use Align::{Left, Right};
+        let mut text = fill(NOT_PRIVATE, width);
         for (RunResult { network, format, truncation, .. }, inspection) in &self.0 {
             let Inspection { samples, out_of_range, limit, layers, .. } = inspection;
-            writeln!(
-                f,
-                "\n{network} {format}, {truncation} truncation, images: {samples}, of them out of \
-                 range: {out_of_range}; values stay below {limit}\n"
-            )?;
-            writeln!(
-                f,
-                "layer        values        smallest         largest   largest error   near the limit"
-            )?;
+            text.push_str(&fill(
+                &format!(
+                    "\n{network} {format}, {truncation} truncation, images: {samples}, of them out \
+                     of range: {out_of_range}; values stay below {limit}\n\n"
+                ),
+                width,
+            ));
+            let mut table = Table::new(&[
+                ("layer", Left),
+                ("values", Right),
+                ("smallest", Right),
+                ("largest", Right),
+                ("largest error", Right),
+                ("near the limit", Right),
+            ]);
             for layer in layers {
                 let LayerRange { name, values, min, max, largest_error, near_limit } = layer;
-                writeln!(
-                    f,
-                    "{name:<8} {values:>10} {min:>15.4} {max:>15.4} {largest_error:>15.6} {near_limit:>16}"
-                )?;
+                let fields = vec![
+                    name.clone(),
+                    values.to_string(),
+                    format!("{min:.4}"),
+                    format!("{max:.4}"),
+                    format!("{largest_error:.6}"),
+                    near_limit.to_string(),
+                ];
+                table.row(fields, Vec::new());
             }
+            text.push_str(&table.render(width));
         }
-        Ok(())
+        text
     }
 }

@@ -26,6 +26,18 @@ struct Row {
 /// Between two columns.
 const GAP: usize = 2;
 
+/// Columns of the longest line of prose.
+const PROSE: usize = 100;
+
+/// A space at which no line ends.
+const GLUE: &str = "\u{a0}";
+
+/// A field on a line of its own words, if it has room there.
+fn glued(field: &str, width: Option<usize>) -> String {
+    let fits = width.is_none_or(|width| field.chars().count() + 6 <= width);
+    if fits { field.replace(' ', GLUE) } else { field.into() }
+}
+
 impl Table {
     /// One without rows.
     pub(crate) fn new(head: &[(&'static str, Align)]) -> Self {
@@ -55,10 +67,10 @@ impl Table {
                 let named = self.head.iter().zip(fields).skip(1);
                 let named: Vec<String> = named
                     .filter(|(_, field)| !field.is_empty())
-                    .map(|((name, _), field)| format!("{name} {field}"))
+                    .map(|((name, _), field)| glued(&format!("{name} {field}"), width))
                     .collect();
                 text.push_str(&wrap(fields.first().map_or("", String::as_str), "", width));
-                text.push_str(&wrap(&named.join(", "), "  ", width));
+                text.push_str(&wrap(&named.join(", "), "  ", width).replace(GLUE, " "));
             }
             for note in notes {
                 text.push_str(&wrap(note, "  ", width));
@@ -97,9 +109,9 @@ pub(crate) fn wrap(text: &str, indent: &str, width: Option<usize>) -> String {
     lines(text, indent, "  ", width)
 }
 
-/// Paragraphs in lines that fit.
+/// Paragraphs in lines that fit, and that are not too long to read.
 pub(crate) fn fill(text: &str, width: Option<usize>) -> String {
-    lines(text, "", "", width)
+    lines(text, "", "", Some(width.map_or(PROSE, |width| width.min(PROSE))))
 }
 
 fn lines(text: &str, indent: &str, hang: &str, width: Option<usize>) -> String {

@@ -45,11 +45,6 @@ fn fits(width: Option<usize>) -> bool {
     width.is_none_or(|width| width >= COLUMNS)
 }
 
-/// Lines of prose, which are no longer than the table's.
-fn prose(text: &str, width: Option<usize>) -> String {
-    fill(text, Some(width.map_or(COLUMNS, |width| width.min(COLUMNS))))
-}
-
 /// The table, for a terminal of so many columns: the paper's numbers beside these.
 #[must_use]
 pub fn render(results: &Results, width: Option<usize>) -> String {
@@ -87,7 +82,7 @@ fn head(
     width: Option<usize>,
 ) -> String {
     let Environment { cores, cpu, load_average, .. } = environment;
-    let mut text = prose(
+    let mut text = fill(
         &format!(
             "Table 1: private inference on MNIST, batch {batch}, {repetitions} timed inferences\n\
              correlated randomness generated {offline}\n\
@@ -149,7 +144,7 @@ fn row(key: &CellId, run: &RunResult, width: Option<usize>) -> String {
     }
     let list = format!(
         "runtime (sd) {ours} ms, paper {theirs}; online {online} ms\n\
-         accuracy, plain / secure: {accuracy} %, paper {their_accuracy}\n\
+         plain / secure {accuracy} %, paper {their_accuracy}\n\
          KL divergence {divergence}, paper {their_divergence}"
     );
     format!("{}\n{}", name(run), wrap(&list, "  ", width))
@@ -169,16 +164,16 @@ pub fn foot(results: &Results, width: Option<usize>) -> String {
              first. The paper's has both."
         }
     };
-    let mut text = format!("\n{}", prose(runtime, width));
+    let mut text = format!("\n{}", fill(runtime, width));
     if measured(results).any(|(cell, _)| paper::beside(&cell.key).is_none()) {
-        text.push_str(&prose(COMPARABLE, width));
+        text.push_str(&fill(COMPARABLE, width));
     }
     text.push('\n');
     text.push_str(&costs(results, offline).render(width));
-    text.push_str(&prose(
-        "\nBytes and rounds are those of one inference. The accuracy on shares of all such images \
-         lies between the two numbers with a confidence of 95 %, as far as the n that were scored \
-         tell. Predictions agree with those of the plaintext network.",
+    text.push_str(&fill(
+        "\nBytes and rounds are those of one inference. The interval is that of the accuracy on shares \
+         of all such images, at a confidence of 95 % and as far as the n that were scored tell. \
+         Predictions agree with those of the plaintext network.",
         width,
     ));
     let Some(Speeds { exchange_micros, gigabytes_per_second, products }) = &results.speeds else {
@@ -188,7 +183,7 @@ pub fn foot(results: &Results, width: Option<usize>) -> String {
         let ProductSpeed { format, gigamacs_per_second } = product;
         format!("{format} {gigamacs_per_second:.1} GMAC/s a core")
     });
-    text.push_str(&prose(
+    text.push_str(&fill(
         &format!(
             "The floor is what these messages and the matrix products alone would take at the speeds \
              measured here, each product in its own shape: exchange {exchange_micros:.1} us, \
@@ -210,7 +205,7 @@ fn costs(results: &Results, offline: OfflineMode) -> Table {
         ("offline kB", Right),
         ("floor ms", Right),
         ("times", Right),
-        ("secure, 95 %", Right),
+        ("95 % interval", Right),
         ("agree %", Right),
         ("n", Right),
     ];

@@ -276,7 +276,7 @@ fn an_inspected_run_says_what_layers_put_out_and_that_it_is_not_private() {
             assert!(*largest_error > 0.0 && *largest_error < 0.02, "{layer:?}");
             assert_eq!(values % 10, 0, "{layer:?}");
         }
-        let text = report.to_string();
+        let text = report.render(None);
         assert!(text.contains("NOT PRIVATE") && text.contains("logits"), "{text}");
     }
 }
@@ -808,27 +808,47 @@ fn bad_weights_end_the_run_with_the_tensors_name() {
     }
 }
 
-#[test]
-fn a_weight_out_of_range_is_named_and_its_value_told_to_nobody() {
-    let mut scenario = Scenario::new();
-    let network = spdz::network::Network::a();
-    let path = scenario.folder.path().join("huge.safetensors");
-    let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = network
-        .parameters()
-        .unwrap()
-        .into_iter()
+/// Weights of network A that are all the same in each parameter.
+fn write_weights(path: &Path, value: impl Fn(&str) -> f32) {
+    let parameters = spdz::network::Network::a().parameters().unwrap().into_iter();
+    let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = parameters
         .map(|parameter| {
-            let value: f32 = if parameter.name == "fc2.bias" { 54_321.5 } else { 1.0 };
             let len: usize = parameter.shape.iter().product();
-            (parameter.name, parameter.shape, value.to_le_bytes().repeat(len))
+            let bytes = value(&parameter.name).to_le_bytes().repeat(len);
+            (parameter.name, parameter.shape, bytes)
         })
         .collect();
     let views = tensors.iter().map(|(name, shape, data)| {
-        let view =
-            safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), data);
+        let view = safetensors::tensor::TensorView::new(Dtype::F32, shape.clone(), data);
         (name, view.unwrap())
     });
-    fs::write(&path, safetensors::serialize(views, None).unwrap()).unwrap();
+    fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
+}
+
+#[test]
+fn a_client_whose_outputs_are_all_out_of_range_fails_and_says_what_to_look_at() {
+    let mut scenario = Scenario::new();
+    let path = scenario.folder.path().join("large.safetensors");
+    // As if they were made for other images: each can be shared, and what comes out cannot be held.
+    write_weights(&path, |_| 30.0);
+    scenario.config(Role::MODEL_OWNER).player.as_mut().unwrap().inputs = Some(path);
+    let workload = scenario.config(Role::CLIENT).workload.as_mut().unwrap();
+    workload.repetitions = 2;
+    let failures = failures(&mut scenario.start());
+    let failed: Vec<(Role, Option<i32>)> =
+        failures.values().map(|failure| (failure.role, failure.code)).collect();
+    assert_eq!(failed, [(Role::CLIENT, Some(2))], "{failures:?}");
+    let message = &failures[&Role::CLIENT].message;
+    for expected in ["evaluations are out of range", "element ", "0 to 255"] {
+        assert!(message.contains(expected), "{expected}: {message}");
+    }
+}
+
+#[test]
+fn a_weight_out_of_range_is_named_and_its_value_told_to_nobody() {
+    let mut scenario = Scenario::new();
+    let path = scenario.folder.path().join("huge.safetensors");
+    write_weights(&path, |name| if name == "fc2.bias" { 54_321.5 } else { 1.0 });
     scenario.config(Role::MODEL_OWNER).player.as_mut().unwrap().inputs = Some(path);
     let failures = failures(&mut scenario.start());
     let own = &failures[&Role::MODEL_OWNER];

@@ -6,8 +6,8 @@ use clap::Args;
 use spdz::plan::NumberFormat;
 
 use super::common::{Folders, Program, format, interruptible, print_json, within};
-use crate::inspect;
 use crate::settings::{BATCH_SIZES, BUILTIN, INSPECTED, Truncate};
+use crate::{console, inspect};
 
 /// Arguments of `bench inspect`.
 #[derive(Debug, Args)]
@@ -52,7 +52,7 @@ impl Arguments {
         if self.json {
             return print_json(&report.to_json());
         }
-        write!(io::stdout().lock(), "{report}")?;
+        write!(io::stdout().lock(), "{}", report.render(console::width()))?;
         Ok(())
     }
 }
