@@ -257,8 +257,9 @@ pub enum SettingsError {
         /// Its name.
         found: String,
     },
-    /// Two graphs have the same name, and so would be one cell.
-    #[error("two graphs are called {name}; give one of them another name")]
+    /// A graph has the name of another, so that they would be one cell, or of a network of the
+    /// paper, whose figures would stand beside it.
+    #[error("two graphs are called {name}, or a graph and a network; give a graph another name")]
     Twice {
         /// The name.
         name: String,
@@ -394,7 +395,7 @@ impl Settings {
                 })?;
             }
         }
-        let mut names: Vec<String> = self.networks.clone();
+        let mut names: Vec<String> = BUILTIN.map(String::from).into();
         for file in &self.graphs {
             let graph = graph_file::read(&file.file).map_err(SettingsError::Graph)?;
             let name = graph.name().to_owned();
@@ -662,6 +663,12 @@ mod tests {
         let twice = read(&format!("graphs: [{graph}, {graph}]"));
         let error = twice.cells().unwrap_err().to_string();
         assert!(error.contains("two graphs are called score"), "{error}");
+        // Not even alone: what the paper says of A is not of this.
+        let named = std::fs::read_to_string(folder.path().join("score.yaml")).unwrap();
+        let named = named.replacen("name: score", "name: A", 1);
+        std::fs::write(folder.path().join("score.yaml"), named).unwrap();
+        let error = settings.cells().unwrap_err().to_string();
+        assert!(error.contains("called A, or a graph and a network"), "{error}");
     }
 
     #[test]
