@@ -233,7 +233,7 @@ impl Run {
         for path in self.outputs.values() {
             check_place(path).with_context(|| format!("{} cannot be written", path.display()))?;
         }
-        let inputs = tensor_files::of_players(&self.inputs, plan, folder)?;
+        let inputs = tensor_files::of_players(&self.inputs, plan, self.evaluations, folder)?;
         let mut tasks = graph_file::tasks(&inputs, &self.outputs, plan)?;
         for &player in plan.graph().players() {
             let outputs = plan.graph().outputs_of(player);

@@ -17,8 +17,9 @@ use party::tensors::describe;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use spdz::channel::Name;
-use spdz::graph::{InputSpec, Lifetime};
+use spdz::graph::{InputSpec, Lifetime, Plaintext, Tensors};
 use spdz::plan::Plan;
+use spdz::role;
 
 /// Largest file that is read, and most that it may hold unpacked, bytes: as a party reads.
 const MAX_BYTES: u64 = 1 << 30;
@@ -37,8 +38,27 @@ pub struct Source {
 struct Array {
     shape: Vec<usize>,
     values: Vec<f64>,
-    /// Rows of text, which a graph may want in another shape.
-    is_table: bool,
+    /// Of a table, which a graph may want in another shape, the line of each row in its file.
+    table: Option<Table>,
+}
+
+/// Where the numbers of a table are in its file.
+#[derive(Debug, PartialEq)]
+struct Table {
+    columns: usize,
+    lines: Vec<u64>,
+}
+
+impl Array {
+    /// Where an element is, as people find it.
+    fn place(&self, index: usize) -> String {
+        match &self.table {
+            Some(Table { columns, lines }) => {
+                format!("row {}, column {}", lines[index / columns], index % columns + 1)
+            }
+            None => format!("at {:?}", place_in(&self.shape, index)),
+        }
+    }
 }
 
 /// The one safetensors file of each player: its own, or one that is made of its files in
@@ -49,11 +69,11 @@ struct Array {
 pub(crate) fn of_players(
     sources: &BTreeMap<Name, Vec<Source>>,
     plan: &Plan,
+    evaluations: u64,
     folder: &Path,
 ) -> anyhow::Result<BTreeMap<Name, PathBuf>> {
     let one = |(player, sources): (&Name, &Vec<Source>)| {
-        let specs = plan.graph().inputs_of(*player);
-        Ok((*player, of_player(*player, sources, &specs, folder)?))
+        Ok((*player, of_player(*player, sources, plan, evaluations, folder)?))
     };
     sources.iter().map(one).collect()
 }
@@ -61,9 +81,11 @@ pub(crate) fn of_players(
 fn of_player(
     player: Name,
     sources: &[Source],
-    specs: &[InputSpec],
+    plan: &Plan,
+    evaluations: u64,
     folder: &Path,
 ) -> anyhow::Result<PathBuf> {
+    let specs = &plan.graph().inputs_of(player)[..];
     // Who has no inputs, or a file that is not there, is told so by those who look for it.
     if let [Source { tensor: None, path }] = sources
         && (specs.is_empty() || !is_converted(path) || !path.exists())
@@ -89,16 +111,17 @@ fn of_player(
                 spec.name
             );
         };
-        tensors.push((spec.name.clone(), fitted(array, spec, path)?));
+        tensors.push(Input { spec, array: fitted(array, spec, path)?, path });
     }
+    check(player, plan, evaluations, &tensors)?;
     let names = sources.iter().filter_map(|source| source.path.file_name());
     let names: Vec<String> = names.map(|name| name.to_string_lossy().into_owned()).collect();
     // Its name is in what a party says of it.
     let made = folder.join(format!("{player}-{}.safetensors", names.join("-")));
     let bytes: Vec<(String, Vec<usize>, Vec<u8>)> = tensors
         .into_iter()
-        .map(|(name, Array { shape, values, .. })| {
-            (name, shape, values.into_iter().flat_map(f64::to_le_bytes).collect())
+        .map(|Input { spec, array: Array { shape, values, .. }, .. }| {
+            (spec.name.clone(), shape, values.into_iter().flat_map(f64::to_le_bytes).collect())
         })
         .collect();
     let views = bytes.iter().map(|(name, shape, bytes)| {
@@ -107,6 +130,67 @@ fn of_player(
     let file = safetensors::serialize(views.collect::<anyhow::Result<Vec<_>>>()?, None)?;
     write_private(&made, &file).with_context(|| format!("cannot write {}", made.display()))?;
     Ok(made)
+}
+
+/// An input as the graph wants it.
+struct Input<'a> {
+    spec: &'a InputSpec,
+    array: Array,
+    path: &'a Path,
+}
+
+impl Input<'_> {
+    /// Elements of one evaluation, or of the session.
+    fn len(&self) -> usize {
+        self.spec.shape.iter().product()
+    }
+
+    /// How many evaluations it has numbers for.
+    fn rows(&self) -> usize {
+        if self.spec.lifetime == Lifetime::Session {
+            1
+        } else {
+            self.array.values.len() / self.len().max(1)
+        }
+    }
+
+    /// The row of an evaluation; after the last the first is the next.
+    fn row(&self, evaluation: usize) -> usize {
+        evaluation % self.rows()
+    }
+}
+
+/// Makes sure that the player can share what it has: the party would say so too, but not where it
+/// is in these files.
+fn check(player: Name, plan: &Plan, evaluations: u64, inputs: &[Input<'_>]) -> anyhow::Result<()> {
+    let of = |evaluation: usize, lifetime: Lifetime| -> anyhow::Result<()> {
+        let tensor = |input: &Input<'_>| {
+            let values = &input.array.values[input.row(evaluation) * input.len()..][..input.len()];
+            let tensor = Plaintext::new(input.spec.shape.as_slice(), values.to_vec())?;
+            anyhow::Ok((input.spec.name.clone(), tensor))
+        };
+        let tensors = inputs.iter().map(tensor).collect::<anyhow::Result<Tensors>>()?;
+        let Err(error) = role::check_inputs(plan, player, lifetime, &tensors) else {
+            return Ok(());
+        };
+        // What is shared may be computed from inputs, and then has no place in a file.
+        if let role::Error::Range { tensor, index, limit } = &error
+            && let Some(input) = inputs.iter().find(|input| input.spec.name == *tensor)
+            && *index < input.len()
+        {
+            let place = input.array.place(input.row(evaluation) * input.len() + index);
+            bail!(
+                "{}: {place}: expected a number between -{limit} and {limit}, the fixed-point \
+                 range, for {tensor}",
+                input.path.display()
+            );
+        }
+        Err(error.into())
+    };
+    of(0, Lifetime::Session)?;
+    let rows = inputs.iter().map(Input::rows).max().unwrap_or(0);
+    let rows = rows.min(usize::try_from(evaluations).unwrap_or(usize::MAX));
+    (0..rows).try_for_each(|evaluation| of(evaluation, Lifetime::Evaluation))
 }
 
 fn ending(path: &Path) -> String {
@@ -190,7 +274,7 @@ fn array(bytes: &[u8]) -> anyhow::Result<Array> {
         let array = ArrayD::<T>::read_npy(Cursor::new(bytes))?;
         // Row by row, in whichever order the file has them.
         let values = array.iter().map(|value| number(*value)).collect();
-        Ok(Array { shape: array.shape().to_vec(), values, is_table: false })
+        Ok(Array { shape: array.shape().to_vec(), values, table: None })
     }
     type Kind = fn(&[u8]) -> Result<Array, ReadNpyError>;
     let kinds: [Kind; 11] = [
@@ -211,11 +295,8 @@ fn array(bytes: &[u8]) -> anyhow::Result<Array> {
         match kind(bytes) {
             Ok(array) => {
                 if let Some(index) = array.values.iter().position(|value| !value.is_finite()) {
-                    let place = place_in(&array.shape, index);
-                    bail!(
-                        "holds {} at {place:?}; every value must be a finite number",
-                        array.values[index]
-                    );
+                    let (place, value) = (array.place(index), array.values[index]);
+                    bail!("holds {value} {place}; every value must be a finite number");
                 }
                 return Ok(array);
             }
@@ -254,7 +335,7 @@ fn table(path: &Path) -> anyhow::Result<Array> {
         .flexible(true)
         .trim(csv::Trim::All)
         .from_reader(&text[..]);
-    let (mut values, mut rows, mut columns) = (Vec::new(), 0, 0);
+    let (mut values, mut lines, mut columns) = (Vec::new(), Vec::new(), 0);
     for (index, record) in reader.records().enumerate() {
         let record = record.with_context(place)?;
         let line = record.position().map_or(index as u64 + 1, csv::Position::line);
@@ -263,7 +344,7 @@ fn table(path: &Path) -> anyhow::Result<Array> {
         if index == 0 && numbers.iter().all(Option::is_none) {
             continue;
         }
-        if rows == 0 {
+        if lines.is_empty() {
             columns = numbers.len();
         } else if numbers.len() != columns {
             bail!(
@@ -283,12 +364,13 @@ fn table(path: &Path) -> anyhow::Result<Array> {
             };
             values.push(number);
         }
-        rows += 1;
+        lines.push(line);
     }
-    if rows == 0 {
+    if lines.is_empty() {
         bail!("{} holds no row of numbers", path.display());
     }
-    Ok(Array { shape: vec![rows, columns], values, is_table: true })
+    let shape = vec![lines.len(), columns];
+    Ok(Array { shape, values, table: Some(Table { columns, lines }) })
 }
 
 /// An array in the shape that the graph has. A table has no shape of its own but rows and
@@ -302,8 +384,8 @@ fn fitted(mut array: Array, spec: &InputSpec, path: &Path) -> anyhow::Result<Arr
             && found[1..] == shape[..]
     };
     let len: usize = shape.iter().product();
-    if array.is_table {
-        let (rows, columns) = (array.shape[0], array.shape[1]);
+    if let Some(Table { columns, lines }) = &array.table {
+        let (rows, columns) = (lines.len(), *columns);
         if array.values.len() == len {
             array.shape.clone_from(shape);
         } else if array.values.len().is_multiple_of(len)
@@ -386,7 +468,7 @@ mod tests {
                 path: path.clone(),
             });
             let sources = BTreeMap::from([(player.parse().unwrap(), sources.collect())]);
-            let made = of_players(&sources, &plan(), self.folder.path());
+            let made = of_players(&sources, &plan(), 2, self.folder.path());
             let made = made.map_err(|error| format!("{error:#}"))?;
             let bytes = fs::read(made.values().next().unwrap()).unwrap();
             let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
@@ -457,6 +539,14 @@ mod tests {
             let error = bob("y.csv", text.as_bytes());
             assert!(error.contains(expected), "{error}\n(expected {expected})");
         }
+        // What the format cannot hold, in whichever evaluation; the third is none.
+        let rows = "a,b,c\n1,2,3\n4,5,6\n1,2,3\n4,5000,6\n1,2,3\n4,5,6000\n";
+        let error = bob("y.csv", rows.as_bytes());
+        let expected = "y.csv: row 5, column 2: expected a number between -1024 and 1024";
+        assert!(error.contains(expected) && !error.contains("5000"), "{error}");
+        let large = ndarray::arr2(&[[1.0, 2.0, 3.0], [4.0, 5.0, -6e5]]);
+        let error = bob("y.npy", &npy(&large));
+        assert!(error.contains("y.npy: at [1, 2]: expected a number between"), "{error}");
         let nan = ndarray::arr2(&[[1.0, 2.0, 3.0], [4.0, f64::NAN, 6.0]]);
         let error = bob("y.npy", &npy(&nan));
         assert!(error.contains("y.npy: holds NaN at [1, 1]"), "{error}");
