@@ -19,7 +19,7 @@ pub mod frame {
 /// What both sides must agree on.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Hello {
-    /// 3.
+    /// 4.
     #[prost(uint32, tag = "1")]
     pub protocol_version: u32,
     /// 16 bytes.

@@ -12,7 +12,8 @@ use std::time::{Duration, SystemTime};
 use jiff::{Timestamp, Unit};
 use spdz::channel::Role;
 use spdz::prg::SessionId;
-use tokio_rustls::rustls::crypto::ring::default_provider;
+use tokio_rustls::rustls::crypto::CryptoProvider;
+use tokio_rustls::rustls::crypto::aws_lc_rs::{self, kx_group::X25519MLKEM768};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
@@ -24,6 +25,14 @@ use tokio_rustls::rustls::{
 use zeroize::Zeroize;
 
 use crate::config::Identity;
+
+/// The cryptography of connections between parties. Keys are agreed on with X25519 and ML-KEM-768
+/// together, and in no other way: what is recorded today must stay secret from whoever breaks
+/// elliptic curves later, since seeds and masked inputs together are the inputs.
+#[must_use]
+pub fn provider() -> CryptoProvider {
+    CryptoProvider { kx_groups: vec![X25519MLKEM768], ..aws_lc_rs::default_provider() }
+}
 
 /// What is wrong with a party's identity.
 #[derive(Debug, thiserror::Error)]
@@ -132,6 +141,14 @@ pub(crate) fn refusal(error: &std::io::Error) -> String {
             | PeerIncompatible::Tls12NotOffered
             | PeerIncompatible::Tls12NotOfferedOrEnabled,
         )) => "it does not speak TLS 1.3, and no older version is spoken here",
+        Some(rustls::Error::PeerIncompatible(
+            PeerIncompatible::NoKxGroupsInCommon | PeerIncompatible::NamedGroupsExtensionRequired,
+        )) => "it does not offer the hybrid key exchange X25519MLKEM768, and no other is used here",
+        // It does not say what it lacks.
+        Some(rustls::Error::AlertReceived(AlertDescription::HandshakeFailure)) => {
+            "it has no cipher suite or key exchange in common with this party, whose key exchange is \
+             X25519MLKEM768 alone"
+        }
         Some(rustls::Error::InvalidCertificate(problem)) => match problem {
             CertificateError::UnknownIssuer | CertificateError::BadSignature => {
                 "its certificate is from another authority than this session's"
@@ -262,7 +279,7 @@ impl Credentials {
         let mut roots = RootCertStore::empty();
         roots.add(authority).map_err(refuse(&files.authority))?;
         let roots = Arc::new(roots);
-        let provider = Arc::new(default_provider());
+        let provider = Arc::new(provider());
 
         let verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
             .build()
@@ -295,6 +312,9 @@ impl Credentials {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio_rustls::rustls::NamedGroup;
+    use tokio_rustls::rustls::crypto::SupportedKxGroup;
+    use tokio_rustls::rustls::crypto::aws_lc_rs::kx_group::{SECP256R1, X25519};
 
     const SESSION: SessionId = SessionId([1; 16]);
 
@@ -326,7 +346,7 @@ mod tests {
         let certificate = CertificateDer::from_pem_slice(party).unwrap();
         let certificate = webpki::EndEntityCert::try_from(&certificate).unwrap();
         let valid = |at: Duration| {
-            let algorithms = default_provider().signature_verification_algorithms.all;
+            let algorithms = provider().signature_verification_algorithms.all;
             let (at, usage) = (UnixTime::since_unix_epoch(at), webpki::KeyUsage::client_auth());
             let anchors = std::slice::from_ref(&anchor);
             certificate.verify_for_usage(algorithms, anchors, &[], at, usage, None, None).is_ok()
@@ -387,20 +407,27 @@ mod tests {
         (folder, identity)
     }
 
-    /// What the server says to a handshake with `client`.
+    /// The groups that both sides name after a handshake, or what each says of it.
     fn handshake(
         server: &Credentials,
         client: ClientConfig,
         session: SessionId,
-    ) -> Result<(), String> {
+    ) -> Result<[NamedGroup; 2], [String; 2]> {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let (near, far) = tokio::io::duplex(1 << 16);
         let name = ServerName::try_from(name(Role::Server0, session)).unwrap();
         runtime.block_on(async {
             let connector = tokio_rustls::TlsConnector::from(Arc::new(client));
             let accept = tokio_rustls::TlsAcceptor::from(server.server.clone()).accept(far);
-            let (accepted, _) = tokio::join!(accept, connector.connect(name, near));
-            accepted.map(drop).map_err(|error| error.to_string())
+            match tokio::join!(accept, connector.connect(name, near)) {
+                (Ok(accepted), Ok(connected)) => {
+                    let ours = accepted.get_ref().1.negotiated_key_exchange_group();
+                    let theirs = connected.get_ref().1.negotiated_key_exchange_group();
+                    Ok([ours, theirs].map(|group| group.unwrap().name()))
+                }
+                (accepted, connected) => Err([accepted.err(), connected.err()]
+                    .map(|error| error.map_or(String::new(), |error| refusal(&error)))),
+            }
         })
     }
 
@@ -415,21 +442,54 @@ mod tests {
         };
         let server = credentials(&issued, Role::Server0);
         let genuine = credentials(&issued, Role::CLIENT).client;
-        assert_eq!(handshake(&server, (*genuine).clone(), session), Ok(()));
+        assert!(handshake(&server, (*genuine).clone(), session).is_ok());
 
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(issued.authority.as_bytes()).unwrap()).unwrap();
-        let anonymous = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        let anonymous = ClientConfig::builder_with_provider(Arc::new(provider()))
             .with_protocol_versions(&[&TLS13])
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();
-        let refused = handshake(&server, anonymous, session).unwrap_err();
-        assert!(refused.contains("no certificates"), "{refused}");
+        let [refused, _] = handshake(&server, anonymous, session).unwrap_err();
+        assert!(refused.contains("it presented no certificate"), "{refused}");
 
         // The same role and session, but from another authority.
         let stranger = (*credentials(&other, Role::CLIENT).client).clone();
         assert!(handshake(&server, stranger, session).is_err());
+    }
+
+    #[test]
+    fn keys_are_agreed_on_with_a_hybrid_group_or_not_at_all() {
+        let issued = issue(SESSION, &roles()).unwrap();
+        let credentials = |role| {
+            let (_folder, files) = files(&issued, role);
+            Credentials::load(&files, role, SESSION).unwrap()
+        };
+        let (server, client) = (credentials(Role::Server0), credentials(Role::CLIENT).client);
+        let hybrid = Ok([NamedGroup::X25519MLKEM768; 2]);
+        assert_eq!(handshake(&server, (*client).clone(), SESSION), hybrid);
+
+        // A client that would rather have another, or has no other.
+        let authority = CertificateDer::from_pem_slice(issued.authority.as_bytes()).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(authority).unwrap();
+        let with = |groups: &[&'static dyn SupportedKxGroup]| {
+            let provider = CryptoProvider { kx_groups: groups.to_vec(), ..provider() };
+            let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
+                .with_protocol_versions(&[&TLS13])
+                .unwrap()
+                .with_root_certificates(roots.clone())
+                .with_no_client_auth();
+            config.client_auth_cert_resolver = client.client_auth_cert_resolver.clone();
+            config
+        };
+        assert_eq!(handshake(&server, with(&[X25519, X25519MLKEM768]), SESSION), hybrid);
+        for group in [X25519, SECP256R1] {
+            let [ours, theirs] = handshake(&server, with(&[group]), SESSION).unwrap_err();
+            assert!(ours.starts_with("it does not offer the hybrid key exchange"), "{ours}");
+            assert!(theirs.contains("whose key exchange is X25519MLKEM768 alone"), "{theirs}");
+        }
     }
 
     #[test]

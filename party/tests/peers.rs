@@ -32,7 +32,6 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio_rustls::rustls::crypto::ring::default_provider;
 use tokio_rustls::rustls::pki_types::{
     CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime,
 };
@@ -97,7 +96,7 @@ impl Authority {
 
     /// A client that knows this authority, and shows that certificate or none.
     fn client(&self, identity: Option<&Identity>) -> ClientConfig {
-        let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        let config = ClientConfig::builder_with_provider(Arc::new(identity::provider()))
             .with_protocol_versions(&[&TLS13])
             .unwrap()
             .with_root_certificates(self.roots());
@@ -386,7 +385,7 @@ async fn a_party_leaves_at_once_if_the_server_it_dials_is_another() {
             "its certificate is another role's, or of another session",
         ),
     ] {
-        let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        let config = ServerConfig::builder_with_provider(Arc::new(identity::provider()))
             .with_protocol_versions(&[&TLS13])
             .unwrap()
             .with_no_client_auth()
@@ -561,7 +560,7 @@ impl TimeProvider for SlowClock {
 #[tokio::test]
 async fn a_party_whose_certificate_is_refused_for_the_time_says_so_at_once() {
     let ours = Authority::new();
-    let provider = Arc::new(default_provider());
+    let provider = Arc::new(identity::provider());
     let verifier =
         WebPkiClientVerifier::builder_with_provider(Arc::new(ours.roots()), provider.clone());
     let identity = ours.genuine(Role::Server0);

@@ -24,7 +24,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::error::ConnectError;
 use super::framing::{HTTP2_FRAME, MAX_FRAME, WINDOW};
 use super::shape::{Shaping, Wire};
-use super::stream::{Arrival, Outgoing};
+use super::stream::{Arrival, Outgoing, Renewal};
 use super::wire::Frame;
 use super::wire::party_server::{Party, PartyServer};
 use crate::config::PartyConfig;
@@ -79,6 +79,18 @@ struct Accepted {
     begun: Arc<AtomicBool>,
     /// Until then: how long it may wait.
     patience: Pin<Box<Sleep>>,
+    renewal: Renewal,
+}
+
+impl Accepted {
+    /// Renews the keys if that was asked for. Both directions': the peer is asked to follow.
+    fn renew(&mut self) -> std::io::Result<bool> {
+        let asked = self.renewal.asked();
+        if asked {
+            self.stream.get_mut().1.refresh_traffic_keys().map_err(std::io::Error::other)?;
+        }
+        Ok(asked)
+    }
 }
 
 /// Who the peer of a connection proved to be.
@@ -86,13 +98,15 @@ struct Accepted {
 struct Peer {
     role: Option<Role>,
     begun: Arc<AtomicBool>,
+    renewal: Renewal,
 }
 
 impl Connected for Accepted {
     type ConnectInfo = Peer;
 
     fn connect_info(&self) -> Peer {
-        Peer { role: self.place.role, begun: self.begun.clone() }
+        let (begun, renewal) = (self.begun.clone(), self.renewal.clone());
+        Peer { role: self.place.role, begun, renewal }
     }
 }
 
@@ -105,6 +119,11 @@ impl AsyncRead for Accepted {
         if !self.begun.load(Ordering::Relaxed) && self.patience.as_mut().poll(context).is_ready() {
             return Poll::Ready(Err(std::io::ErrorKind::TimedOut.into()));
         }
+        // A server that sends nothing on a connection only gets here.
+        if self.renew()? {
+            // What the socket does not take at once goes out later.
+            let _ = Pin::new(&mut self.stream).poll_flush(context)?;
+        }
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
@@ -115,6 +134,7 @@ impl AsyncWrite for Accepted {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<std::io::Result<usize>> {
+        self.renew()?;
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
@@ -123,6 +143,7 @@ impl AsyncWrite for Accepted {
         context: &mut Context<'_>,
         parts: &[std::io::IoSlice<'_>],
     ) -> Poll<std::io::Result<usize>> {
+        self.renew()?;
         Pin::new(&mut self.stream).poll_write_vectored(context, parts)
     }
 
@@ -215,13 +236,14 @@ impl Party for Gate {
     ) -> Result<Response<Self::ExchangeStream>, Status> {
         let connection = request.extensions().get::<Peer>();
         let peer = self.admit(connection.and_then(|peer| peer.role))?;
-        if let Some(connection) = connection {
+        let renewal = connection.map(|connection| {
             connection.begun.store(true, Ordering::Relaxed);
-        }
+            connection.renewal.clone()
+        });
         let (sender, receiver) = mpsc::channel(self.queue);
         let outgoing = Outgoing::Response(sender);
         self.arrivals
-            .send(Arrival { peer, outgoing, incoming: request.into_inner() })
+            .send(Arrival { peer, outgoing, incoming: request.into_inner(), renewal })
             .map_err(|_| Status::unavailable(format!("{} is closing", self.role)))?;
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
@@ -374,7 +396,8 @@ impl Entrance {
             return Err(format!("{who} has {CONNECTIONS} connections already"));
         };
         let patience = Box::pin(tokio::time::sleep(FIRST_REQUEST));
-        let accepted = Accepted { stream, place, begun: Arc::default(), patience };
+        let (begun, renewal) = (Arc::default(), Renewal::default());
+        let accepted = Accepted { stream, place, begun, patience, renewal };
         // Nobody takes it if the party ends.
         let _ = self.secured.send(Ok(accepted)).await;
         Ok(())

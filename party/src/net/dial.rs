@@ -119,7 +119,7 @@ async fn attempt(
             _ => Failure::Unreachable(with_causes(&status)),
         })?;
     let outgoing = Outgoing::Request(sender);
-    Ok(Arrival { peer, outgoing, incoming: response.into_inner() })
+    Ok(Arrival { peer, outgoing, incoming: response.into_inner(), renewal: None })
 }
 
 /// So little is read ahead that larger reads go around the buffer.

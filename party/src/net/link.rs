@@ -17,7 +17,7 @@ use tonic::{Code, Status, Streaming};
 use super::accept::Serving;
 use super::framing::{self, Incoming, Making, admit, excerpt, message_bytes};
 use super::shape::Shaping;
-use super::stream::{Arrival, Outgoing, Unsent};
+use super::stream::{Arrival, Outgoing, Renewals, Unsent};
 use super::traffic::{Counters, Traffic};
 use super::wire::frame::Content;
 use super::wire::{Abort, Chunk, Frame};
@@ -43,6 +43,8 @@ pub struct Link {
     counters: Arc<Counters>,
     /// The peer has ended its side in good order.
     ended: bool,
+    /// If this side accepted the connection.
+    renewals: Option<Renewals>,
     stop: Stop,
     /// Of a server, and shared by all its links.
     serving: Option<Rc<Serving>>,
@@ -59,7 +61,7 @@ impl Link {
         stop: Stop,
         shaping: Option<Arc<Shaping>>,
     ) -> Self {
-        let Arrival { peer, outgoing, incoming } = arrival;
+        let Arrival { peer, outgoing, incoming, renewal } = arrival;
         Self {
             peer,
             session: config.session.0,
@@ -72,6 +74,7 @@ impl Link {
             deadline: config.deadlines.message(),
             counters: Arc::default(),
             ended: false,
+            renewals: renewal.map(Renewals::new),
             stop,
             serving: None,
             _shaping: shaping,
@@ -303,8 +306,16 @@ impl Link {
         Ok(())
     }
 
+    /// A message with this tag is next, in either direction.
+    fn begin(&mut self, tag: Tag) {
+        if let Some(renewals) = &mut self.renewals {
+            renewals.message(tag);
+        }
+    }
+
     /// The chunks of the next message to send, without their data.
     fn header(&mut self, tag: Tag, length: usize) -> Chunk {
+        self.begin(tag);
         let sequence = self.sent;
         self.sent += 1;
         Chunk {
@@ -416,6 +427,7 @@ impl Channel for Link {
         length: usize,
         take: &mut dyn FnMut(&[u8]),
     ) -> Result<(), ChannelError> {
+        self.begin(tag);
         let runtime = self.runtime.clone();
         runtime
             .block_on(self.rest(Incoming::new(length), tag, take))

@@ -57,7 +57,7 @@ pub fn replay(
     let decoder = tonic_prost::ProstCodec::<Frame, Frame>::default().decoder();
     let body = Full::<Bytes>::new(stream);
     let incoming = Streaming::new_request(decoder, body, None, Some(MAX_FRAME));
-    let arrival = Arrival { peer, outgoing: Outgoing::Request(sender), incoming };
+    let arrival = Arrival { peer, outgoing: Outgoing::Request(sender), incoming, renewal: None };
     let link = Link::new(arrival, config, Rc::new(runtime), Stop::default(), None);
     let mut links = [link];
     introduce(&mut links, &Introduction::new(config, plan), Instant::now())?;

@@ -1,0 +1,134 @@
+//! What goes over a connection: the keys of TLS are renewed in both directions, and what was
+//! recorded before stays closed to whoever takes the keys later.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use party::config::PartyConfig;
+use party::identity;
+use party::net::{Link, connect_to};
+use spdz::channel::{Channel, Phase, Role, Tag};
+use spdz::prg::SessionId;
+
+const SESSION: SessionId = SessionId([5; 16]);
+
+/// A record of TLS 1.3 with a KeyUpdate, which is five bytes long, its type, and a tag. No frame
+/// of HTTP/2 is as short.
+const KEY_UPDATE: usize = 5 + 1 + 16;
+
+/// The lengths of the records of application data in one direction.
+type Records = Arc<Mutex<Vec<usize>>>;
+
+/// Passes bytes on and notes the records.
+fn pass(mut from: TcpStream, mut to: TcpStream, records: Records) {
+    thread::spawn(move || {
+        let mut header = [0; 5];
+        while from.read_exact(&mut header).is_ok() {
+            let mut record = vec![0; usize::from(u16::from_be_bytes([header[3], header[4]]))];
+            from.read_exact(&mut record).unwrap();
+            if header[0] == 23 {
+                records.lock().unwrap().push(record.len());
+            }
+            if to.write_all(&[&header[..], &record].concat()).is_err() {
+                break;
+            }
+        }
+        let _ = to.shutdown(Shutdown::Write);
+    });
+}
+
+/// Between a party that dials and a server; what goes to the server, and what comes from it.
+fn relay(server: SocketAddr) -> (SocketAddr, [Records; 2]) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let records = [Records::default(), Records::default()];
+    let [to, from] = records.clone();
+    thread::spawn(move || {
+        let near = listener.accept().unwrap().0;
+        let far = loop {
+            match TcpStream::connect(server) {
+                Ok(stream) => break stream,
+                Err(_) => thread::sleep(Duration::from_millis(5)),
+            }
+        };
+        pass(near.try_clone().unwrap(), far.try_clone().unwrap(), to);
+        pass(far, near, from);
+    });
+    (address, records)
+}
+
+fn config(folder: &Path, role: Role, place: &str) -> PartyConfig {
+    let path = folder.join(format!("{role}.yaml"));
+    let folder = folder.display();
+    let text = format!(
+        "
+role: {role}
+session: {SESSION}
+computation: {{ network: A }}
+identity:
+  certificate: {folder}/{role}.crt
+  key: {folder}/{role}.key
+  authority: {folder}/ca.crt
+deadlines: {{ connectSeconds: 20, messageSeconds: 20 }}
+{place}
+"
+    );
+    fs::write(&path, text).unwrap();
+    PartyConfig::load(&path).unwrap()
+}
+
+/// What a party says and hears: a message of the set-up, then some of evaluations.
+fn talk(mut link: Link) {
+    let mut exchange = |phase, inference| {
+        let tag = Tag::new(phase, inference, 0);
+        link.send(tag, vec![7; 400].into()).unwrap();
+        assert_eq!(link.recv(tag, 400).unwrap(), vec![7; 400]);
+    };
+    exchange(Phase::Setup, 0);
+    (0..5).for_each(|inference| exchange(Phase::Online, inference));
+    thread::sleep(Duration::from_millis(1100));
+    (5..10).for_each(|inference| exchange(Phase::Online, inference));
+    link.close(Duration::from_secs(5)).unwrap();
+}
+
+#[test]
+fn keys_of_a_connection_are_renewed_after_the_set_up_and_then_now_and_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let servers = [Role::Server0, Role::Server1];
+    let issued = identity::issue(SESSION, &servers).unwrap();
+    let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+    write("ca.crt", &issued.authority);
+    for (role, party) in &issued.parties {
+        write(&format!("{role}.crt"), &party.certificate);
+        write(&format!("{role}.key"), &party.key);
+    }
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (between, records) = relay(address);
+    let config0 = config(folder.path(), Role::Server0, &format!("listen: {address}"));
+    let places = format!("listen: 127.0.0.1:0\npeers: {{ server0: '{between}' }}");
+    let config1 = config(folder.path(), Role::Server1, &places);
+    thread::scope(|scope| {
+        for (config, peer) in [(config0, Role::Server1), (config1, Role::Server0)] {
+            scope.spawn(move || {
+                let plan = config.computation.plan().unwrap();
+                talk(connect_to(&config, &plan, peer).unwrap());
+            });
+        }
+    });
+    for (records, direction) in records.iter().zip(["to the server", "from the server"]) {
+        let records = records.lock().unwrap();
+        let updates: Vec<usize> =
+            (0..records.len()).filter(|at| records[*at] == KEY_UPDATE).collect();
+        // After the set-up, and once more when a second was over.
+        assert_eq!(updates.len(), 2, "{direction}: {records:?}");
+        let set_up = records.iter().position(|length| *length > 400).unwrap();
+        assert!(set_up < updates[0], "{direction}: {records:?}");
+    }
+}
