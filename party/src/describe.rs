@@ -34,6 +34,8 @@ impl fmt::Display for Description<'_> {
         writeln!(f, "polynomials within {:.1} units", plan.polynomial_error())?;
         self.fits.iter().try_for_each(|fit| writeln!(f, "fit of {fit}"))?;
         writeln!(f, "local truncations fail at most {:.1e}", plan.local_failure())?;
+        let distance = plan.statistical_distance();
+        writeln!(f, "openings within a statistical distance of {distance:.1e}")?;
         let Some(player) = self.player else { return Ok(()) };
         writeln!(f, "\nmessages of {player}")?;
         messages(plan, player).iter().try_for_each(|message| writeln!(f, "{message}"))

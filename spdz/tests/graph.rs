@@ -833,6 +833,33 @@ fn the_papers_networks_rarely_fail_and_their_plans_say_how_rarely() {
 }
 
 #[test]
+fn a_plan_says_how_far_its_openings_are_from_uniform() {
+    for network in [Network::a(), Network::b(), Network::c()] {
+        let graph = network.graph(3).unwrap();
+        let plan = |format, truncation| Plan::compile(&graph, format, truncation).unwrap();
+        for (format, truncation) in [
+            (NumberFormat::Int64, Truncation::Local),
+            (NumberFormat::Int64, Truncation::Interactive),
+            (NumberFormat::Int100, Truncation::Local),
+        ] {
+            assert_eq!(plan(format, truncation).statistical_distance(), 0.0, "{}", network.name);
+        }
+        // Counted from the listing, as a reader would: 2^-40 for each element of each truncation.
+        let plan = plan(NumberFormat::Int100, Truncation::Interactive);
+        let listing = plan.to_string();
+        let truncations = listing.lines().filter(|line| line.contains(" truncate_interactive "));
+        let len = |line: &str| -> u32 {
+            let (_, len) = line.split_once(" len ").unwrap();
+            len.split(' ').next().unwrap().parse().unwrap()
+        };
+        let elements: u32 = truncations.map(len).sum();
+        assert!(elements > 0, "{listing}");
+        let expected = f64::from(elements) * 2f64.powi(-40);
+        assert_eq!(plan.statistical_distance(), expected, "{}", network.name);
+    }
+}
+
+#[test]
 fn a_polynomial_for_which_there_is_no_room_is_refused_with_numbers() {
     let g = GraphBuilder::named("steep", ["alice"]);
     let x = g.private_input("alice", [3]);

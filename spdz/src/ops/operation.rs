@@ -61,6 +61,13 @@ pub trait Operation: Any + fmt::Debug + Send + Sync + InEveryRing {
         None
     }
 
+    /// How far its messages, as a server sees them, are at most from messages that do not depend
+    /// on any input: a statistical distance. Nothing where they are uniformly random.
+    fn distance(&self, table: &Table) -> f64 {
+        let _ = table;
+        0.0
+    }
+
     /// Writes its operands, dimensions and lengths after its name: whatever the parties
     /// must agree on.
     ///

@@ -55,6 +55,10 @@ impl Operation for TruncateInteractive {
         Some(self.bits)
     }
 
+    fn distance(&self, table: &Table) -> f64 {
+        table.format().dividend_distance() * table.len(self.output) as f64
+    }
+
     fn list(&self, f: &mut fmt::Formatter<'_>, table: &Table) -> fmt::Result {
         let len = table.len(self.output);
         write!(f, " {} bits {} -> {} len {len}", self.input, self.bits, self.output)

@@ -97,6 +97,16 @@ impl Plan {
         self.generated_encoding().bytes(elements)
     }
 
+    /// How far what one server sees in an evaluation is at most from what it would see for any
+    /// other inputs, while all values are within their ranges: the statistical distance, summed
+    /// over all openings (`docs/security.md`). Zero if everything that is opened is uniformly
+    /// random. A session's is at most this for each of its evaluations.
+    #[must_use]
+    pub fn statistical_distance(&self) -> f64 {
+        let distances = self.evaluation().map(|(_, step)| step.operation.distance(self.table()));
+        distances.sum::<f64>().min(1.0)
+    }
+
     /// Whether the producer generates something for a step, by its number.
     #[must_use]
     pub fn generates(&self, step: usize) -> bool {

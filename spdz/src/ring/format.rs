@@ -127,6 +127,13 @@ impl NumberFormat {
         with_ring!(self, R => R::TRUNCATION_PARTS)
     }
 
+    /// How far what a server sees of one dividend of an interactive truncation is at most from
+    /// what it would see of any other.
+    #[must_use]
+    pub fn dividend_distance(self) -> f64 {
+        with_ring!(self, R => R::DIVIDEND_DISTANCE)
+    }
+
     /// By how many units in the last place a quotient may be off (`docs/protocol.md`), unless
     /// a local truncation fails.
     #[must_use]

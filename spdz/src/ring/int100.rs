@@ -104,6 +104,9 @@ impl Ring for Int100 {
     const PART: usize = residues::DRAWN;
     const TRUNCATION_PARTS: usize = 0;
     const TRUNCATION_ERROR: f64 = 1.5;
+    /// Two dividends differ by less than `2^(DIVIDEND_BITS + 1)`, and the other server's part of the
+    /// mask is uniform over `2^MASK_BITS` integers.
+    const DIVIDEND_DISTANCE: f64 = 1.0 / (1u64 << STATISTICAL_SECURITY) as f64;
     /// The residues have to be brought together and taken apart again.
     const LOCAL_TRUNCATION_IS_FREE: bool = false;
     const USUAL_TRUNCATION: Truncation = Truncation::Interactive;

@@ -117,6 +117,10 @@ pub trait Ring: Copy + Debug + Send + Sync + 'static {
     /// off (`docs/protocol.md`). That of a local one is off by less than one, if it does not
     /// fail.
     const TRUNCATION_ERROR: f64;
+    /// How far what a server sees of one dividend of an interactive truncation is at most from
+    /// what it would see of any other: a statistical distance. Nothing where the mask is uniform
+    /// over the ring.
+    const DIVIDEND_DISTANCE: f64 = 0.0;
     /// Whether a local truncation costs next to nothing, so that a plan truncates often and
     /// keeps values small; if not, it is worth bits of the ring to truncate seldom.
     const LOCAL_TRUNCATION_IS_FREE: bool;
