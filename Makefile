@@ -2,7 +2,7 @@ CARGO ?= cargo
 # Only sweeps on a cluster need the types of its API, which take longer to build than all the rest.
 on_cluster = $(if $(shell grep -s '^on: *cluster' '$(FILE)'),--features bench/cluster)
 
-.PHONY: help build table1 report sweep test e2e faults soak fuzz lint fmt supply-chain semver image sbom image-check \
+.PHONY: help build table1 report sweep test e2e faults soak constant-time fuzz lint fmt supply-chain semver image sbom image-check \
   reproducible chart-test cluster-up cluster-down
 
 help: ## List the targets
@@ -43,6 +43,9 @@ faults: ## Faults at every message of five processes; `make test` tries a few me
 soak: ## 100,000 inferences through one set of processes: memory, latency and counters; `make test` does 10,000
 	$(CARGO) test --locked $(all) --no-run
 	$(CARGO) test --locked $(all) --test soak -- --inferences 100000
+
+constant-time: ## Whether branches or addresses depend on keys, shares or masks, by valgrind over whole sessions; a minute with the build
+	CARGO='$(CARGO)' hack/constant-time.sh
 
 fuzz: ## Fuzz every decoder for TIME seconds each, by default 60; `make test` has a short run without a fuzzer
 	fuzz/run.sh $(or $(TIME),60)
