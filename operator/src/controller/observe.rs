@@ -77,7 +77,7 @@ impl Context {
         let earlier = pods.iter().filter(|pod| {
             pod.metadata.namespace.as_deref() == Some(namespace)
                 && pod.labels().get(JOB) == Some(&name)
-                && is_of_another(pod.owner_references(), uid)
+                && is_of_an_earlier(pod.owner_references(), &name, uid)
         });
         earlier.map(|pod| (**pod).clone()).collect()
     }
@@ -100,10 +100,15 @@ impl Context {
     }
 }
 
-/// Whether an object is controlled, by another than this resource: without it, it goes. One that a
-/// deletion has orphaned stays, and nobody waits for it.
-fn is_of_another(owners: &[OwnerReference], uid: &str) -> bool {
-    owners.iter().any(|owner| owner.controller == Some(true) && owner.uid != uid)
+/// Whether an object is of an earlier resource of this name: without that, it goes. One that a deletion
+/// has orphaned stays, and nobody waits for it.
+fn is_of_an_earlier(owners: &[OwnerReference], name: &str, uid: &str) -> bool {
+    owners.iter().any(|owner| {
+        owner.controller == Some(true)
+            && owner.kind == SecureInference::kind(&())
+            && owner.name == name
+            && owner.uid != uid
+    })
 }
 
 /// Drops objects that only have a run's labels: those that a deletion has orphaned, and those
@@ -135,6 +140,10 @@ mod tests {
             pod("orphaned", json!([])),
             pod("not-controlled", owner("new", false)),
         ];
+        let earlier =
+            pods.iter().filter(|pod| is_of_an_earlier(pod.owner_references(), "run", "new"));
+        let earlier: Vec<String> = earlier.map(ResourceExt::name_any).collect();
+        assert_eq!(earlier, ["of-an-older-run-of-this-name"], "what is orphaned is not waited for");
         keep_owned(&mut pods, "new");
         assert_eq!(pods.iter().map(ResourceExt::name_any).collect::<Vec<_>>(), ["own"]);
     }
