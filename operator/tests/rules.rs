@@ -45,9 +45,14 @@ fn check(schema: &Value, value: &Value, path: &str, problems: &mut Vec<String>) 
     if !is_of_type {
         return refuse("is of another type");
     }
-    let limit = |name: &str| schema[name].as_f64();
+    // As API servers do: a whole number is compared with the whole part of a bound.
+    let limit = |name: &str| {
+        let limit = schema[name].as_f64();
+        limit.map(|limit| if value.is_f64() { limit } else { limit.trunc() })
+    };
+    let excluded = schema["exclusiveMinimum"] == true;
     if let Some(number) = value.as_f64()
-        && (limit("minimum").is_some_and(|least| number < least)
+        && (limit("minimum").is_some_and(|least| number < least || excluded && number == least)
             || limit("maximum").is_some_and(|most| number > most))
     {
         refuse("is out of range");
@@ -259,6 +264,8 @@ fn server_and_operator_agree_on_what_may_be_made() {
         (true, "a", with(graph(), "workload.warmupSeconds", json!(0))),
         (false, "a", with(graph(), "workload.warmupSeconds", json!(2))),
         (false, "a", with(builtin(), "workload.network", json!({"rttMs": 1, "bandwidthMbps": 0}))),
+        (true, "a", with(builtin(), "workload.network", json!({"rttMs": 1, "bandwidthMbps": 0.1}))),
+        (true, "a", with(builtin(), "workload.network", json!({"rttMs": 1, "bandwidthMbps": 1}))),
         (true, "a", with(builtin(), "parties.image", json!("registry:5000/a/b:1@sha256:00"))),
         (false, "a", with(builtin(), "parties.image", json!("My Image:latest"))),
         (false, "a", with(builtin(), "parties.image", json!("-a"))),
@@ -333,6 +340,7 @@ fn what_a_schema_cannot_say_the_operator_checks() {
         // Keys of maps have no pattern, and no rule may look at so many.
         with(builtin(), "parties.nodeSelector", json!({"a b": "c"})),
         requests(json!({"cpus": "1"})),
+        with(builtin(), "workload.network", json!({"rttMs": 1, "bandwidthMbps": 0.05})),
         with(requests(json!({"cpu": "2"})), "parties.resources.limits", json!({"cpu": "1"})),
     ] {
         let resource = resource("a", spec);

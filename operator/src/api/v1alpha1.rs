@@ -1054,6 +1054,11 @@ fn adapt(schema: &mut JSONSchemaProps, with_rules: bool) {
     schema.nullable = None;
     // API servers know the signed formats only; the range says the rest.
     schema.format.take_if(|format| format.starts_with("uint"));
+    // API servers compare whole numbers with the whole part of a bound.
+    if let Some(least) = schema.minimum.filter(|least| least.fract() > 0.0) {
+        schema.minimum = Some(least.floor());
+        schema.exclusive_minimum = Some(true);
+    }
     // An optional value is nullable already; API servers of old take no null among an enum's.
     if let Some(values) = &mut schema.enum_ {
         values.retain(|value| !value.0.is_null());
