@@ -79,6 +79,7 @@ pub(crate) const CASES: &[Case] = &[
     case("network C Int64 completes", |room| network::completes(room).boxed()).quiet(),
     case("deletion in mid-run leaves nothing", |room| deletion::leaves_nothing(room).boxed())
         .quiet(),
+    case("deleted and made again", |room| deletion::and_again(room).boxed()),
     case("few writes for a run", |room| frugality::writes(room).boxed()).quiet(),
     case("500 finished resources cost nothing", |room| frugality::finished(room).boxed()).quiet(),
     case("all samples complete", |room| samples::complete(room).boxed()),
