@@ -10,6 +10,8 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use spdz::channel::Name;
 use spdz::ring::kernels::InstructionSet;
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
 
 use crate::background::Background;
 use crate::config::{ConfigError, PartyConfig, Session};
@@ -22,6 +24,7 @@ use crate::logs;
 use crate::memory;
 use crate::run;
 use crate::termination::{Ending, Failure, Reason, TERMINATION_VARIABLE, Termination};
+use crate::transcript::{self, Transcript};
 
 /// One party of a private computation.
 ///
@@ -60,6 +63,10 @@ pub struct Arguments {
     /// a core dump if it crashes: its memory holds keys and shares
     #[arg(long)]
     debuggable: bool,
+    /// Keep a signed transcript of the session in this folder: a digest of each message, which
+    /// `party transcript verify` compares with those of other parties
+    #[arg(long, value_name = "DIR")]
+    transcript: Option<PathBuf>,
     #[command(flatten)]
     instructions: Instructions,
     /// The process that started this one, which ends when that does, however it does
@@ -123,10 +130,56 @@ enum Command {
     ///   session=$(party issue --players alice,bob --out certificates)
     #[command(verbatim_doc_comment)]
     Issue(IssueArguments),
+    /// Look into transcripts of sessions
+    #[command(subcommand)]
+    Transcript(TranscriptCommand),
     /// Print what a shell reads to complete the command line
     Completions(Completions),
     /// Write manual pages
     Manual(Manual),
+}
+
+/// What to do with transcripts.
+#[derive(Debug, Subcommand)]
+enum TranscriptCommand {
+    /// Check that transcripts of one session have genuine signatures and agree
+    ///
+    /// Each must be signed with the key of its role's certificate, which the authority
+    /// issued for the session. Of every two parties whose transcripts are there, the
+    /// receiver must have the messages that the sender has, with the same digests. The
+    /// first difference is named, and the exit code is 3.
+    Verify(VerifyArguments),
+}
+
+/// Arguments of `party transcript verify`.
+#[derive(Debug, Args)]
+struct VerifyArguments {
+    /// The certificate of the session's authority, PEM: the ca.crt of any of its parties
+    #[arg(long, value_name = "FILE")]
+    authority: PathBuf,
+    /// The transcripts
+    #[arg(value_name = "FILES", required = true)]
+    files: Vec<PathBuf>,
+}
+
+impl VerifyArguments {
+    fn run(&self) -> Result<(), Failure> {
+        let refuse = |reason, message: String| Failure { reason, message, peer: None };
+        let unusable = |path: &Path, problem: &dyn std::fmt::Display| {
+            refuse(Reason::BadInput, format!("cannot use {}: {problem}", path.display()))
+        };
+        let authority = CertificateDer::from_pem_file(&self.authority)
+            .map_err(|error| unusable(&self.authority, &error))?;
+        let mut transcripts = Vec::with_capacity(self.files.len());
+        for path in &self.files {
+            let text = transcript::read(path).map_err(|error| unusable(path, &error))?;
+            transcripts.push(Transcript::parse(&text).map_err(|error| unusable(path, &error))?);
+        }
+        let agreement = transcript::verify(&transcripts, &authority)
+            .map_err(|error| refuse(Reason::Disagreement, error.to_string()))?;
+        writeln!(std::io::stdout().lock(), "{agreement}")
+            .map_err(|source| unwritten(source).failure())
+    }
 }
 
 /// Arguments of `party issue`.
@@ -211,6 +264,7 @@ impl Command {
                 let path = arguments.folder().into();
                 RunError::from(OutputError::Write { path, source }).failure()
             }),
+            Self::Transcript(TranscriptCommand::Verify(arguments)) => arguments.run(),
         }
     }
 }
@@ -238,7 +292,8 @@ impl Arguments {
                     tracing::error!("cannot end when process {parent} does: {error}");
                     return ExitCode::FAILURE;
                 }
-                let termination = play(&config, self.debuggable, &ending);
+                let transcript = self.transcript.as_deref();
+                let termination = play(&config, transcript, self.debuggable, &ending);
                 report(&termination);
                 ExitCode::from(ending.end(&termination))
             }
@@ -260,7 +315,12 @@ fn end_with(parent: u32) -> std::io::Result<()> {
 }
 
 /// Plays the role that the configuration at `path` says, to the end.
-fn play(path: &Path, debuggable: bool, ending: &Arc<Ending>) -> Termination {
+fn play(
+    path: &Path,
+    transcript: Option<&Path>,
+    debuggable: bool,
+    ending: &Arc<Ending>,
+) -> Termination {
     memory::page(None);
     if !debuggable && let Err(error) = memory::close() {
         return Termination::failure(None, RunError::from(ProcessError::Memory(error)).failure());
@@ -277,7 +337,7 @@ fn play(path: &Path, debuggable: bool, ending: &Arc<Ending>) -> Termination {
     let run = || {
         let config = PartyConfig::load(path)?;
         ending.set_role(config.role);
-        Ok::<_, RunError>((config.role, run::run(&config, &background)?))
+        Ok::<_, RunError>((config.role, run::run(&config, transcript, &background)?))
     };
     // Peers notice a panic by the connections that it closes; whoever started this party
     // is told too.

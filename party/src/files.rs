@@ -46,6 +46,14 @@ fn write(path: &Path, bytes: &[u8], readers: Readers) -> io::Result<()> {
     renamed
 }
 
+/// A new file that only its owner can read, under a name that nothing has.
+///
+/// # Errors
+/// If something is there, or no file can be made.
+pub(crate) fn create_private(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+}
+
 /// Whether a file can be written at `path`, as far as that can be told before.
 ///
 /// # Errors

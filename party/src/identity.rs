@@ -17,10 +17,11 @@ use tokio_rustls::rustls::crypto::aws_lc_rs::{self, kx_group::X25519MLKEM768};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::sign::Signer;
 use tokio_rustls::rustls::version::TLS13;
 use tokio_rustls::rustls::{
-    self, AlertDescription, CertificateError, ClientConfig, PeerIncompatible, RootCertStore,
-    ServerConfig,
+    self, AlertDescription, CertificateError, ClientConfig, ConnectionCommon, PeerIncompatible,
+    RootCertStore, ServerConfig, SideData, SignatureScheme,
 };
 use zeroize::Zeroize;
 
@@ -32,6 +33,86 @@ use crate::config::Identity;
 #[must_use]
 pub fn provider() -> CryptoProvider {
     CryptoProvider { kx_groups: vec![X25519MLKEM768], ..aws_lc_rs::default_provider() }
+}
+
+/// What the two ends of a connection know of it when its peers have proved who they are.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Proof {
+    /// The digest of the peer's certificate.
+    pub(crate) certificate: [u8; 32],
+    /// A key that both ends have and nobody else, for digests of messages.
+    pub(crate) digests: [u8; 32],
+}
+
+/// What is known of a connection after its handshake.
+///
+/// # Errors
+/// If the handshake is not over.
+pub(crate) fn proof<S: SideData>(connection: &ConnectionCommon<S>) -> Result<Proof, rustls::Error> {
+    let certificate = connection.peer_certificates().and_then(<[_]>::first);
+    let certificate = certificate.map_or([0; 32], |proof| *blake3::hash(proof).as_bytes());
+    let label = b"EXPERIMENTAL secure-inference transcript";
+    let digests = connection.export_keying_material([0; 32], label, None)?;
+    Ok(Proof { certificate, digests })
+}
+
+/// A party's certificate, and what signs with its key.
+///
+/// # Errors
+/// If a file cannot be read, or the key is of no kind that signs here.
+pub(crate) fn signer(files: &Identity) -> Result<(Vec<u8>, Box<dyn Signer>), IdentityError> {
+    let problem = |path: &Path, problem: String| IdentityError::File { path: path.into(), problem };
+    let certificate = CertificateDer::from_pem_file(&files.certificate)
+        .map_err(|error| problem(&files.certificate, error.to_string()))?;
+    let key = PrivateKeyDer::from_pem_file(&files.key)
+        .map_err(|error| problem(&files.key, error.to_string()))?;
+    let key = aws_lc_rs::sign::any_supported_type(&key)
+        .map_err(|error| problem(&files.key, error.to_string()))?;
+    let schemes = [
+        SignatureScheme::ECDSA_NISTP256_SHA256,
+        SignatureScheme::ECDSA_NISTP384_SHA384,
+        SignatureScheme::ED25519,
+        SignatureScheme::RSA_PSS_SHA256,
+    ];
+    let signer = key.choose_scheme(&schemes);
+    let signer = signer.ok_or_else(|| problem(&files.key, "it does not sign".into()))?;
+    Ok((certificate.to_vec(), signer))
+}
+
+/// Whether the certificate's key has signed the message.
+pub(crate) fn has_signed(
+    certificate: &CertificateDer<'_>,
+    message: &[u8],
+    signature: &[u8],
+) -> bool {
+    let Ok(certificate) = webpki::EndEntityCert::try_from(certificate) else { return false };
+    let algorithms = provider().signature_verification_algorithms.all;
+    algorithms
+        .iter()
+        .any(|algorithm| certificate.verify_signature(*algorithm, message, signature).is_ok())
+}
+
+/// Whether the authority issued the certificate, be it expired by now or not.
+pub(crate) fn is_issued_by(
+    certificate: &CertificateDer<'_>,
+    authority: &CertificateDer<'_>,
+) -> bool {
+    let (Ok(certificate), Ok(anchor)) =
+        (webpki::EndEntityCert::try_from(certificate), webpki::anchor_from_trusted_cert(authority))
+    else {
+        return false;
+    };
+    let valid = |at: UnixTime| {
+        let algorithms = provider().signature_verification_algorithms.all;
+        let (anchors, usage) = (std::slice::from_ref(&anchor), webpki::KeyUsage::client_auth());
+        certificate.verify_for_usage(algorithms, anchors, &[], at, usage, None, None).map(drop)
+    };
+    // A time at which it is valid, if it is not valid now.
+    match valid(UnixTime::now()) {
+        Err(webpki::Error::CertExpired { not_after, .. }) => valid(not_after).is_ok(),
+        Err(webpki::Error::CertNotValidYet { not_before, .. }) => valid(not_before).is_ok(),
+        valid => valid.is_ok(),
+    }
 }
 
 /// What is wrong with a party's identity.

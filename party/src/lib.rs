@@ -37,6 +37,7 @@ mod telemetry;
 pub mod tensors;
 pub mod termination;
 pub mod trace;
+pub mod transcript;
 mod workload;
 pub mod yaml;
 

@@ -1,5 +1,6 @@
 //! A run, from the configuration to the result.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use spdz::channel::{ChannelFault, Name, Role};
@@ -21,23 +22,26 @@ use crate::result::RunResult;
 use crate::server;
 use crate::store::Disk;
 use crate::telemetry::{Readiness, Telemetry};
+use crate::transcript::Recorder;
 
 pub use crate::error::{OutputError, ProcessError, RunError};
 pub use crate::progress::{Progress, Stage};
 
 /// Runs the party that `config` describes; once in a process, since the threads are started
-/// once. The coordinator returns what it measured. Ends soon once a signal tells it to.
+/// once. The coordinator returns what it measured. With a folder for it the party writes a
+/// transcript. Ends soon once a signal tells it to.
 ///
 /// # Errors
 /// Whatever keeps the run from completing; the peers are told.
 pub(crate) fn run(
     config: &PartyConfig,
+    transcript: Option<&Path>,
     background: &Background,
 ) -> Result<Option<RunResult>, RunError> {
     let plan = Arc::new(config.computation.plan()?);
     let telemetry = Telemetry::start(config, &plan, background)?;
     let _lines = logs::run().entered();
-    let outcome = meet_and_play(config, &plan, background, &telemetry);
+    let outcome = meet_and_play(config, &plan, transcript, background, &telemetry);
     telemetry.end(outcome.as_ref().err().map(|error| error.reason()), background);
     outcome
 }
@@ -45,6 +49,7 @@ pub(crate) fn run(
 fn meet_and_play(
     config: &PartyConfig,
     plan: &Arc<Plan>,
+    transcript: Option<&Path>,
     background: &Background,
     telemetry: &Telemetry,
 ) -> Result<Option<RunResult>, RunError> {
@@ -57,6 +62,7 @@ fn meet_and_play(
         Some(settings) => Disk::open(settings, config.session.0)?,
         None => None,
     };
+    let recorder = transcript.map(|folder| Recorder::start(folder, config, plan)).transpose()?;
     tracing::info!(role = %config.role, session = %config.session.0, plan = %plan.digest(), "starting");
     if config.computation.inspect {
         tracing::warn!("{NOT_PRIVATE}");
@@ -70,6 +76,12 @@ fn meet_and_play(
     telemetry.readiness(Readiness::Connecting);
     let mut links = net::connect(config, plan, background.stop())?;
     telemetry.connected(&links);
+    for link in &mut links {
+        if let Some(recorder) = &recorder {
+            let recording = Recorder::peer(recorder, link.peer(), link.proof());
+            link.record(recording);
+        }
+    }
     tracing::info!(role = %config.role, "connected to all peers");
     let outcome = threads.scope(|| {
         spdz::with_ring!(
@@ -77,6 +89,17 @@ fn meet_and_play(
             R => play::<R>(config, plan, data, disk, telemetry, &mut links)
         )
     });
+    // What was sent in a run that failed is signed too.
+    let signed = recorder.as_ref().map_or(Ok(()), Recorder::finish);
+    let outcome = match (outcome, signed) {
+        (Ok(played), signed) => signed.map(|()| played).map_err(RunError::from),
+        (Err(error), signed) => {
+            if let Err(problem) = signed {
+                tracing::warn!("no transcript: {problem}");
+            }
+            Err(error)
+        }
+    };
     match outcome {
         Ok(played) => {
             // Before any peer sees the end of this party: see `close`.

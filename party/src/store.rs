@@ -7,9 +7,8 @@
 //! gone before it is.
 
 use std::collections::VecDeque;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,6 +21,7 @@ use spdz::ring::Ring;
 use spdz::role::{self, StoreError};
 
 use crate::config::Store;
+use crate::files::create_private;
 use crate::termination::Reason;
 
 /// Evaluations that are kept at once, however small each is: they take a place in a list and, on
@@ -216,7 +216,7 @@ impl Disk {
         let disk =
             Self { folder: folder_name, session, sealing, opening, limit, taken: 0, _lock: lock };
         let probe = disk.path(0);
-        create(&probe).and_then(|_| fs::remove_file(&probe)).map_err(refuse)?;
+        create_private(&probe).and_then(|_| fs::remove_file(&probe)).map_err(refuse)?;
         Ok(Some(disk))
     }
 
@@ -230,7 +230,7 @@ impl Disk {
             return Ok(None);
         }
         let path = self.path(inference);
-        let written = create(&path).and_then(|mut file| file.write_all(&sealed));
+        let written = create_private(&path).and_then(|mut file| file.write_all(&sealed));
         if let Err(error) = written {
             // What there is of it is of no use, and the first error says more.
             let _ = fs::remove_file(&path);
@@ -311,7 +311,7 @@ fn lock(folder: &Path) -> io::Result<File> {
 /// Makes sure that no session is run twice with the folder: what this party sent in the first
 /// try is out, and the peers of that try may be those of this one.
 fn remember(folder: &Path, session: SessionId) -> Result<(), FolderError> {
-    let note = create(&folder.join(format!("session-{session}.used")));
+    let note = create_private(&folder.join(format!("session-{session}.used")));
     let kept = match note {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             return Err(FolderError::SessionUsed { session, folder: folder.into() });
@@ -335,11 +335,6 @@ fn remove_leftovers(folder: &Path) -> io::Result<()> {
         tracing::info!(removed, "removed what an earlier process left in `store.folder`");
     }
     Ok(())
-}
-
-/// A new file that only this user can read.
-fn create(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
 #[cfg(test)]

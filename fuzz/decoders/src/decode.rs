@@ -11,6 +11,7 @@ use party::decoders::{self, FRAME_BYTES};
 use party::idx;
 use party::termination::{MAX_TERMINATION_BYTES, Termination};
 use party::trace;
+use party::transcript::Transcript;
 use party::yaml;
 use spdz::graph::Graph;
 use spdz::network::weights::{FoldedLinear, Weights};
@@ -62,6 +63,19 @@ pub const CONFIGURATION: Decoder = Decoder {
         let again = PartyConfig::parse(&written, path).map_err(text);
         let again = again.and_then(|config| serde_yaml::to_string(&config).map_err(text));
         assert_eq!(again.as_ref(), Ok(&written), "a configuration changes with writing it");
+        Ok(())
+    },
+};
+
+/// The transcript of a session.
+pub const TRANSCRIPT: Decoder = Decoder {
+    name: "transcript",
+    fixed: MEGABYTE,
+    each: 16,
+    decode: |bytes| {
+        let definition = utf8(bytes)?;
+        let transcript = Transcript::parse(definition).map_err(text)?;
+        assert_eq!(transcript.to_string(), definition, "a transcript changes with writing it");
         Ok(())
     },
 };

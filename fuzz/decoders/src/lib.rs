@@ -8,15 +8,17 @@ mod decode;
 mod decoder;
 pub mod seeds;
 
-pub use decode::{CONFIGURATION, FRAMES, GRAPH, IDX, RESULTS, TERMINATION, TRACEPARENT, WEIGHTS};
+pub use decode::{
+    CONFIGURATION, FRAMES, GRAPH, IDX, RESULTS, TERMINATION, TRACEPARENT, TRANSCRIPT, WEIGHTS,
+};
 pub use decoder::Decoder;
 
 /// The folder with a corpus for each decoder, by its name.
 pub const CORPORA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../corpus");
 
 /// All decoders.
-pub const ALL: [Decoder; 8] =
-    [FRAMES, CONFIGURATION, WEIGHTS, GRAPH, IDX, RESULTS, TERMINATION, TRACEPARENT];
+pub const ALL: [Decoder; 9] =
+    [FRAMES, CONFIGURATION, WEIGHTS, GRAPH, IDX, RESULTS, TERMINATION, TRACEPARENT, TRANSCRIPT];
 
 /// The decoder of that name.
 #[must_use]

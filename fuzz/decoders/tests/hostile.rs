@@ -37,7 +37,7 @@ macro_rules! tests {
     };
 }
 
-tests!(frames configuration weights graph idx results termination traceparent);
+tests!(frames configuration weights graph idx results termination traceparent transcript);
 
 fn corpus(name: &str) -> Vec<Vec<u8>> {
     let mut paths: Vec<_> = fs::read_dir(Path::new(CORPORA).join(name))

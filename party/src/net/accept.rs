@@ -28,7 +28,7 @@ use super::stream::{Arrival, Outgoing, Renewal};
 use super::wire::Frame;
 use super::wire::party_server::{Party, PartyServer};
 use crate::config::PartyConfig;
-use crate::identity::{self, Credentials};
+use crate::identity::{self, Credentials, Proof};
 use crate::slots::Slots;
 
 /// A stranger gets this long for the TLS handshake.
@@ -80,6 +80,7 @@ struct Accepted {
     /// Until then: how long it may wait.
     patience: Pin<Box<Sleep>>,
     renewal: Renewal,
+    proof: Proof,
 }
 
 impl Accepted {
@@ -99,6 +100,7 @@ struct Peer {
     role: Option<Role>,
     begun: Arc<AtomicBool>,
     renewal: Renewal,
+    proof: Proof,
 }
 
 impl Connected for Accepted {
@@ -106,7 +108,7 @@ impl Connected for Accepted {
 
     fn connect_info(&self) -> Peer {
         let (begun, renewal) = (self.begun.clone(), self.renewal.clone());
-        Peer { role: self.place.role, begun, renewal }
+        Peer { role: self.place.role, begun, renewal, proof: self.proof }
     }
 }
 
@@ -236,6 +238,7 @@ impl Party for Gate {
     ) -> Result<Response<Self::ExchangeStream>, Status> {
         let connection = request.extensions().get::<Peer>();
         let peer = self.admit(connection.and_then(|peer| peer.role))?;
+        let proof = connection.map(|connection| connection.proof).unwrap_or_default();
         let renewal = connection.map(|connection| {
             connection.begun.store(true, Ordering::Relaxed);
             connection.renewal.clone()
@@ -243,7 +246,7 @@ impl Party for Gate {
         let (sender, receiver) = mpsc::channel(self.queue);
         let outgoing = Outgoing::Response(sender);
         self.arrivals
-            .send(Arrival { peer, outgoing, incoming: request.into_inner(), renewal })
+            .send(Arrival { peer, outgoing, incoming: request.into_inner(), proof, renewal })
             .map_err(|_| Status::unavailable(format!("{} is closing", self.role)))?;
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
@@ -391,13 +394,14 @@ impl Entrance {
         let (_, connection) = stream.get_ref();
         let certificate = connection.peer_certificates().and_then(<[_]>::first);
         let role = certificate.and_then(|proof| identity::role_of(proof, self.session));
+        let proof = identity::proof(connection).map_err(|error| error.to_string())?;
         let Some(place) = Place::take(&self.present, role) else {
             let who = role.map_or("a certificate without a role".into(), |role| role.to_string());
             return Err(format!("{who} has {CONNECTIONS} connections already"));
         };
         let patience = Box::pin(tokio::time::sleep(FIRST_REQUEST));
         let (begun, renewal) = (Arc::default(), Renewal::default());
-        let accepted = Accepted { stream, place, begun, patience, renewal };
+        let accepted = Accepted { stream, place, begun, patience, renewal, proof };
         // Nobody takes it if the party ends.
         let _ = self.secured.send(Ok(accepted)).await;
         Ok(())

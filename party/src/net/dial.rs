@@ -91,6 +91,8 @@ async fn attempt(
         .await
         .map_err(|_| Failure::Unreachable(silence))??;
 
+    let proof = identity::proof(stream.get_ref().get_ref().1)
+        .map_err(|error| Failure::Final(error.to_string()))?;
     // The connection is made; the connector hands it over once.
     let mut stream = Some(TokioIo::new(stream));
     let connector = tower::service_fn(move |_: Uri| {
@@ -119,7 +121,7 @@ async fn attempt(
             _ => Failure::Unreachable(with_causes(&status)),
         })?;
     let outgoing = Outgoing::Request(sender);
-    Ok(Arrival { peer, outgoing, incoming: response.into_inner(), renewal: None })
+    Ok(Arrival { peer, outgoing, incoming: response.into_inner(), proof, renewal: None })
 }
 
 /// So little is read ahead that larger reads go around the buffer.

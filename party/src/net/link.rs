@@ -22,7 +22,9 @@ use super::traffic::{Counters, Traffic};
 use super::wire::frame::Content;
 use super::wire::{Abort, Chunk, Frame};
 use crate::config::{PartyConfig, Transport};
+use crate::identity::Proof;
 use crate::stop::Stop;
+use crate::transcript::Recording;
 
 /// How long to listen for a peer's own account of a failure, after the deadline
 /// for its message: whoever waits for the one to blame gives up at about the
@@ -43,6 +45,9 @@ pub struct Link {
     counters: Arc<Counters>,
     /// The peer has ended its side in good order.
     ended: bool,
+    proof: Proof,
+    /// If the party keeps a transcript.
+    recording: Option<Recording>,
     /// If this side accepted the connection.
     renewals: Option<Renewals>,
     stop: Stop,
@@ -61,7 +66,7 @@ impl Link {
         stop: Stop,
         shaping: Option<Arc<Shaping>>,
     ) -> Self {
-        let Arrival { peer, outgoing, incoming, renewal } = arrival;
+        let Arrival { peer, outgoing, incoming, proof, renewal } = arrival;
         Self {
             peer,
             session: config.session.0,
@@ -74,6 +79,8 @@ impl Link {
             deadline: config.deadlines.message(),
             counters: Arc::default(),
             ended: false,
+            proof,
+            recording: None,
             renewals: renewal.map(Renewals::new),
             stop,
             serving: None,
@@ -102,6 +109,33 @@ impl Link {
         match self.peer {
             Role::Player(name) => Some(name),
             _ => None,
+        }
+    }
+
+    /// What is known of it since the handshake.
+    pub(crate) fn proof(&self) -> &Proof {
+        &self.proof
+    }
+
+    /// Has the messages from now on recorded.
+    pub(crate) fn record(&mut self, recording: Recording) {
+        self.recording = Some(recording);
+    }
+
+    /// The digest of a message that is to be recorded.
+    fn digest(&self) -> Option<blake3::Hasher> {
+        self.recording.as_ref().map(Recording::digest)
+    }
+
+    fn record_sent(&self, tag: Tag, length: usize, digest: Option<&blake3::Hasher>) {
+        if let (Some(recording), Some(digest)) = (&self.recording, digest) {
+            recording.sent(tag, length, digest);
+        }
+    }
+
+    fn record_received(&self, tag: Tag, length: usize, digest: Option<&blake3::Hasher>) {
+        if let (Some(recording), Some(digest)) = (&self.recording, digest) {
+            recording.received(tag, length, digest);
         }
     }
 
@@ -394,9 +428,18 @@ impl Link {
     }
 }
 
+/// Adds a part of a message to its digest, if one is made.
+fn add(digest: &mut Option<blake3::Hasher>, part: &[u8]) {
+    if let Some(digest) = digest {
+        digest.update(part);
+    }
+}
+
 impl Channel for Link {
     fn send(&mut self, tag: Tag, mut message: Bytes) -> Result<(), ChannelError> {
         let header = self.header(tag, message.len());
+        let (mut digest, length) = (self.digest(), message.len());
+        add(&mut digest, &message);
         let until = Instant::now() + self.deadline;
         let runtime = self.runtime.clone();
         let sending = async {
@@ -411,7 +454,9 @@ impl Channel for Link {
             tokio::task::yield_now().await;
             Ok(())
         };
-        runtime.block_on(sending).map_err(|fault| ChannelError { tag, fault })
+        runtime.block_on(sending).map_err(|fault| ChannelError { tag, fault })?;
+        self.record_sent(tag, length, digest.as_ref());
+        Ok(())
     }
 
     fn recv(&mut self, tag: Tag, length: usize) -> Result<Bytes, ChannelError> {
@@ -429,9 +474,16 @@ impl Channel for Link {
     ) -> Result<(), ChannelError> {
         self.begin(tag);
         let runtime = self.runtime.clone();
+        let mut digest = self.digest();
+        let mut take = |part: &[u8]| {
+            add(&mut digest, part);
+            take(part);
+        };
         runtime
-            .block_on(self.rest(Incoming::new(length), tag, take))
-            .map_err(|fault| ChannelError { tag, fault })
+            .block_on(self.rest(Incoming::new(length), tag, &mut take))
+            .map_err(|fault| ChannelError { tag, fault })?;
+        self.record_received(tag, length, digest.as_ref());
+        Ok(())
     }
 
     fn send_parts(
@@ -442,13 +494,20 @@ impl Channel for Link {
     ) -> Result<(), ChannelError> {
         let runtime = self.runtime.clone();
         let mut message = self.making(tag, length);
+        let mut digest = self.digest();
+        let mut make = |part: &mut [u8]| {
+            make(part);
+            add(&mut digest, part);
+        };
         let sending = async {
             while !message.ended {
-                self.send_part(&mut message, make).await?;
+                self.send_part(&mut message, &mut make).await?;
             }
             Ok(())
         };
-        runtime.block_on(sending).map_err(|fault| ChannelError { tag, fault })
+        runtime.block_on(sending).map_err(|fault| ChannelError { tag, fault })?;
+        self.record_sent(tag, length, digest.as_ref());
+        Ok(())
     }
 
     fn exchange(
@@ -460,13 +519,29 @@ impl Channel for Link {
         let runtime = self.runtime.clone();
         let mut ours = self.making(tag, length);
         let mut theirs = Incoming::new(length);
+        let (mut sent, mut received) = (self.digest(), self.digest());
         let exchanging = async {
             while !ours.ended {
-                self.send_part(&mut ours, &mut |part| parts.make(part)).await?;
-                self.arrivals(&mut theirs, tag, &mut |part| parts.take(part)).await?;
+                let mut make = |part: &mut [u8]| {
+                    parts.make(part);
+                    add(&mut sent, part);
+                };
+                self.send_part(&mut ours, &mut make).await?;
+                let mut take = |part: &[u8]| {
+                    add(&mut received, part);
+                    parts.take(part);
+                };
+                self.arrivals(&mut theirs, tag, &mut take).await?;
             }
-            self.rest(theirs, tag, &mut |part| parts.take(part)).await
+            let mut take = |part: &[u8]| {
+                add(&mut received, part);
+                parts.take(part);
+            };
+            self.rest(theirs, tag, &mut take).await
         };
-        runtime.block_on(exchanging).map_err(|fault| ChannelError { tag, fault })
+        runtime.block_on(exchanging).map_err(|fault| ChannelError { tag, fault })?;
+        self.record_sent(tag, length, sent.as_ref());
+        self.record_received(tag, length, received.as_ref());
+        Ok(())
     }
 }

@@ -19,6 +19,7 @@ use super::link::Link;
 use super::stream::{Arrival, Outgoing};
 use super::wire::Frame;
 use crate::config::PartyConfig;
+use crate::identity::Proof;
 use crate::stop::Stop;
 
 /// Why a party went no further.
@@ -57,7 +58,13 @@ pub fn replay(
     let decoder = tonic_prost::ProstCodec::<Frame, Frame>::default().decoder();
     let body = Full::<Bytes>::new(stream);
     let incoming = Streaming::new_request(decoder, body, None, Some(MAX_FRAME));
-    let arrival = Arrival { peer, outgoing: Outgoing::Request(sender), incoming, renewal: None };
+    let arrival = Arrival {
+        peer,
+        outgoing: Outgoing::Request(sender),
+        incoming,
+        proof: Proof::default(),
+        renewal: None,
+    };
     let link = Link::new(arrival, config, Rc::new(runtime), Stop::default(), None);
     let mut links = [link];
     introduce(&mut links, &Introduction::new(config, plan), Instant::now())?;

@@ -9,12 +9,14 @@ use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
 use super::wire::Frame;
+use crate::identity::Proof;
 
 /// A peer that has connected and proved its role.
 pub(super) struct Arrival {
     pub(super) peer: Role,
     pub(super) outgoing: Outgoing,
     pub(super) incoming: Streaming<Frame>,
+    pub(super) proof: Proof,
     /// At the side that accepted the connection.
     pub(super) renewal: Option<Renewal>,
 }
