@@ -97,14 +97,19 @@ impl Channel for AtPlayer {
     }
 }
 
-/// Every kind of operation that a server computes.
-fn graph() -> Graph {
+/// Every kind of operation that a server computes in a format.
+fn graph(format: NumberFormat) -> Graph {
     let g = GraphBuilder::named("all", ["alice"]);
     let image = g.private_input("alice", [1, 8, 8, 2]);
     let filter = g.private_variable("alice", "filter", [3, 3, 2, 4]);
     let weights = g.private_variable("alice", "weights", [36, 10]);
     let other = g.private_input("alice", [1, 10]);
-    let hidden = g.avg_pool(g.relu(g.conv2d(image, filter, 1, 0)), 2);
+    let hidden = g.conv2d(image, filter, 1, 0);
+    let hidden = match format.has_gates() {
+        true => g.relu(hidden),
+        false => hidden,
+    };
+    let hidden = g.avg_pool(hidden, 2);
     let hidden = g.matmul(g.flatten(hidden), weights);
     let product = g.mul(g.sigmoid(hidden), other);
     let outer = g.matmul(g.transpose(product, [1, 0]), other);
@@ -187,8 +192,8 @@ fn main() -> ExitCode {
     report("control: a branch on a secret", true, branch);
     let address = errors_of(|| _ = black_box(leaks_by_an_address(seed.expose(), &table)));
     report("control: an address that is secret", true, address);
-    let graph = graph();
     for format in NumberFormat::ALL {
+        let graph = graph(format);
         for truncation in [Truncation::Local, Truncation::Interactive] {
             let plan = Arc::new(Plan::compile(&graph, format, truncation).unwrap());
             let errors = errors_of(|| spdz::with_ring!(format, R => session::<R>(&plan)));

@@ -15,13 +15,15 @@ mod session;
 use std::sync::Arc;
 
 use session::{Failure, Players, noise};
-use spdz::graph::{BatchNorm, Graph, GraphBuilder, GraphError, Plaintext, Tensors};
+use spdz::graph::{BatchNorm, Function, Graph, GraphBuilder, GraphError, Plaintext, Tensors};
 use spdz::plan::{NumberFormat, Plan, Truncation};
+use spdz::polynomial::Fit;
 
 const OWNER: &str = "model-owner";
 const CLIENT: &str = "client";
 
-fn graph(batch: usize) -> Result<Graph, GraphError> {
+/// In a format that can compare numbers ReLU is exact, else it is a polynomial.
+fn graph(batch: usize, format: NumberFormat) -> Result<Graph, GraphError> {
     let g = GraphBuilder::named("custom-network", [OWNER, CLIENT]);
     let weight = |name: &str, shape: &[usize]| g.private_variable(OWNER, name, shape);
     let statistic = |name: &str| g.local_variable(OWNER, name, [4]);
@@ -41,7 +43,12 @@ fn graph(batch: usize) -> Result<Graph, GraphError> {
         },
     );
     g.label("act");
-    let x = g.avg_pool(g.relu(x), 2);
+    let papers = Fit { bound: 3.0, degree: 4, range: 8.0 };
+    let x = match format.has_gates() {
+        true => g.relu(x),
+        false => g.fitted(x, Function::Relu, papers),
+    };
+    let x = g.avg_pool(x, 2);
     g.label("dense");
     let x = g.matmul(g.flatten(x), weight("dense.weight", &[6 * 6 * 4, 5]));
     let logits = g.add(x, weight("dense.bias", &[5]));
@@ -73,12 +80,12 @@ fn inputs(graph: &Graph) -> Result<Players, Failure> {
 }
 
 fn main() -> Result<(), Failure> {
-    let graph = graph(2)?;
-    let inputs = inputs(&graph)?;
-    let expected = graph.evaluate_plaintext(&inputs)?;
     for (format, truncation) in
         [(NumberFormat::Int64, Truncation::Local), (NumberFormat::Int100, Truncation::Interactive)]
     {
+        let graph = graph(2, format)?;
+        let inputs = inputs(&graph)?;
+        let expected = graph.evaluate_plaintext(&inputs)?;
         let plan = Arc::new(Plan::compile(&graph, format, truncation)?);
         println!("{format}, {truncation} truncation: {} rounds,", plan.rounds());
         println!("  {} bytes online, {} offline", plan.online_bytes(), plan.offline_bytes());

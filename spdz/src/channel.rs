@@ -289,6 +289,12 @@ pub enum ChannelFault {
         /// The length that came or was announced, bytes.
         found: usize,
     },
+    /// A message whose padding is not zero.
+    #[error("{peer} sent bits that belong to no value; its padding has to be zero")]
+    Padding {
+        /// The peer.
+        peer: Role,
+    },
     /// A message that belongs to another session, or out of its order.
     #[error("{peer} sent {found}, expected {expected}")]
     Envelope {

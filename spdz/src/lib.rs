@@ -155,6 +155,7 @@ pub mod masked;
 pub mod network;
 mod observer;
 pub mod ops;
+pub mod packed;
 pub mod plan;
 pub mod polynomial;
 pub mod prg;

@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use crate::buffer::Buffer;
 use crate::channel::{Channel, ChannelError, Parts, Tag};
+use crate::packed::Packed;
 use crate::prg::Seed;
 use crate::ring::kernels::vectorized;
 use crate::ring::{Plane, Ring, pieces, received};
@@ -116,13 +117,43 @@ impl<R: Ring> Clone for Masked<R> {
     }
 }
 
+/// A server's part of narrow values that were opened under a mask: the public `x + rho` modulo
+/// `2^bits` and its share of the mask `rho`, each less than `2^bits`.
+#[derive(Clone, Debug)]
+pub struct Wire {
+    /// `x + rho`, known to both servers.
+    pub opened: Packed,
+    /// `rho_i`.
+    pub mask: Packed,
+}
+
+/// What an exchange makes.
+#[derive(Debug)]
+pub enum Made<R: Ring> {
+    /// A masked tensor of the ring.
+    Masked(Masked<R>),
+    /// A private tensor of the ring.
+    Private(Share<R>),
+    /// Narrow values under a mask.
+    Wire(Wire),
+    /// This server's share of bits.
+    Bits(Packed),
+}
+
+/// The message that came has bits that belong to no value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Padding;
+
 /// An exchange with the other server that has begun: both messages, which are equally long, and
-/// the masked tensor that they make.
+/// what they make.
 pub trait Opening<R: Ring>: Parts {
     /// Bytes of each of the two messages.
     fn bytes(&self) -> usize;
-    /// The masked tensor, once both messages are complete.
-    fn finish(self: Box<Self>) -> Masked<R>;
+    /// The tensor, once both messages are complete.
+    ///
+    /// # Errors
+    /// If the other server's message is none of those that the protocol has.
+    fn finish(self: Box<Self>) -> Result<Made<R>, Padding>;
 }
 
 /// One round with the other server for one opening alone.
@@ -135,7 +166,10 @@ pub(crate) fn exchange<'a, R: Ring, C: Channel + ?Sized>(
     tag: Tag,
 ) -> Result<Masked<R>, ChannelError> {
     other.exchange(tag, opening.bytes(), &mut *opening)?;
-    Ok(opening.finish())
+    let Ok(Made::Masked(masked)) = opening.finish() else {
+        unreachable!("elements of a ring have no padding, and are masked again");
+    };
+    Ok(masked)
 }
 
 /// One round with the other server: each sends `f(x, y)` of its words, both learn the sum.
@@ -170,9 +204,9 @@ where
         size_of_val(self.x)
     }
 
-    fn finish(self: Box<Self>) -> Masked<R> {
+    fn finish(self: Box<Self>) -> Result<Made<R>, Padding> {
         let Self { y, finish, sum, .. } = *self;
-        finish(sum, y)
+        Ok(Made::Masked(finish(sum, y)))
     }
 }
 

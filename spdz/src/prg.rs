@@ -93,6 +93,10 @@ pub enum Purpose {
     DividendMask = 8,
     /// The key stream and the tag of randomness that is kept outside memory.
     Sealing = 9,
+    /// A server's packed randomness that is drawn alone: masks of narrow values and of bits.
+    PackedMask = 10,
+    /// A server's share of what the producer generates of packed values.
+    PackedShare = 11,
 }
 
 impl Seed {

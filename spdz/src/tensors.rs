@@ -7,6 +7,7 @@ use std::fmt;
 
 use crate::channel::Name;
 use crate::graph::{Lifetime, NodeId};
+use crate::packed::ROW;
 use crate::ring::NumberFormat;
 
 /// Names a private tensor of a plan: `p0`, `p1`, and so on.
@@ -74,6 +75,13 @@ impl From<MaskedId> for TensorId {
 pub enum Domain {
     /// Elements of the number format's ring.
     Ring,
+    /// Integers modulo `2^bits`, fewer bits than the ring's.
+    Integers {
+        /// Their width.
+        bits: u32,
+    },
+    /// Bits, shared by exclusive or.
+    Bits,
 }
 
 impl Domain {
@@ -81,7 +89,9 @@ impl Domain {
     #[must_use]
     pub fn encoding(self, format: NumberFormat) -> Encoding {
         match self {
-            Self::Ring => Encoding { bits: 8 * format.wire_bytes() },
+            Self::Ring => Encoding { bits: 8 * format.wire_bytes(), row: 1 },
+            Self::Integers { bits } => Encoding::packed(bits as usize),
+            Self::Bits => Encoding::packed(1),
         }
     }
 }
@@ -90,9 +100,17 @@ impl Domain {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Encoding {
     bits: usize,
+    /// Elements are written in rows of so many, the last one filled up.
+    row: usize,
 }
 
 impl Encoding {
+    /// Of narrow values ([`crate::packed`]).
+    #[must_use]
+    pub fn packed(bits: usize) -> Self {
+        Self { bits, row: ROW }
+    }
+
     /// Bits of an element.
     #[must_use]
     pub fn bits(self) -> usize {
@@ -102,7 +120,7 @@ impl Encoding {
     /// Bytes of so many elements.
     #[must_use]
     pub fn bytes(self, elements: usize) -> usize {
-        (elements * self.bits).div_ceil(8)
+        (elements.next_multiple_of(self.row) * self.bits).div_ceil(8)
     }
 }
 
@@ -153,9 +171,9 @@ pub struct TensorSpec {
 }
 
 impl TensorSpec {
-    /// Of the ring, with so many elements, of which nothing else is known yet.
-    pub(crate) fn of(len: usize) -> Self {
-        Self { len, domain: Domain::Ring, written: 0, last_read: 0, last_kept: None }
+    /// With so many elements, of which nothing else is known yet.
+    pub(crate) fn of(len: usize, domain: Domain) -> Self {
+        Self { len, domain, written: 0, last_read: 0, last_kept: None }
     }
 }
 

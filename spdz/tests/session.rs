@@ -8,9 +8,10 @@ mod common;
 use std::collections::HashMap;
 
 use common::{
-    Callback, Outcome, Randomness, Settings, batches, logits, noise, player_inputs, run, weights,
+    Callback, Outcome, Randomness, Settings, batches, is_key_or_command, logits, noise,
+    player_inputs, run, uniform_bytes, uniform_counts, weights,
 };
-use spdz::channel::{Name, Phase, Role, Tag};
+use spdz::channel::{Name, Phase, Role};
 use spdz::graph::{GraphBuilder, Tensors};
 use spdz::network::{IMAGES, LOGITS, Layer, Network};
 use spdz::plan::{NumberFormat, Plan, TensorId, Truncation};
@@ -231,17 +232,6 @@ fn polynomials_are_as_good_as_their_plan_says_over_all_of_their_range() {
     }
 }
 
-/// Messages that carry a seed or a command instead of ring elements.
-fn is_key_or_command(from: Role, to: Role, tag: Tag) -> bool {
-    let server = |role| matches!(role, Role::Server0 | Role::Server1);
-    match tag.phase {
-        Phase::Control => true,
-        Phase::Setup => tag.step < 3,
-        Phase::Offline => server(from) && to == Role::CLIENT,
-        Phase::Online => false,
-    }
-}
-
 #[test]
 fn every_message_a_server_receives_is_uniform() {
     let network = everything();
@@ -275,21 +265,6 @@ fn every_message_a_server_receives_is_uniform() {
             }
         }
     }
-}
-
-/// Bins of equal probability, six standard deviations by the normal approximation.
-fn uniform_counts(place: &str, counts: &[f64]) {
-    let expected = counts.iter().sum::<f64>() / counts.len() as f64;
-    let chi_square: f64 = counts.iter().map(|n| (n - expected).powi(2) / expected).sum();
-    let freedom = counts.len() as f64 - 1.0;
-    let bound = freedom + 6.0 * (2.0 * freedom).sqrt();
-    assert!(chi_square < bound, "{place}: {chi_square} of {bound}");
-}
-
-fn uniform_bytes(place: &str, bytes: &[u8]) {
-    let mut counts = [0f64; 256];
-    bytes.iter().for_each(|byte| counts[usize::from(*byte)] += 1.0);
-    uniform_counts(place, &counts);
 }
 
 /// The low bits of the residues' distance from the lowest one, of all planes together:

@@ -2,6 +2,7 @@
 
 use crate::buffer::Buffer;
 use crate::ops::Correlation;
+use crate::packed::Packed;
 use crate::plan::Plan;
 use crate::prg::{Purpose, Seed};
 use crate::ring::Ring;
@@ -44,7 +45,9 @@ pub struct SealError {
 impl<R: Ring> Bundle<R> {
     /// Of the correlations of all steps, of which some have none.
     pub(crate) fn new(inference: u64, steps: Vec<Correlation<R>>) -> Self {
-        let some = |(_, correlation): &(u32, Correlation<R>)| !correlation.0.is_empty();
+        let some = |(_, correlation): &(u32, Correlation<R>)| {
+            !correlation.shares.is_empty() || !correlation.packed.is_empty()
+        };
         let mut steps: Vec<_> = (0..).zip(steps).filter(some).collect();
         steps.shrink_to_fit();
         Self { inference, steps }
@@ -68,12 +71,15 @@ impl<R: Ring> Bundle<R> {
     /// The size of its elements, bytes: [`Plan::bundle_bytes`].
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let words: usize = self.shares().map(|share| share.0.len()).sum();
-        words * size_of::<R::Word>()
+        self.parts().map(<[u8]>::len).sum()
     }
 
-    fn shares(&self) -> impl Iterator<Item = &Share<R>> {
-        self.steps.iter().flat_map(|(_, correlation)| &correlation.0)
+    /// What it holds, in the order in which it is sealed.
+    fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        self.steps.iter().flat_map(|(_, Correlation { shares, packed })| {
+            let shares = shares.iter().map(|share| bytemuck::cast_slice(&share.0));
+            shares.chain(packed.iter().map(|packed| bytemuck::cast_slice(packed.words())))
+        })
     }
 
     /// Encrypts and authenticates it under `key`, to be kept outside this process's
@@ -83,8 +89,7 @@ impl<R: Ring> Bundle<R> {
     pub fn seal(self, key: Seed) -> Vec<u8> {
         let mut sealed = Vec::with_capacity(self.bytes() + TAG_BYTES);
         let mut stream = key.derive(Purpose::Sealing, self.inference, 0).into_stream();
-        for share in self.shares() {
-            let plain: &[u8] = bytemuck::cast_slice(&share.0);
+        for plain in self.parts() {
             let mut pad = Buffer::<u8>::zeros(plain.len());
             stream.fill(&mut pad);
             sealed.extend(plain.iter().zip(&pad[..]).map(|(plain, pad)| plain ^ pad));
@@ -109,20 +114,28 @@ impl<R: Ring> Bundle<R> {
             return Err(refuse);
         }
         let mut stream = key.derive(Purpose::Sealing, inference, 0).into_stream();
-        let mut next = |len: usize| -> Result<Share<R>, SealError> {
-            let mut share = Share::<R>::zeros(len);
-            let words: &mut [u8] = bytemuck::cast_slice_mut(&mut share.0);
+        let mut next = |words: &mut [u8]| -> Result<(), SealError> {
             let (sealed, later) = rest.split_at_checked(words.len()).ok_or(refuse)?;
             rest = later;
             stream.fill(words);
             words.iter_mut().zip(sealed).for_each(|(word, sealed)| *word ^= sealed);
-            Ok(share)
+            Ok(())
         };
         for (index, step) in plan.evaluation() {
-            let parts = step.operation.randomness(plan.table()).parts();
-            let shares = parts.into_iter().map(&mut next).collect::<Result<Vec<_>, _>>()?;
-            if !shares.is_empty() {
-                steps.push((index as u32, Correlation(shares)));
+            let randomness = step.operation.randomness(plan.table());
+            let mut correlation = Correlation::none();
+            for len in randomness.parts() {
+                let mut share = Share::<R>::zeros(len);
+                next(bytemuck::cast_slice_mut(&mut share.0))?;
+                correlation.shares.push(share);
+            }
+            for bits in randomness.packed_parts() {
+                let mut packed = Packed::zeros(randomness.packed.len, bits);
+                next(bytemuck::cast_slice_mut(packed.words_mut()))?;
+                correlation.packed.push(packed);
+            }
+            if !randomness.is_none() {
+                steps.push((index as u32, correlation));
             }
         }
         if rest.is_empty() { Ok(Self { inference, steps }) } else { Err(refuse) }

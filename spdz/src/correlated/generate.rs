@@ -1,16 +1,17 @@
 //! The producer's part: masks from the seeds it shares with the servers, and what it
 //! generates of them.
 
-use super::seeds::{generated_seed, mask_seed};
+use super::seeds::{generated_seed, mask_seed, packed_mask_seed, packed_share_seed};
 use crate::buffer::Buffer;
 use crate::channel::{Channel, ChannelError, Phase, Tag};
 use crate::observer::Observer;
-use crate::ops::{Kept, Producer, ProtocolRing, Randomness};
+use crate::ops::{Kept, PackedRandomness, Producer, ProtocolRing, Randomness};
+use crate::packed::{draw, rows};
 use crate::plan::Plan;
-use crate::prg::Seed;
+use crate::prg::{KeyStream, Seed};
 use crate::ring::{Plane, Ring, Sampler, Side, update_part};
 use crate::share::Share;
-use crate::tensors::MaskedId;
+use crate::tensors::{MaskedId, TensorId};
 
 /// The producer's side of a session: what lasts of the set-up. Keys are lent to it, those of the
 /// set-up or of one evaluation.
@@ -71,8 +72,7 @@ impl<R: ProtocolRing> Generator<R> {
                 Side::Zero => (1, 0),
                 Side::One => (0, 1),
             };
-            let seed = generated_seed(&keys[expander], inference, index);
-            let link = Some((&mut servers[link] as &mut dyn Channel, seed));
+            let link = Some((&mut servers[link] as &mut dyn Channel, &keys[expander]));
             let mut step = GeneratedStep::new(masks, index, link);
             R::parts(&*plan.steps()[index].operation).generate(&mut step)?;
             masks = step.masks;
@@ -119,15 +119,16 @@ impl<'a, R: Ring> Masks<'a, R> {
 struct GeneratedStep<'a, 'link, R: Ring> {
     masks: Masks<'a, R>,
     index: usize,
-    /// To the server that receives its share, with the seed of the other's; none in the set-up.
-    link: Option<(&'link mut dyn Channel, Seed)>,
+    /// To the server that receives its share, with the key of the other, which expands its own;
+    /// none in the set-up.
+    link: Option<(&'link mut dyn Channel, &'link Seed)>,
 }
 
 impl<'a, 'link, R: Ring> GeneratedStep<'a, 'link, R> {
     fn new(
         masks: Masks<'a, R>,
         index: usize,
-        link: Option<(&'link mut dyn Channel, Seed)>,
+        link: Option<(&'link mut dyn Channel, &'link Seed)>,
     ) -> Self {
         Self { masks, index, link }
     }
@@ -212,10 +213,10 @@ impl<R: ProtocolRing> Producer<R> for GeneratedStep<'_, '_, R> {
     ) -> Result<(), ChannelError> {
         let words = self.words();
         let tag = Tag::new(Phase::Offline, self.masks.inference, self.index as u32);
-        let Some((link, seed)) = self.link.take() else {
+        let Some((link, key)) = self.link.take() else {
             unreachable!("an operation shares once an evaluation");
         };
-        let mut stream = seed.into_stream();
+        let mut stream = generated_seed(key, self.masks.inference, self.index).into_stream();
         let mut sampler = R::sampler(&mut stream, words);
         let mut share = Buffer::zeros(R::PART.min(words));
         let mut other = Buffer::zeros(R::PART.min(words));
@@ -237,6 +238,50 @@ impl<R: ProtocolRing> Producer<R> for GeneratedStep<'_, '_, R> {
                 let (now, later) = std::mem::take(&mut bytes).split_at_mut(size * count);
                 let at = sent % R::PART;
                 now.copy_from_slice(bytemuck::cast_slice(&share[at..at + count]));
+                sent += count;
+                bytes = later;
+            }
+        })
+    }
+
+    fn width(&self, id: MaskedId) -> u32 {
+        let table = self.masks.plan.table();
+        table.encoding(id).bits() as u32
+    }
+
+    fn packed_masks(&self, written: TensorId) -> [KeyStream; 2] {
+        let Masks { plan, keys, inference, .. } = &self.masks;
+        let step = plan.table().spec(written).written;
+        let seed = |key| packed_mask_seed(key, *inference, step);
+        keys.each_ref().map(|key| seed(key).into_stream())
+    }
+
+    fn share_packed(&mut self, make: &mut dyn FnMut(&mut [u64])) -> Result<(), ChannelError> {
+        let PackedRandomness { len, shared, .. } = self.randomness().packed;
+        let tag = Tag::new(Phase::Offline, self.masks.inference, self.index as u32);
+        let Some((link, key)) = self.link.take() else {
+            unreachable!("an operation shares once an evaluation");
+        };
+        let mut stream = packed_share_seed(key, self.masks.inference, self.index).into_stream();
+        let words = shared * rows(len);
+        // Whole rows, as many as stay in cache.
+        let most = shared * (R::PART / shared).max(1);
+        let mut part = Buffer::<u64>::zeros(most.min(words));
+        let (mut made, mut sent) = (0, 0);
+        link.send_parts(tag, size_of::<u64>() * words, &mut |mut bytes| {
+            while !bytes.is_empty() {
+                if made == sent {
+                    let from = made;
+                    made = words.min(made + most);
+                    let part = &mut part[..made - from];
+                    draw(&mut stream, part);
+                    part.chunks_exact_mut(shared).for_each(&mut *make);
+                    part.iter_mut().for_each(|word| *word = word.to_le());
+                }
+                let count = (made - sent).min(bytes.len() / size_of::<u64>());
+                let (now, later) = std::mem::take(&mut bytes).split_at_mut(8 * count);
+                let at = sent % most;
+                now.copy_from_slice(bytemuck::cast_slice(&part[at..at + count]));
                 sent += count;
                 bytes = later;
             }

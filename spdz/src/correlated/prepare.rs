@@ -3,11 +3,12 @@
 use std::borrow::Cow;
 
 use super::bundle::Bundle;
-use super::seeds::{generated_seed, mask_seed};
+use super::seeds::{generated_seed, mask_seed, packed_mask_seed, packed_share_seed};
 use crate::channel::{Channel, ChannelError, Phase, Tag};
 use crate::masked::Masked;
 use crate::observer::Observer;
-use crate::ops::{Correlation, Kept, Preparation, ProtocolRing, Randomness};
+use crate::ops::{Correlation, Kept, PackedRandomness, Preparation, ProtocolRing, Randomness};
+use crate::packed::Packed;
 use crate::plan::Plan;
 use crate::prg::Seed;
 use crate::ring::{Plane, Ring, Side};
@@ -117,6 +118,30 @@ impl<R: ProtocolRing, C: Channel> Preparation<R> for PreparedStep<'_, R, C> {
             share.receive(self.producer, tag, R::Plane::add)?;
         }
         Ok(())
+    }
+
+    fn packed_mask(&mut self) -> Packed {
+        let PackedRandomness { len, drawn, .. } = self.randomness.packed;
+        let seed = packed_mask_seed(self.context.key, self.inference, self.index);
+        Packed::sample(&mut seed.into_stream(), len, drawn)
+    }
+
+    fn packed_share(&mut self) -> Result<Packed, ChannelError> {
+        let PackedRandomness { len, shared, .. } = self.randomness.packed;
+        if !self.receives {
+            let seed = packed_share_seed(self.context.key, self.inference, self.index);
+            return Ok(Packed::sample(&mut seed.into_stream(), len, shared));
+        }
+        let (tag, mut share) = (self.tag(), Packed::zeros(len, shared));
+        let words = share.words_mut();
+        let mut taken = 0;
+        self.producer.recv_parts(tag, size_of_val(words), &mut |part| {
+            let bytes: &mut [u8] = bytemuck::cast_slice_mut(words);
+            bytes[taken..taken + part.len()].copy_from_slice(part);
+            taken += part.len();
+        })?;
+        words.iter_mut().for_each(|word| *word = u64::from_le(*word));
+        Ok(share)
     }
 
     fn mask_share(&self, id: MaskedId) -> Cow<'_, Share<R>> {

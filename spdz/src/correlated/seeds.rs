@@ -16,3 +16,13 @@ pub(crate) fn mask_seed(key: &Seed, plan: &Plan, inference: u64, step: usize) ->
 pub(super) fn generated_seed(key: &Seed, inference: u64, step: usize) -> Seed {
     key.derive(Purpose::Generated, inference, step as u32)
 }
+
+/// The seed of a server's packed mask made at `step`.
+pub(super) fn packed_mask_seed(key: &Seed, inference: u64, step: usize) -> Seed {
+    key.derive(Purpose::PackedMask, inference, step as u32)
+}
+
+/// The seed of the share that one server expands of the packed values generated for `step`.
+pub(super) fn packed_share_seed(key: &Seed, inference: u64, step: usize) -> Seed {
+    key.derive(Purpose::PackedShare, inference, step as u32)
+}

@@ -397,10 +397,12 @@ impl GraphBuilder {
         }
     }
 
-    /// ReLU; of private tensors its fit of degree 4 on `[-3, 3]`, the paper's.
+    /// `max(x, 0)` of each element, exact. The number format must have a comparison, which
+    /// `Int64` has and `Int100` has not: for any format there is the polynomial of
+    /// [`GraphBuilder::fitted`].
     #[track_caller]
     pub fn relu(&self, x: Tensor) -> Tensor {
-        self.fitted(x, Function::Relu, Fit { bound: 3.0, degree: 4, range: 8.0 })
+        self.push(Op::Relu { input: x.node }, &[x])
     }
 
     /// The logistic function; of private tensors its fit of degree 9 on `[-8, 8]`.

@@ -47,8 +47,7 @@ impl Function {
     /// The function of a single number; none for those that work along an axis.
     pub(crate) fn of_elements(self) -> Option<fn(f64) -> f64> {
         match self {
-            // Not `max`, which would take a value that is no number for zero.
-            Self::Relu => Some(|x| if x <= 0.0 { 0.0 } else { x }),
+            Self::Relu => Some(relu),
             Self::Sigmoid => Some(|x| 1.0 / (1.0 + (-x).exp())),
             Self::Tanh => Some(f64::tanh),
             Self::Exp => Some(f64::exp),
@@ -58,6 +57,11 @@ impl Function {
             Self::Softmax | Self::ArgMax => None,
         }
     }
+}
+
+/// `max(x, 0)`. Not `f64::max`, which would take a value that is no number for zero.
+pub(super) fn relu(x: f64) -> f64 {
+    if x <= 0.0 { 0.0 } else { x }
 }
 
 /// The place of the largest value, the earliest of equals.

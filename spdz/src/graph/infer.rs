@@ -281,7 +281,8 @@ impl Known<'_> {
             | Op::Reveal { .. }
             | Op::Output { .. }
             | Op::Neg { .. }
-            | Op::Square { .. } => Ok(shape(0).to_vec()),
+            | Op::Square { .. }
+            | Op::Relu { .. } => Ok(shape(0).to_vec()),
             Op::Polynomial { polynomial, .. } => {
                 let Polynomial { coefficients, range } = polynomial;
                 if coefficients.is_empty() || coefficients.iter().any(|c| !c.is_finite()) {

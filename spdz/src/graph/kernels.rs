@@ -7,7 +7,7 @@ use ndarray::{
 };
 use zeroize::Zeroizing;
 
-use super::function::{Function, argmax, softmax};
+use super::function::{Function, argmax, relu, softmax};
 use super::op::Op;
 use super::tensor::Plaintext;
 use crate::geometry::{Padding, Stride, Windows};
@@ -28,6 +28,7 @@ pub(super) fn compute(
         (Op::Mul { .. }, [x, y]) => element_wise(shape, x, y, |x, y| x * y)?,
         (Op::Neg { .. }, [x]) => x.mapv(|x| -x),
         (Op::Square { .. }, [x]) => x.mapv(|x| x * x),
+        (Op::Relu { .. }, [x]) => x.mapv(relu),
         (Op::Polynomial { polynomial, .. }, [x]) => x.mapv(|x| polynomial.evaluate(x)),
         (Op::MatMul { .. }, [x, y]) => {
             let (x, y) = (x.view(), y.view());

@@ -170,6 +170,11 @@ pub enum Op {
         /// The axes, ascending.
         axes: Vec<usize>,
     },
+    /// `max(input, 0)` of each element, exact.
+    Relu {
+        /// The arguments.
+        input: NodeId,
+    },
     /// A polynomial of each element.
     Polynomial {
         /// The arguments.
@@ -197,6 +202,7 @@ impl Op {
             | Self::Output { input, .. }
             | Self::Neg { input }
             | Self::Square { input }
+            | Self::Relu { input }
             | Self::SumPool { input, .. }
             | Self::Reshape { input, .. }
             | Self::Transpose { input, .. }
@@ -237,6 +243,7 @@ impl Op {
             Self::Slice { .. } => "slice",
             Self::Expand { .. } => "expand",
             Self::ReduceSum { .. } => "reduce_sum",
+            Self::Relu { .. } => "relu",
             Self::Polynomial { .. } => "polynomial",
             Self::Function { function, .. } => function.name(),
         }

@@ -19,6 +19,9 @@ const STEPS_OF_A_NODE: usize = 8;
 /// unmasking.
 const STEPS_OF_A_POWER: usize = 6;
 
+/// Steps of a gate, at most, besides the last: its operand's opening and comparison.
+const STEPS_OF_A_GATE: usize = 2;
+
 /// Steps for one of the tensors that are concatenated, at most, besides its own.
 const STEPS_OF_A_PART: usize = 2;
 
@@ -187,6 +190,7 @@ impl Graph {
             }
             Op::Concat { inputs, .. } => inputs.len().saturating_mul(STEPS_OF_A_PART),
             Op::ReduceSum { axes, .. } => axes.len(),
+            Op::Relu { .. } => STEPS_OF_A_GATE,
             _ => 0,
         };
         add(&mut work.steps, more.saturating_add(STEPS_OF_A_NODE));

@@ -98,7 +98,7 @@ impl<R: Ring> Execute<R> for Linear {
         let layer: &LinearLayer<R> = kept(server.kept());
         let mut triple = layer.prepare(&server.mask_share(self.input), start);
         server.join(&mut triple.0)?;
-        Ok(Correlation(vec![triple.0]))
+        Ok(Correlation::of(vec![triple.0]))
     }
 
     fn compute(&self, values: &mut Values<'_, R>, correlation: Correlation<R>) {

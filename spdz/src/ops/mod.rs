@@ -45,18 +45,21 @@
 //! ```
 
 mod combine;
+mod compare;
 mod concat;
 mod input;
 mod kept;
 mod linear;
 mod multiply;
 mod open;
+mod open_narrow;
 mod operation;
 mod output;
 mod pool;
 mod product;
 mod public;
 mod public_product;
+mod select;
 mod square;
 mod sum;
 mod truncate;
@@ -65,21 +68,25 @@ mod values;
 mod view;
 
 pub use combine::{Combine, combine};
+pub(crate) use compare::NARROWEST;
+pub use compare::{Blocks, Compare};
 pub use concat::{Concat, ConcatMasked, concat};
 pub use input::Input;
 pub use kept::{Kept, kept};
 pub use linear::{Linear, LinearLayer, LinearTriple};
 pub use multiply::{Mul, MulTriple};
 pub use open::{Open, Unmask};
+pub use open_narrow::OpenNarrow;
 pub use operation::{
-    Correlation, Execute, InEveryRing, Operation, Preparation, Producer, ProtocolRing, Randomness,
-    Session,
+    Correlation, Execute, InEveryRing, Operation, PackedRandomness, Preparation, Producer,
+    ProtocolRing, Randomness, Session,
 };
 pub use output::Output;
 pub use pool::{SumPool, sum_pool};
 pub use product::{Product, ProductTriple, multiply_public};
 pub use public::{AddPublic, MulPublic, add_public, mul_public};
 pub use public_product::{PublicLeft, PublicRight};
+pub use select::Select;
 pub use square::{Square, SquareTriple};
 pub use sum::{Sum, sum};
 pub use truncate::{Truncate, truncate};

@@ -13,10 +13,11 @@ use std::fmt;
 use crate::channel::{Channel, ChannelError, Tag};
 use crate::geometry::Linear;
 use crate::masked::{Mask, Masked, Opening};
-use crate::prg::{Purpose, Seed};
+use crate::packed::Packed;
+use crate::prg::{KeyStream, Purpose, Seed};
 use crate::ring::{self, Ring, Side};
 use crate::share::Share;
-use crate::tensors::{MaskedId, Message, PrivateId, PublicId, Table, TensorId};
+use crate::tensors::{Encoding, MaskedId, Message, PrivateId, PublicId, Table, TensorId};
 
 use super::kept::Kept;
 use super::values::Values;
@@ -76,7 +77,7 @@ pub trait Operation: Any + fmt::Debug + Send + Sync + InEveryRing {
     fn list(&self, f: &mut fmt::Formatter<'_>, table: &Table) -> fmt::Result;
 }
 
-/// How much correlated randomness an operation consumes, elements of the ring.
+/// How much correlated randomness an operation consumes: elements of the ring, or packed values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Randomness {
     /// The mask that a server and the producer expand from their common seed, and what that
@@ -87,11 +88,49 @@ pub struct Randomness {
     pub generated: usize,
     /// What else a server holds that it derives from the mask alone.
     pub derived: usize,
+    /// What belongs to narrow values. An operation that has the producer share some has it
+    /// generate no elements.
+    pub packed: PackedRandomness,
+}
+
+/// How much packed randomness an operation consumes, for each of its values.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PackedRandomness {
+    /// Values.
+    pub len: usize,
+    /// Bits that a server and the producer expand from their common seed.
+    pub drawn: usize,
+    /// Bits that the producer shares: one server expands its share from the seed, the other
+    /// is sent its own.
+    pub shared: usize,
+}
+
+impl PackedRandomness {
+    /// Bits of a value in each of the tensors that a server holds.
+    fn parts(self) -> impl Iterator<Item = usize> {
+        [self.drawn, self.shared].into_iter().filter(|bits| *bits > 0)
+    }
+
+    /// Bytes of a tensor with so many bits of each value.
+    pub(crate) fn bytes(self, bits: usize) -> usize {
+        Encoding::packed(bits).bytes(self.len)
+    }
 }
 
 impl Randomness {
     /// None.
-    pub const NONE: Self = Self { mask: None, generated: 0, derived: 0 };
+    pub const NONE: Self = Self {
+        mask: None,
+        generated: 0,
+        derived: 0,
+        packed: PackedRandomness { len: 0, drawn: 0, shared: 0 },
+    };
+
+    /// So many bits for each of `len` values.
+    #[must_use]
+    pub fn packed(len: usize, drawn: usize, shared: usize) -> Self {
+        Self { packed: PackedRandomness { len, drawn, shared }, ..Self::NONE }
+    }
 
     /// A mask of `len` elements.
     #[must_use]
@@ -117,12 +156,20 @@ impl Randomness {
         mask.into_iter().chain([self.generated, self.derived].into_iter().filter(|len| *len > 0))
     }
 
+    /// Bits of a value in each of the packed tensors that a server holds ([`Correlation`]).
+    pub(crate) fn packed_parts(&self) -> impl Iterator<Item = usize> + use<> {
+        self.packed.parts()
+    }
+
     /// Bytes of a server's memory that hold its elements, without these.
     pub(crate) fn overhead(&self) -> usize {
-        match self.parts().count() {
+        // The same in each ring: lists of shares, and each share's own.
+        let shares = self.parts().count() * (size_of::<Share<ring::Int64>>() + ALLOCATION);
+        let packed = self.packed_parts().count();
+        let lists = if packed > 0 { ALLOCATION } else { 0 };
+        match shares + lists + packed * (size_of::<Packed>() + ALLOCATION) {
             0 => 0,
-            // The same in each ring: a list of shares, and each share's own.
-            parts => OF_A_STEP + parts * (size_of::<Share<ring::Int64>>() + ALLOCATION),
+            parts => OF_A_STEP + parts,
         }
     }
 }
@@ -150,13 +197,29 @@ const OF_A_STEP: usize = size_of::<(u32, Correlation<ring::Int64>)>() + ALLOCATI
 /// }
 /// ```
 #[derive(Debug)]
-pub struct Correlation<R: Ring>(pub(crate) Vec<Share<R>>);
+pub struct Correlation<R: Ring> {
+    pub(crate) shares: Vec<Share<R>>,
+    pub(crate) packed: Vec<Packed>,
+}
 
 impl<R: Ring> Correlation<R> {
     /// Of an operation that consumes none.
     #[must_use]
     pub fn none() -> Self {
-        Self(Vec::new())
+        Self::of(Vec::new())
+    }
+
+    /// Of shares of elements.
+    pub(crate) fn of(shares: Vec<Share<R>>) -> Self {
+        Self { shares, packed: Vec::new() }
+    }
+
+    /// The packed tensors that the operation declares: what is drawn, then what is shared.
+    pub fn into_packed<const N: usize>(self) -> [Packed; N] {
+        let Ok(packed) = self.packed.try_into() else {
+            unreachable!("a correlation is made as its operation declares it");
+        };
+        packed
     }
 
     /// The share of the mask of an operation that declares nothing else.
@@ -175,7 +238,7 @@ impl<R: Ring> Correlation<R> {
 
     /// The shares that the operation declares, in the order of the fields of [`Randomness`].
     pub fn into_parts<const N: usize>(self) -> [Share<R>; N] {
-        let Ok(parts) = self.0.try_into() else {
+        let Ok(parts) = self.shares.try_into() else {
             unreachable!("a correlation is made as its operation declares it");
         };
         parts
@@ -183,7 +246,7 @@ impl<R: Ring> Correlation<R> {
 
     /// The share of the mask, of an operation that declares one.
     pub fn mask(&self) -> &Share<R> {
-        &self.0[0]
+        &self.shares[0]
     }
 }
 
@@ -224,7 +287,7 @@ pub trait Execute<R: Ring> {
     /// # Errors
     /// If the producer is gone, silent or sends something else.
     fn prepare(&self, server: &mut dyn Preparation<R>) -> Result<Correlation<R>, ChannelError> {
-        let Randomness { mask, generated, .. } = server.randomness();
+        let Randomness { mask, generated, packed, .. } = server.randomness();
         let mut parts = Vec::with_capacity(2);
         if let Some((_, len)) = mask {
             parts.push(Share::sample(&mut server.seed().into_stream(), len));
@@ -232,7 +295,14 @@ pub trait Execute<R: Ring> {
         if generated > 0 {
             parts.push(server.generated()?);
         }
-        Ok(Correlation(parts))
+        let mut rows = Vec::new();
+        if packed.drawn > 0 {
+            rows.push(server.packed_mask());
+        }
+        if packed.shared > 0 {
+            rows.push(server.packed_share()?);
+        }
+        Ok(Correlation { shares: parts, packed: rows })
     }
 
     /// Server, offline: its share of the mask of the masked tensor that the operation writes.
@@ -267,7 +337,7 @@ pub trait Execute<R: Ring> {
     }
 
     /// Server, online: an operation with a message of [`Route::Exchange`](crate::tensors::Route::Exchange). It is sent and
-    /// received with others of its round.
+    /// received with others of its round. What the opening makes is what the operation writes.
     fn open<'a>(
         &self,
         values: &'a Values<'_, R>,
@@ -335,6 +405,17 @@ pub trait Producer<R: Ring> {
         &mut self,
         make: &mut dyn FnMut(usize, &mut [R::Word]),
     ) -> Result<(), ChannelError>;
+    /// Bits of a wire, a masked tensor of narrow values.
+    fn width(&self, id: MaskedId) -> u32;
+    /// The streams of the servers' shares of the packed mask of the step that wrote a tensor,
+    /// from their beginnings: rows of [`PackedRandomness::drawn`] words.
+    fn packed_masks(&self, written: TensorId) -> [KeyStream; 2];
+    /// Shares packed values row by row. `make` is given the words of a row that one server
+    /// expands and puts the other server's share in their place.
+    ///
+    /// # Errors
+    /// If a server is gone.
+    fn share_packed(&mut self, make: &mut dyn FnMut(&mut [u64])) -> Result<(), ChannelError>;
 }
 
 /// What a server hands the operation of one step offline.
@@ -357,6 +438,13 @@ pub trait Preparation<R: Ring> {
     /// # Errors
     /// As those of [`Preparation::generated`].
     fn join(&mut self, share: &mut Share<R>) -> Result<(), ChannelError>;
+    /// This server's packed mask.
+    fn packed_mask(&mut self) -> Packed;
+    /// This server's share of the packed values that the producer generated.
+    ///
+    /// # Errors
+    /// If the producer is gone, silent or sends something else.
+    fn packed_share(&mut self) -> Result<Packed, ChannelError>;
     /// This server's share of the mask of a tensor that an earlier step or the set-up wrote.
     fn mask_share(&self, id: MaskedId) -> Cow<'_, Share<R>>;
     /// What the operation kept in the set-up ([`Execute::keep`]).

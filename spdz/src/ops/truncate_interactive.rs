@@ -48,7 +48,12 @@ impl Operation for TruncateInteractive {
         let generated = table.format().truncation_parts() * len;
         // The mask of the quotients, where it follows from that of the dividends.
         let derived = if generated == 0 { len } else { 0 };
-        Randomness { mask: Some((Purpose::DividendMask, len)), generated, derived }
+        Randomness {
+            mask: Some((Purpose::DividendMask, len)),
+            generated,
+            derived,
+            ..Randomness::NONE
+        }
     }
 
     fn shift(&self) -> Option<u32> {
@@ -80,7 +85,7 @@ impl<R: Ring> Execute<R> for TruncateInteractive {
         let len = mask.map_or(0, |(_, len)| len);
         let received = if generated > 0 { Some(server.generated()?) } else { None };
         let correlation = TruncationCorrelation::expand(server.seed(), self.bits, len, received);
-        Ok(Correlation(vec![correlation.dividend, correlation.parts]))
+        Ok(Correlation::of(vec![correlation.dividend, correlation.parts]))
     }
 
     fn mask_share<'a>(
@@ -88,7 +93,7 @@ impl<R: Ring> Execute<R> for TruncateInteractive {
         correlation: &'a Correlation<R>,
         _: &dyn Fn(MaskedId) -> Cow<'a, Share<R>>,
     ) -> Cow<'a, Share<R>> {
-        Cow::Borrowed(&correlation.0[1])
+        Cow::Borrowed(&correlation.shares[1])
     }
 
     fn open<'a>(

@@ -1,7 +1,8 @@
 //! What a server holds while it evaluates: the tensors of one evaluation, and behind them
 //! what lasts for the session.
 
-use crate::masked::Masked;
+use crate::masked::{Made, Masked, Wire};
+use crate::packed::Packed;
 use crate::ring::{Ring, Side};
 use crate::share::Share;
 use crate::tensors::{MaskedId, PrivateId, PublicId, Table, TensorId};
@@ -12,22 +13,35 @@ use super::kept::Kept;
 pub(crate) struct Tensors<R: Ring> {
     pub(crate) private: Vec<Option<Share<R>>>,
     pub(crate) masked: Vec<Option<Masked<R>>>,
+    /// Private tensors of bits.
+    bits: Vec<Option<Packed>>,
+    /// Masked tensors of narrow values.
+    wires: Vec<Option<Wire>>,
 }
 
 impl<R: Ring> Tensors<R> {
     /// Room for those of a plan.
     pub(crate) fn of(table: &Table) -> Self {
-        let mut tensors = Self { private: Vec::new(), masked: Vec::new() };
+        let mut tensors =
+            Self { private: Vec::new(), masked: Vec::new(), bits: Vec::new(), wires: Vec::new() };
         tensors.private.resize_with(table.private.len(), || None);
         tensors.masked.resize_with(table.masked.len(), || None);
+        tensors.bits.resize_with(table.private.len(), || None);
+        tensors.wires.resize_with(table.masked.len(), || None);
         tensors
     }
 
     /// Frees a tensor.
     pub(crate) fn remove(&mut self, id: TensorId) {
         match id {
-            TensorId::Private(id) => self.private[id.0] = None,
-            TensorId::Masked(id) => self.masked[id.0] = None,
+            TensorId::Private(id) => {
+                self.private[id.0] = None;
+                self.bits[id.0] = None;
+            }
+            TensorId::Masked(id) => {
+                self.masked[id.0] = None;
+                self.wires[id.0] = None;
+            }
         }
     }
 }
@@ -93,6 +107,35 @@ impl<'a, R: Ring> Values<'a, R> {
     /// Writes a masked tensor.
     pub fn put_masked(&mut self, id: MaskedId, masked: Masked<R>) {
         self.own.masked[id.0] = Some(masked);
+    }
+
+    /// Writes what an exchange made.
+    pub(crate) fn put_made(&mut self, id: TensorId, made: Made<R>) {
+        match (id, made) {
+            (TensorId::Masked(id), Made::Masked(masked)) => self.put_masked(id, masked),
+            (TensorId::Private(id), Made::Private(share)) => self.put(id, share),
+            (TensorId::Masked(id), Made::Wire(wire)) => self.own.wires[id.0] = Some(wire),
+            (TensorId::Private(id), Made::Bits(bits)) => self.own.bits[id.0] = Some(bits),
+            _ => unreachable!("an exchange makes the tensor that its operation writes"),
+        }
+    }
+
+    /// A private tensor of bits: this server's share.
+    #[must_use]
+    pub fn bits(&self, id: PrivateId) -> &Packed {
+        let Some(bits) = &self.own.bits[id.0] else {
+            unreachable!("a plan writes each tensor of bits before it reads it");
+        };
+        bits
+    }
+
+    /// A masked tensor of narrow values.
+    #[must_use]
+    pub fn wire(&self, id: MaskedId) -> &Wire {
+        let Some(wire) = &self.own.wires[id.0] else {
+            unreachable!("a plan writes each wire before it reads it");
+        };
+        wire
     }
 
     /// A private tensor.

@@ -4,6 +4,7 @@
 use super::compiled::Plan;
 use super::step::Step;
 use crate::channel::Role;
+use crate::ops::Randomness;
 use crate::ring::Side;
 use crate::tensors::{Domain, Encoding, Message, Route};
 
@@ -41,7 +42,7 @@ impl Plan {
         }
         let message = self.message(step);
         match (role, message.map(|message| message.route)) {
-            (Role::Producer, _) => self.generated_encoding().bytes(self.generated_len(step)),
+            (Role::Producer, _) => self.generated_len(step),
             (Role::Server0 | Role::Server1, Some(Route::Exchange | Route::Output(_))) => {
                 message.map_or(0, |message| message.bytes())
             }
@@ -73,7 +74,7 @@ impl Plan {
         let mut bytes = [0; 2];
         for (_, len, receiver) in self.generated() {
             let server = if receiver == Side::Zero { 0 } else { 1 };
-            bytes[server] += self.generated_encoding().bytes(len);
+            bytes[server] += len;
         }
         bytes
     }
@@ -91,10 +92,14 @@ impl Plan {
     /// of it.
     #[must_use]
     pub fn bundle_bytes(&self) -> usize {
-        let parts = |(_, step): (usize, &Step)| step.operation.randomness(self.table()).parts();
-        let elements: usize = self.evaluation().flat_map(parts).sum();
-        // In memory a word is what it is on the wire.
-        self.generated_encoding().bytes(elements)
+        let bytes = |(_, step): (usize, &Step)| {
+            let randomness = step.operation.randomness(self.table());
+            let elements: usize = randomness.parts().sum();
+            let packed = randomness.packed_parts().map(|bits| randomness.packed.bytes(bits));
+            // In memory a word is what it is on the wire.
+            self.generated_encoding().bytes(elements) + packed.sum::<usize>()
+        };
+        self.evaluation().map(bytes).sum()
     }
 
     /// How far what one server sees in an evaluation is at most from what it would see for any
@@ -113,20 +118,22 @@ impl Plan {
         self.generated_len(step) > 0
     }
 
-    /// Elements that the producer shares for a step of an evaluation.
+    /// Bytes that the producer shares for a step of an evaluation.
     fn generated_len(&self, step: usize) -> usize {
         if step < self.setup_steps() {
             return 0;
         }
-        let step = self.steps().get(step);
-        step.map_or(0, |step| step.operation.randomness(self.table()).generated)
+        self.steps().get(step).map_or(0, |step| {
+            let Randomness { generated, packed, .. } = step.operation.randomness(self.table());
+            self.generated_encoding().bytes(generated) + packed.bytes(packed.shared)
+        })
     }
 
     fn generated_encoding(&self) -> Encoding {
         Domain::Ring.encoding(self.format())
     }
 
-    /// The steps for which the producer shares something, with how many elements, and the
+    /// The steps for which the producer shares something, with how many bytes, and the
     /// server that receives its share instead of expanding it. They alternate, so that
     /// neither link carries everything.
     pub(crate) fn generated(&self) -> impl Iterator<Item = (usize, usize, Side)> + '_ {
@@ -155,7 +162,7 @@ impl Plan {
     pub fn largest_message(&self) -> usize {
         let messages = (0..self.steps().len()).filter_map(|step| self.message(step));
         let rounds = (0..self.rounds()).map(|round| self.round_bytes(round));
-        let generated = self.generated().map(|(_, len, _)| self.generated_encoding().bytes(len));
+        let generated = self.generated().map(|(_, len, _)| len);
         messages.map(|message| message.bytes()).chain(rounds).chain(generated).max().unwrap_or(0)
     }
 }

@@ -89,6 +89,19 @@ pub enum PlanError {
         /// How it truncates.
         truncation: Truncation,
     },
+    /// The format has no comparison.
+    #[error(
+        "{layer}: {format} cannot compare numbers, which an exact {gate} needs; choose {}, or a polynomial in place of the {gate}",
+        with_gates()
+    )]
+    Gate {
+        /// The layer, and the node within the graph.
+        layer: String,
+        /// The operation of the graph.
+        gate: &'static str,
+        /// The format.
+        format: NumberFormat,
+    },
     /// A local truncation would fail too often.
     #[error(
         "{layer}: {format} does not go together with local truncation here: of numbers with {fraction} fractional bits and up to {integral} integral ones, one in {one_in} can fail; choose interactive truncation or a larger number format, or truncate before summing up so much"
@@ -121,6 +134,12 @@ pub enum PlanError {
         /// The format.
         format: NumberFormat,
     },
+}
+
+/// The formats that can compare numbers, for people.
+fn with_gates() -> String {
+    let with = NumberFormat::ALL.into_iter().filter(|format| format.has_gates());
+    with.map(NumberFormat::name).collect::<Vec<_>>().join(" or ")
 }
 
 /// How wrong a polynomial would be, for people.

@@ -119,6 +119,12 @@ impl NumberFormat {
         with_ring!(self, R => R::LOCAL_TRUNCATION_IS_FREE)
     }
 
+    /// Whether its numbers can be compared exactly ([`Ring::IS_BINARY`]).
+    #[must_use]
+    pub fn has_gates(self) -> bool {
+        with_ring!(self, R => R::IS_BINARY)
+    }
+
     /// How many tensors the producer shares for an interactive truncation. If none,
     /// the quotients' mask is known before the opening, and they can be multiplied as
     /// they come.

@@ -2,7 +2,7 @@
 
 use super::kernels::{self, PackedRight, Rows};
 use super::truncation::Truncation;
-use super::{Plane, Ring, Sampler, Side, TruncationMask, threads};
+use super::{BinaryRing, Plane, Ring, Sampler, Side, TruncationMask, threads};
 use crate::buffer::Buffer;
 use crate::fixed::Precision;
 use crate::geometry::{Linear, MatMul};
@@ -55,6 +55,15 @@ impl Plane for Int64 {
     }
 }
 
+impl BinaryRing for Int64 {
+    const BITS: u32 = 64;
+
+    #[inline(always)]
+    fn word(integer: u64) -> u64 {
+        integer
+    }
+}
+
 impl Ring for Int64 {
     type Word = u64;
     type Plane = Self;
@@ -74,6 +83,7 @@ impl Ring for Int64 {
     const TRUNCATION_ERROR: f64 = 1.0;
     /// A shift of each word.
     const LOCAL_TRUNCATION_IS_FREE: bool = true;
+    const IS_BINARY: bool = true;
     const USUAL_TRUNCATION: Truncation = Truncation::Local;
 
     fn plane(_: usize) -> Self {

@@ -124,6 +124,8 @@ pub trait Ring: Copy + Debug + Send + Sync + 'static {
     /// Whether a local truncation costs next to nothing, so that a plan truncates often and
     /// keeps values small; if not, it is worth bits of the ring to truncate seldom.
     const LOCAL_TRUNCATION_IS_FREE: bool;
+    /// Whether it is a [`BinaryRing`], in which comparisons are exact.
+    const IS_BINARY: bool = false;
     /// The truncation that the paper pairs it with.
     const USUAL_TRUNCATION: Truncation;
 
@@ -203,6 +205,16 @@ pub trait Ring: Copy + Debug + Send + Sync + 'static {
         right: &Self::Packed,
         out: &mut [Self::Word],
     );
+}
+
+/// A ring of integers modulo `2^BITS`, one word each: the low bits of a number are those of its
+/// shares' sum, so that values are opened in as many bits as they have and compared exactly.
+pub trait BinaryRing: Ring<Word: Into<u64>> {
+    /// Bits of a word, at most 64.
+    const BITS: u32;
+
+    /// The low bits of an integer.
+    fn word(integer: u64) -> Self::Word;
 }
 
 /// The planes of a tensor.

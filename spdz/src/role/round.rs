@@ -2,7 +2,7 @@
 //! each way.
 
 use crate::channel::Parts;
-use crate::masked::{Masked, Opening};
+use crate::masked::{Made, Opening, Padding};
 use crate::ring::Ring;
 
 /// The exchanges of a round under way. Their messages follow each other in the order of their
@@ -52,7 +52,10 @@ impl<'a, R: Ring> Round<'a, R> {
     }
 
     /// What the exchanges made, in their order.
-    pub(super) fn finish(self) -> Vec<Masked<R>> {
+    ///
+    /// # Errors
+    /// If a part of the message that came is not what the protocol has.
+    pub(super) fn finish(self) -> Result<Vec<Made<R>>, Padding> {
         self.openings.into_iter().map(Opening::finish).collect()
     }
 }
@@ -75,6 +78,61 @@ impl<R: Ring> Parts for Round<'_, R> {
             let (now, later) = part.split_at(count);
             self.openings[opening].take(now);
             part = later;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::channel::{Channel, ChannelFault, Phase, Role, Tag, memory_pair};
+    use crate::packed::{Order, Packed, PackedOpening};
+    use crate::ring::Int64;
+
+    #[test]
+    fn packed_openings_take_what_the_plan_says_and_nothing_else() {
+        const LEN: usize = 70;
+        let tag = Tag::new(Phase::Online, 0, 1);
+        let outcome = |order, bits: u32, message: Vec<u64>, bytes: usize| {
+            let (mut server, mut other) =
+                memory_pair(Role::Server0, Role::Server1, Duration::from_secs(5));
+            let bytes = bytemuck::cast_slice(&message)[..bytes].to_vec();
+            other.send(tag, bytes.into()).unwrap();
+            let finish = |_: Packed, theirs: Packed| Made::<Int64>::Bits(theirs);
+            let ours = || Packed::zeros(LEN, bits as usize);
+            // Two in one message.
+            let mut round = Round::begun_with(Box::new(PackedOpening::new(order, ours(), finish)));
+            round.join(Box::new(PackedOpening::new(order, ours(), finish)));
+            let length = round.bytes();
+            let exchanged = server.exchange(tag, length, &mut round).map_err(|error| error.fault);
+            exchanged.map(|()| round.finish().map(|made| made.len()))
+        };
+        for (order, bits) in [(Order::Values, 23), (Order::Planes, 8)] {
+            // Two rows, the second one of 6 values; and the same again.
+            let values = Packed::of(&[(1 << bits) - 1; LEN], bits);
+            let fine = match order {
+                Order::Values => [values.words(), values.words()].concat(),
+                Order::Planes => {
+                    let row = [vec![u64::MAX; 8], vec![0b11_1111; 8]].concat();
+                    [row.clone(), row].concat()
+                }
+            };
+            let all = 8 * fine.len();
+            assert_eq!(outcome(order, bits, fine.clone(), all), Ok(Ok(2)));
+            for word in [fine.len() / 2 - 1, fine.len() - 1] {
+                let mut wrong = fine.clone();
+                wrong[word] |= 1 << 63;
+                assert_eq!(outcome(order, bits, wrong, all), Ok(Err(Padding)));
+            }
+            let long = [fine.clone(), vec![0]].concat();
+            for (message, bytes) in [(fine, all - 8), (long.clone(), all + 8), (long, all + 1)] {
+                let refused = outcome(order, bits, message, bytes);
+                let length =
+                    ChannelFault::Length { peer: Role::Server1, expected: all, found: bytes };
+                assert_eq!(refused, Err(length));
+            }
         }
     }
 }

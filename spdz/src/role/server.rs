@@ -11,10 +11,10 @@ use super::messages::{
 use super::round::Round;
 use super::store::{Store, StoreError};
 use crate::buffer;
-use crate::channel::{Channel, Name, Phase, Role, Tag};
+use crate::channel::{Channel, ChannelError, ChannelFault, Name, Phase, Role, Tag};
 use crate::correlated::{self, Bundle};
 use crate::graph::Lifetime;
-use crate::masked::{Mask, Masked};
+use crate::masked::{Made, Mask, Masked, Padding};
 use crate::observer::{Observer, Outcome};
 use crate::ops::{Correlation, Kept, ProtocolRing, Session, Tensors, Values};
 use crate::plan::{Plan, Step};
@@ -260,7 +260,7 @@ impl<R: ProtocolRing, C: Channel, O: Observer> Server<R, C, O> {
                         unreachable!("a player with inputs takes part");
                     };
                     let masked = parts.receive(correlation, link, tag(index));
-                    put_written(&mut values, step, masked.map_err(at(plan))?);
+                    put_written(&mut values, step, Made::Masked(masked.map_err(at(plan))?));
                 }
                 Some(Route::Output(output)) => {
                     let share = parts.reveal(&mut values);
@@ -282,10 +282,19 @@ impl<R: ProtocolRing, C: Channel, O: Observer> Server<R, C, O> {
                     }
                     let other = &mut self.links.other;
                     other.exchange(tag(index), round.bytes(), &mut round).map_err(at(plan))?;
-                    for (index, masked) in (index..).zip(round.finish()) {
+                    let peer = match self.side {
+                        Side::Zero => Role::Server1,
+                        Side::One => Role::Server0,
+                    };
+                    let padding = |Padding| ChannelError {
+                        tag: tag(index),
+                        fault: ChannelFault::Padding { peer },
+                    };
+                    let made = round.finish().map_err(padding).map_err(at(plan))?;
+                    for (index, made) in (index..).zip(made) {
                         values.at(index);
                         let step = &plan.steps()[index];
-                        put_written(&mut values, step, masked);
+                        put_written(&mut values, step, made);
                         values.drop_unneeded(&step.operation.reads());
                         self.observer.step(index);
                     }
@@ -299,12 +308,12 @@ impl<R: ProtocolRing, C: Channel, O: Observer> Server<R, C, O> {
     }
 }
 
-/// Writes the masked tensor that a step's message made.
-fn put_written<R: Ring>(values: &mut Values<'_, R>, step: &Step, masked: Masked<R>) {
-    let Some(TensorId::Masked(output)) = step.operation.writes() else {
-        unreachable!("an input or an exchange writes a masked tensor");
+/// Writes the tensor that a step's message made.
+fn put_written<R: Ring>(values: &mut Values<'_, R>, step: &Step, made: Made<R>) {
+    let Some(output) = step.operation.writes() else {
+        unreachable!("an input or an exchange writes a tensor");
     };
-    values.put_masked(output, masked);
+    values.put_made(output, made);
 }
 
 /// The share plus this server's part of a fresh sharing of zero, so that a player

@@ -432,3 +432,29 @@ pub fn noise(seed: u64) -> impl FnMut() -> f32 {
         (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
     }
 }
+
+/// Messages that carry a seed or a command instead of ring elements.
+pub fn is_key_or_command(from: Role, to: Role, tag: Tag) -> bool {
+    let server = |role| matches!(role, Role::Server0 | Role::Server1);
+    match tag.phase {
+        Phase::Control => true,
+        Phase::Setup => tag.step < 3,
+        Phase::Offline => server(from) && to == Role::CLIENT,
+        Phase::Online => false,
+    }
+}
+
+/// Bins of equal probability, six standard deviations by the normal approximation.
+pub fn uniform_counts(place: &str, counts: &[f64]) {
+    let expected = counts.iter().sum::<f64>() / counts.len() as f64;
+    let chi_square: f64 = counts.iter().map(|n| (n - expected).powi(2) / expected).sum();
+    let freedom = counts.len() as f64 - 1.0;
+    let bound = freedom + 6.0 * (2.0 * freedom).sqrt();
+    assert!(chi_square < bound, "{place}: {chi_square} of {bound}");
+}
+
+pub fn uniform_bytes(place: &str, bytes: &[u8]) {
+    let mut counts = [0f64; 256];
+    bytes.iter().for_each(|byte| counts[usize::from(*byte)] += 1.0);
+    uniform_counts(place, &counts);
+}

@@ -11,7 +11,7 @@ use crate::plan::error::PlanError;
 use crate::plan::step::Step;
 use crate::ring::{NumberFormat, Truncation};
 use crate::tensors::{
-    MaskedId, PrivateId, PublicId, PublicTensor, Route, Table, TensorId, TensorSpec,
+    Domain, MaskedId, PrivateId, PublicId, PublicTensor, Route, Table, TensorId, TensorSpec,
 };
 
 pub(super) struct Compiler<'graph> {
@@ -181,13 +181,21 @@ impl<'graph> Compiler<'graph> {
     }
 
     pub(super) fn private_of(&mut self, len: usize) -> PrivateId {
-        self.table.private.push(TensorSpec::of(len));
+        self.private_in(Domain::Ring, len)
+    }
+
+    pub(super) fn masked_of(&mut self, len: usize) -> MaskedId {
+        self.masked_in(Domain::Ring, len)
+    }
+
+    pub(super) fn private_in(&mut self, domain: Domain, len: usize) -> PrivateId {
+        self.table.private.push(TensorSpec::of(len, domain));
         self.private_lasts.push(false);
         PrivateId(self.table.private.len() - 1)
     }
 
-    pub(super) fn masked_of(&mut self, len: usize) -> MaskedId {
-        self.table.masked.push(TensorSpec::of(len));
+    pub(super) fn masked_in(&mut self, domain: Domain, len: usize) -> MaskedId {
+        self.table.masked.push(TensorSpec::of(len, domain));
         self.masked_lasts.push(false);
         MaskedId(self.table.masked.len() - 1)
     }

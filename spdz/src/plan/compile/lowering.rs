@@ -138,6 +138,7 @@ impl Compiler<'_> {
                 self.lowered[index].layout = Some(Layout::Concat(sources, outer));
             }
             Op::ReduceSum { input, axes } => self.reduce_sum(index, *input, axes)?,
+            Op::Relu { input } => self.relu(index, *input)?,
             Op::Polynomial { input, polynomial } => self.polynomial(index, *input, polynomial)?,
             Op::Input { .. }
             | Op::Constant { .. }

@@ -10,6 +10,7 @@ mod bounds;
 mod compiler;
 mod elementwise;
 mod forms;
+mod gates;
 mod linear;
 mod lowered;
 mod lowering;

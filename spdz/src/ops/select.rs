@@ -1,0 +1,289 @@
+//! ReLU of a wire that was compared: the value where it is not negative, lifted to the ring.
+//!
+//! With `mu` and `h` the highest bits of the mask `rho` and of the opened `x + rho`, the wire of a
+//! value `0 <= x < 2^(l - 1)` wrapped around if and only if `mu` is set and `h` is not. So, over
+//! the whole ring, `x = (x + rho) + R_h` with `R_h = -rho + (1 - h) mu 2^l`, and the producer
+//! prepares both. Its bit `d = [x >= 0]` is opened under a random bit `delta`; with `e = d xor delta`
+//!
+//! `d x = e ((x + rho) + R_h) + (1 - 2 e) (delta (x + rho) + delta R_h)`.
+//!
+//! Both servers have their shares of `rho` modulo `2^l` and draw those of `delta xor mu`. What they
+//! need of `rho` in the ring is less than `2^l` or a multiple of it: `R_h = -rho_0 - rho_1 + k_h 2^l`,
+//! where `k_h` counts the carry of the shares and the wrap.
+
+use std::fmt;
+
+use super::compare::RowSum;
+use super::open_narrow::width;
+use super::operation::{Correlation, Execute, Operation, Producer, Randomness};
+use super::values::Values;
+use crate::buffer::Buffer;
+use crate::channel::ChannelError;
+use crate::masked::{Made, Opening};
+use crate::packed::{Order, Packed, PackedOpening, ROW, Row, lanes, low_bits, pack, unpack};
+use crate::ring::kernels::vectorized;
+use crate::ring::{BinaryRing, Int100, Side};
+use crate::share::Share;
+use crate::tensors::{MaskedId, Message, PrivateId, Route, Table, TensorId};
+
+/// `max(0, x)` of a wire `x`, as a private tensor of the ring: one exchange of a bit.
+#[derive(Clone, Debug)]
+pub struct Select {
+    /// The wire.
+    pub wire: MaskedId,
+    /// What it was [compared](super::Compare) to.
+    pub less: PrivateId,
+    /// The result.
+    pub output: PrivateId,
+}
+
+/// What the producer shares of a value, in the order of its bits.
+#[derive(Clone, Copy)]
+struct Parts {
+    /// Bits of the ring.
+    ring: u32,
+    /// Bits of the ring above the wire's.
+    upper: u32,
+}
+
+impl Parts {
+    fn new(ring: u32, wire: u32) -> Self {
+        Self { ring, upper: ring - wire }
+    }
+
+    /// `delta` and `-delta rho` in the ring; `k_0`, `k_1` and `delta mu` above the wire.
+    fn widths(self) -> [u32; 5] {
+        [self.ring, self.ring, self.upper, self.upper, self.upper]
+    }
+
+    /// Bits of all.
+    fn sum(self) -> usize {
+        self.widths().iter().sum::<u32>() as usize
+    }
+
+    /// A row of each.
+    fn unpack(self, mut words: &[u64]) -> [Row; 5] {
+        self.widths().map(|bits| {
+            let (part, rest) = words.split_at(bits as usize);
+            words = rest;
+            unpack(part, bits)
+        })
+    }
+}
+
+impl Operation for Select {
+    fn name(&self) -> &'static str {
+        "select"
+    }
+
+    fn reads(&self) -> Vec<TensorId> {
+        vec![self.wire.into(), self.less.into()]
+    }
+
+    fn writes(&self) -> Option<TensorId> {
+        Some(self.output.into())
+    }
+
+    fn message(&self, table: &Table) -> Option<Message> {
+        Some(table.message(Route::Exchange, self.less))
+    }
+
+    fn randomness(&self, table: &Table) -> Randomness {
+        let ring = 8 * table.format().wire_bytes() as u32;
+        let parts = Parts::new(ring, width(table, self.wire));
+        Randomness::packed(table.len(self.output), 1, parts.sum())
+    }
+
+    fn list(&self, f: &mut fmt::Formatter<'_>, table: &Table) -> fmt::Result {
+        let Self { wire, less, output } = self;
+        write!(f, " {wire} {less} -> {output} len {}", table.len(*output))
+    }
+}
+
+impl<R: BinaryRing> Execute<R> for Select {
+    fn generate(&self, producer: &mut dyn Producer<R>) -> Result<(), ChannelError> {
+        let bits = producer.width(self.wire);
+        let parts = Parts::new(R::BITS, bits);
+        let mut wires = RowSum::new(producer.packed_masks(self.wire.into()), bits as usize);
+        let mut hidden = RowSum::new(producer.packed_masks(self.output.into()), 1);
+        producer.share_packed(&mut |words| {
+            let (sums, hidden) = (wires.integers(bits), hidden.bits()[0]);
+            deal(parts, &sums, hidden, words);
+        })
+    }
+
+    fn open<'a>(
+        &self,
+        values: &'a Values<'_, R>,
+        correlation: Correlation<R>,
+    ) -> Box<dyn Opening<R> + 'a> {
+        let [hidden, shared] = correlation.into_packed();
+        let (wire, less, side) = (values.wire(self.wire), values.bits(self.less), values.side());
+        let (len, bits) = (wire.opened.len(), wire.opened.bits() as u32);
+        let mut ours = Packed::zeros(len, 1);
+        let rows = ours.words_mut().iter_mut().zip(wire.opened.rows());
+        let shares = less.words().iter().zip(hidden.words());
+        for (index, ((word, opened), (less, hidden))) in rows.zip(shares).enumerate() {
+            let not_high = match side {
+                Side::Zero => !high_bits(&unpack(opened, bits), bits),
+                Side::One => 0,
+            };
+            *word = (not_high ^ less ^ hidden) & lanes(len, index);
+        }
+        Box::new(PackedOpening::new(Order::Planes, ours, move |ours, theirs| {
+            let parts = Parts::new(R::BITS, bits);
+            let mut out = Buffer::<R::Word>::zeros(len);
+            let rows = wire.opened.rows().zip(wire.mask.rows()).zip(shared.rows());
+            let chosen = ours.words().iter().zip(theirs.words());
+            for (out, (((opened, mask), shared), (ours, theirs))) in
+                out.chunks_mut(ROW).zip(rows.zip(chosen))
+            {
+                let (opened, mask) = (unpack(opened, bits), unpack(mask, bits));
+                let shared = parts.unpack(shared);
+                let chosen = ours ^ theirs;
+                vectorized(
+                    #[inline(always)]
+                    || select::<R>(side, bits, chosen, &opened, &mask, &shared, out),
+                );
+            }
+            Made::Private(Share(out))
+        }))
+    }
+}
+
+/// The highest bits of a row's values.
+fn high_bits(row: &Row, bits: u32) -> u64 {
+    let high = row.iter().enumerate().map(|(index, value)| (value >> (bits - 1) & 1) << index);
+    high.fold(0, |word, bit| word | bit)
+}
+
+/// A server's share of the selected values of a row.
+#[inline(always)]
+fn select<R: BinaryRing>(
+    side: Side,
+    bits: u32,
+    chosen: u64,
+    opened: &Row,
+    mask: &Row,
+    [delta, product, wrapped, carried, delta_mu]: &[Row; 5],
+    out: &mut [R::Word],
+) {
+    let public = if side == Side::Zero { u64::MAX } else { 0 };
+    for (index, out) in out.iter_mut().enumerate() {
+        let opened = opened[index];
+        // All ones where the highest bit is not set, and where the difference is chosen.
+        let low = (opened >> (bits - 1) & 1).wrapping_sub(1);
+        let chosen = (chosen >> index & 1).wrapping_neg();
+        let carries = (wrapped[index] & low) | (carried[index] & !low);
+        let value = (opened & public).wrapping_sub(mask[index]).wrapping_add(carries << bits);
+        let hidden = delta[index]
+            .wrapping_mul(opened)
+            .wrapping_add(product[index])
+            .wrapping_add((delta_mu[index] & low) << bits);
+        // `value - hidden` if it is chosen, else `hidden`.
+        let sum = (value & chosen).wrapping_add((hidden ^ chosen).wrapping_sub(chosen));
+        *out = R::word(sum);
+    }
+}
+
+/// What the producer sends of a row, in place of what one server expands. `sums` are those of the
+/// servers' masks, `hidden` is `delta xor mu`.
+fn deal(parts: Parts, sums: &Row, hidden: u64, words: &mut [u64]) {
+    let bits = parts.ring - parts.upper;
+    let mut numbers = [[0; ROW]; 5];
+    for (index, sum) in sums.iter().enumerate() {
+        let (rho, carry) = (sum & low_bits(bits), sum >> bits);
+        let mu = rho >> (bits - 1);
+        let delta = mu ^ (hidden >> index & 1);
+        let row = [delta, (delta * rho).wrapping_neg(), carry + mu, carry, delta & mu];
+        numbers.iter_mut().zip(row).for_each(|(numbers, number)| numbers[index] = number);
+    }
+    let mut words = words;
+    for (number, width) in numbers.iter_mut().zip(parts.widths()) {
+        let (part, rest) = words.split_at_mut(width as usize);
+        words = rest;
+        let expanded = unpack(part, width);
+        for (number, expanded) in number.iter_mut().zip(&expanded) {
+            *number = number.wrapping_sub(*expanded) & low_bits(width);
+        }
+        pack(number, width, part);
+    }
+}
+
+/// Its numbers have no narrow form: a plan for it has no such step.
+impl Execute<Int100> for Select {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::compare::tests::{compare, drawn, random};
+    use crate::prg::KeyStream;
+    use crate::ring::Int64;
+
+    /// `max(0, x)` of a row of values under masks whose shares are given, on both servers.
+    fn relu(bits: u32, x: &Row, shares: &[Row; 2], stream: &mut KeyStream) -> [u64; ROW] {
+        let mut sums = [0; ROW];
+        let mut opened = [0; ROW];
+        for index in 0..ROW {
+            sums[index] = shares[0][index] + shares[1][index];
+            opened[index] = x[index].wrapping_add(sums[index]) & low_bits(bits);
+        }
+        let less = compare(bits, &opened, &sums, stream);
+        let hidden = drawn(stream, 2);
+        let parts = Parts::new(64, bits);
+        let expanded = drawn(stream, parts.sum());
+        let mut sent = expanded.clone();
+        deal(parts, &sums, hidden[0] ^ hidden[1], &mut sent);
+        let chosen = !high_bits(&opened, bits) ^ less[0] ^ less[1] ^ hidden[0] ^ hidden[1];
+        let mut out = [[0; ROW]; 2];
+        for (side, server, words) in [(Side::Zero, 0, &expanded), (Side::One, 1, &sent)] {
+            let (mask, shared) = (&shares[server], parts.unpack(words));
+            select::<Int64>(side, bits, chosen, &opened, mask, &shared, &mut out[server]);
+        }
+        let [share0, share1] = out;
+        std::array::from_fn(|index| share0[index].wrapping_add(share1[index]))
+    }
+
+    /// Checks all pairs of a value, modulo `2^bits`, and a mask.
+    fn check(bits: u32, pairs: &[(u64, u64)], stream: &mut KeyStream) {
+        for pairs in pairs.chunks(ROW) {
+            let (mut x, mut shares) = ([0; ROW], [[0; ROW]; 2]);
+            let parts = drawn(stream, ROW);
+            for (index, (value, rho)) in pairs.iter().enumerate() {
+                let part = parts[index] & low_bits(bits);
+                x[index] = *value;
+                shares[0][index] = part;
+                shares[1][index] = rho.wrapping_sub(part) & low_bits(bits);
+            }
+            let found = relu(bits, &x, &shares, stream);
+            for (index, (value, rho)) in pairs.iter().enumerate() {
+                let negative = value >> (bits - 1) & 1 == 1;
+                let expected = if negative { 0 } else { *value };
+                assert_eq!(found[index], expected, "{bits} bits: {value} under {rho}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_value_is_selected_under_every_mask() {
+        let mut stream = random(3);
+        for bits in crate::ops::NARROWEST..=8 {
+            let pairs: Vec<(u64, u64)> =
+                (0..1 << bits).flat_map(|x| (0..1 << bits).map(move |r| (x, r))).collect();
+            check(bits, &pairs, &mut stream);
+        }
+    }
+
+    #[test]
+    fn wide_values_are_selected_at_the_ends_of_their_range() {
+        let mut stream = random(4);
+        for bits in [20, 23, 30] {
+            let (all, half) = (low_bits(bits), 1 << (bits - 1));
+            let mut ends = vec![0, 1, all, half, half - 1, half + 1, half / 2, 3 * half / 2];
+            ends.extend(drawn(&mut stream, 56).iter().map(|word| word & all));
+            let pairs: Vec<(u64, u64)> =
+                ends.iter().flat_map(|x| ends.iter().map(move |r| (*x, *r))).collect();
+            check(bits, &pairs, &mut stream);
+        }
+    }
+}

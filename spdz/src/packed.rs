@@ -1,0 +1,311 @@
+//! Narrow values, packed to exactly their width: integers modulo `2^bits`, and single bits.
+//!
+//! 64 values make a *row*, which is `bits` words of 64 bits: value `i` takes the bits from
+//! `i * bits` on, the lowest first. A tensor whose length is no multiple of 64 ends with a row
+//! whose remaining values are *padding*. In a message that opens values padding is zero.
+
+use std::fmt;
+
+use crate::buffer::Buffer;
+use crate::channel::Parts;
+use crate::masked::{Made, Opening, Padding};
+use crate::prg::KeyStream;
+use crate::ring::Ring;
+
+/// Values of a row.
+pub const ROW: usize = 64;
+
+/// The values of a row, unpacked.
+pub type Row = [u64; ROW];
+
+/// Rows of so many values.
+#[must_use]
+pub fn rows(len: usize) -> usize {
+    len.div_ceil(ROW)
+}
+
+/// How many of the values of row `index` are not padding, in a tensor of `len`.
+fn filled(len: usize, index: usize) -> usize {
+    len.saturating_sub(index * ROW).min(ROW)
+}
+
+/// A word with a bit for each of the values of row `index` that is not padding.
+pub(crate) fn lanes(len: usize, index: usize) -> u64 {
+    low_bits(filled(len, index) as u32)
+}
+
+/// `2^bits - 1`, for at most 64 bits.
+#[inline(always)]
+pub(crate) fn low_bits(bits: u32) -> u64 {
+    if bits == 0 { 0 } else { u64::MAX >> (64 - bits) }
+}
+
+/// Packs the low `bits` of each value into as many words. The other bits are zero.
+#[inline(always)]
+pub(crate) fn pack(values: &Row, bits: u32, words: &mut [u64]) {
+    let (mut word, mut used, mut next) = (0, 0, 0);
+    for value in values {
+        word |= value << used;
+        used += bits;
+        if used >= 64 {
+            words[next] = word;
+            next += 1;
+            used -= 64;
+            // What did not fit; nothing of it if the word ended with the value.
+            word = if used == 0 { 0 } else { value >> (bits - used) };
+        }
+    }
+}
+
+/// The values of a row of `bits` words.
+#[inline(always)]
+pub(crate) fn unpack(words: &[u64], bits: u32) -> Row {
+    // One word more, so that the last value is read like the others.
+    let mut padded = [0; ROW + 1];
+    padded[..words.len()].copy_from_slice(words);
+    let mask = low_bits(bits);
+    let mut values = [0; ROW];
+    for (index, value) in values.iter_mut().enumerate() {
+        let at = index * bits as usize;
+        let (word, shift) = (at / 64, at % 64);
+        let upper = (padded[word + 1] << 1) << (63 - shift);
+        *value = ((padded[word] >> shift) | upper) & mask;
+    }
+    values
+}
+
+/// A tensor of narrow values, or of records of some: each value has `bits` bits in all. Wiped
+/// when it is dropped, never printed.
+#[derive(Clone)]
+pub struct Packed {
+    len: usize,
+    bits: usize,
+    words: Buffer<u64>,
+}
+
+impl fmt::Debug for Packed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Packed({} values of {} bits)", self.len, self.bits)
+    }
+}
+
+impl Packed {
+    /// `len` values of `bits` bits, all zero.
+    #[must_use]
+    pub fn zeros(len: usize, bits: usize) -> Self {
+        Self { len, bits, words: Buffer::zeros(rows(len) * bits) }
+    }
+
+    /// The next values of a stream. Those of the padding are drawn, too.
+    #[must_use]
+    pub fn sample(stream: &mut KeyStream, len: usize, bits: usize) -> Self {
+        let mut packed = Self::zeros(len, bits);
+        draw(stream, &mut packed.words);
+        packed
+    }
+
+    /// Integers below `2^bits`, packed.
+    #[must_use]
+    pub fn of(values: &[u64], bits: u32) -> Self {
+        let mut packed = Self::zeros(values.len(), bits as usize);
+        for (values, words) in values.chunks(ROW).zip(packed.rows_mut()) {
+            let mut row = [0; ROW];
+            row[..values.len()].copy_from_slice(values);
+            pack(&row, bits, words);
+        }
+        packed
+    }
+
+    /// The integers, of values that are one integer each.
+    #[must_use]
+    pub fn values(&self) -> Vec<u64> {
+        let mut values = Vec::with_capacity(rows(self.len) * ROW);
+        self.rows().for_each(|words| values.extend(unpack(words, self.bits as u32)));
+        values.truncate(self.len);
+        values
+    }
+
+    /// Number of values.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are no values.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Bits of a value.
+    #[must_use]
+    pub fn bits(&self) -> usize {
+        self.bits
+    }
+
+    /// All words.
+    #[must_use]
+    pub fn words(&self) -> &[u64] {
+        &self.words
+    }
+
+    /// All words, to write.
+    pub(crate) fn words_mut(&mut self) -> &mut [u64] {
+        &mut self.words
+    }
+
+    /// The words of each row.
+    pub(crate) fn rows(&self) -> std::slice::ChunksExact<'_, u64> {
+        self.words.chunks_exact(self.bits)
+    }
+
+    /// The words of each row, to write.
+    pub(crate) fn rows_mut(&mut self) -> std::slice::ChunksExactMut<'_, u64> {
+        self.words.chunks_exact_mut(self.bits)
+    }
+}
+
+/// The next words of a stream.
+pub(crate) fn draw(stream: &mut KeyStream, words: &mut [u64]) {
+    stream.fill(bytemuck::cast_slice_mut(words));
+    words.iter_mut().for_each(|word| *word = u64::from_le(*word));
+}
+
+/// Which bits of the last row of an opening may be set.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Order {
+    /// One value after the other, as [`pack`] does.
+    Values,
+    /// A word for each bit of all values of a row.
+    Planes,
+}
+
+/// Whether nothing but the values is set.
+fn is_padded(order: Order, packed: &Packed) -> bool {
+    let last = filled(packed.len, rows(packed.len).saturating_sub(1));
+    let Some(row) = packed.rows().next_back() else { return true };
+    row.iter().enumerate().all(|(index, word)| {
+        let used = match order {
+            Order::Values => (last * packed.bits).saturating_sub(64 * index).min(64),
+            Order::Planes => last,
+        };
+        word & !low_bits(used as u32) == 0
+    })
+}
+
+/// An exchange in which each server sends packed values and makes something of both messages.
+pub(crate) struct PackedOpening<F> {
+    order: Order,
+    ours: Packed,
+    theirs: Packed,
+    /// Bytes that this server has sent.
+    made: usize,
+    /// Bytes that have come from the other.
+    taken: usize,
+    finish: F,
+}
+
+impl<F> PackedOpening<F> {
+    /// `ours` is what this server sends; its padding is zero. `finish` is given that and what
+    /// has come.
+    pub(crate) fn new<R: Ring>(order: Order, ours: Packed, finish: F) -> Self
+    where
+        F: FnOnce(Packed, Packed) -> Made<R>,
+    {
+        debug_assert!(is_padded(order, &ours));
+        let theirs = Packed::zeros(ours.len, ours.bits);
+        Self { order, ours, theirs, made: 0, taken: 0, finish }
+    }
+}
+
+impl<R: Ring, F: FnOnce(Packed, Packed) -> Made<R>> Opening<R> for PackedOpening<F> {
+    fn bytes(&self) -> usize {
+        size_of_val(&self.ours.words[..])
+    }
+
+    fn finish(self: Box<Self>) -> Result<Made<R>, Padding> {
+        let Self { order, ours, mut theirs, finish, .. } = *self;
+        theirs.words.iter_mut().for_each(|word| *word = u64::from_le(*word));
+        if !is_padded(order, &theirs) {
+            return Err(Padding);
+        }
+        Ok(finish(ours, theirs))
+    }
+}
+
+impl<F> Parts for PackedOpening<F> {
+    fn make(&mut self, mut part: &mut [u8]) {
+        while !part.is_empty() {
+            let (word, from) = (self.ours.words[self.made / 8].to_le_bytes(), self.made % 8);
+            let count = (8 - from).min(part.len());
+            part[..count].copy_from_slice(&word[from..from + count]);
+            self.made += count;
+            part = &mut part[count..];
+        }
+    }
+
+    fn take(&mut self, part: &[u8]) {
+        let words: &mut [u8] = bytemuck::cast_slice_mut(&mut self.theirs.words);
+        words[self.taken..self.taken + part.len()].copy_from_slice(part);
+        self.taken += part.len();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::prg::Seed;
+
+    fn words(count: usize) -> Vec<u64> {
+        let mut words = vec![0; count];
+        draw(&mut Seed::from_bytes([3; 32]).into_stream(), &mut words);
+        words
+    }
+
+    #[test]
+    fn values_of_every_width_are_packed_and_unpacked() {
+        for bits in 1..=64 {
+            for len in [1, 63, 64, 65, 200] {
+                let values: Vec<u64> =
+                    words(len).into_iter().map(|word| word & low_bits(bits)).collect();
+                let packed = Packed::of(&values, bits);
+                assert_eq!(packed.values(), values, "{bits} bits");
+                assert_eq!(packed.words().len(), rows(len) * bits as usize);
+                assert!(is_padded(Order::Values, &packed));
+                // Bit by bit, as the page says.
+                let bit = |at: usize| packed.words()[at / 64] >> (at % 64) & 1;
+                for (index, value) in values.iter().enumerate() {
+                    let at = index * bits as usize;
+                    let read = (0..bits as usize).map(|i| bit(at + i) << i).sum::<u64>();
+                    assert_eq!(read, *value);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn each_bit_of_the_padding_is_found() {
+        let check = |order, len: usize, bits: usize, is_value: &dyn Fn(usize) -> bool| {
+            let last = 64 * bits * (rows(len) - 1);
+            for at in 0..64 * bits {
+                let mut packed = Packed::zeros(len, bits);
+                packed.words_mut()[(last + at) / 64] = 1 << (at % 64);
+                assert_eq!(is_padded(order, &packed), is_value(at), "{len} {bits} {at}");
+            }
+        };
+        for len in [1, 5, 63, 64, 67, 128] {
+            let values = (len - 1) % 64 + 1;
+            for bits in [1, 6, 23, 64] {
+                check(Order::Values, len, bits, &|at| at < values * bits);
+                check(Order::Planes, len, bits, &|at| at % 64 < values);
+            }
+        }
+    }
+
+    #[test]
+    fn a_packed_tensor_prints_its_size_only() {
+        let packed = Packed::sample(&mut Seed::from_bytes([9; 32]).into_stream(), 70, 23);
+        assert_eq!(format!("{packed:?}"), "Packed(70 values of 23 bits)");
+        assert_eq!(packed.words().len(), 46);
+    }
+}

@@ -1,0 +1,43 @@
+//! Exact non-linear functions, on values that are opened in as many bits as they have.
+
+use std::sync::Arc;
+
+use super::compiler::Compiler;
+use super::lowered::Scaled;
+use crate::graph::NodeId;
+use crate::ops;
+use crate::plan::error::PlanError;
+use crate::tensors::Domain;
+
+impl Compiler<'_> {
+    /// `max(input, 0)`: the input is opened without the fractional bits that it has too many,
+    /// compared, and selected.
+    pub(super) fn relu(&mut self, index: usize, input: NodeId) -> Result<(), PlanError> {
+        if !self.format.has_gates() {
+            let gate = self.graph.operation(NodeId(index)).name();
+            return Err(PlanError::Gate { layer: self.place(), gate, format: self.format });
+        }
+        let mut value = self.private(input.0);
+        let ring = self.precision.ring as i32;
+        let bits = |value: Scaled| self.width(value.fraction.min(self.f()));
+        if value.fraction - self.f() > ring - bits(value) as i32 {
+            // What is left of the ring would be less than the values need.
+            value = self.reduced(input.0);
+        }
+        let fraction = value.fraction.min(self.f());
+        let bits = self.width(fraction);
+        let len = self.lowered[index].len;
+        let wire = self.masked_in(Domain::Integers { bits }, len);
+        let shift = (value.fraction - fraction) as u32;
+        self.push(Arc::new(ops::OpenNarrow { input: value.id, shift, output: wire }));
+        let less = self.private_in(Domain::Bits, len);
+        self.push(Arc::new(ops::Compare { input: wire, output: less }));
+        let integral = self.integral();
+        self.set(index, fraction, integral, |output| Arc::new(ops::Select { wire, less, output }))
+    }
+
+    /// Bits of a value within the format's range, its sign included.
+    fn width(&self, fraction: i32) -> u32 {
+        (fraction + self.integral() + 1).max(ops::NARROWEST as i32) as u32
+    }
+}

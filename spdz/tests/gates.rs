@@ -1,0 +1,298 @@
+//! Exact non-linear functions, on five parties: bit for bit against the integers.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+#[allow(unreachable_pub)]
+mod common;
+
+use std::collections::HashMap;
+
+use common::{
+    Outcome, PlayerInputs, Settings, is_key_or_command, noise, player_inputs, run, uniform_bytes,
+};
+use spdz::channel::{Phase, Role};
+use spdz::graph::{Graph, GraphBuilder};
+use spdz::plan::{NumberFormat, Plan, Truncation};
+
+const UNIT: f64 = 4096.0;
+
+const TRUNCATIONS: [Truncation; 2] = [Truncation::Local, Truncation::Interactive];
+
+fn settings(truncation: Truncation, randomness: u8) -> Settings {
+    Settings::new(NumberFormat::Int64, truncation, randomness)
+}
+
+fn plan(graph: &Graph, truncation: Truncation) -> Plan {
+    Plan::compile(graph, NumberFormat::Int64, truncation).unwrap()
+}
+
+/// The ReLU of what alice brings.
+fn relu_alone(len: usize) -> Graph {
+    let g = GraphBuilder::new(["alice"]);
+    let x = g.share(g.local_input("alice", "x", [len]));
+    g.output("y", g.reveal("alice", g.relu(x)));
+    g.build().unwrap()
+}
+
+const ROWS: usize = 3;
+const INPUTS: usize = 12;
+const HIDDEN: usize = 64;
+const OUTPUTS: usize = 5;
+
+/// A dense layer, ReLU, and another dense layer; what is in between is learnt, too.
+fn layers() -> Graph {
+    let g = GraphBuilder::named("layers", ["owner", "client"]);
+    let weight = |name: &str, shape: &[usize]| g.share(g.local_variable("owner", name, shape));
+    let x = g.share(g.local_input("client", "x", [ROWS, INPUTS]));
+    g.label("fc1");
+    let y = g.matmul(x, weight("w1", &[INPUTS, HIDDEN]));
+    let y = g.add(y, weight("b1", &[HIDDEN]));
+    g.label("act1");
+    let z = g.relu(y);
+    g.label("fc2");
+    let logits = g.matmul(z, weight("w2", &[HIDDEN, OUTPUTS]));
+    g.label("result");
+    g.output("z", g.reveal("client", z));
+    g.output("logits", g.reveal("client", logits));
+    g.build().unwrap()
+}
+
+/// Multiples of a unit in the last place, below `limit`.
+fn units(len: usize, limit: f64, seed: u64) -> Vec<f64> {
+    let mut random = noise(seed);
+    (0..len).map(|_| (f64::from(random()).clamp(-1.0, 1.0) * limit * UNIT).round() / UNIT).collect()
+}
+
+fn layer_inputs(seed: u64) -> PlayerInputs {
+    player_inputs([
+        ("owner", "w1", vec![INPUTS, HIDDEN], units(INPUTS * HIDDEN, 1.0, seed)),
+        ("owner", "b1", vec![HIDDEN], units(HIDDEN, 2.0, seed + 1)),
+        ("owner", "w2", vec![HIDDEN, OUTPUTS], units(HIDDEN * OUTPUTS, 0.5, seed + 2)),
+        ("client", "x", vec![ROWS, INPUTS], units(ROWS * INPUTS, 4.0, seed + 3)),
+    ])
+}
+
+/// A player's input in units in the last place.
+fn integers(inputs: &PlayerInputs, player: &str, name: &str) -> Vec<i64> {
+    let tensor = &inputs[&player.parse().unwrap()][name];
+    tensor.as_slice().iter().map(|x| (x * UNIT) as i64).collect()
+}
+
+fn output(outcome: &Outcome, evaluation: usize, player: &str, name: &str) -> Vec<i64> {
+    outcome.output(evaluation, player, name).iter().map(|x| (x * UNIT) as i64).collect()
+}
+
+/// Products of rows with columns.
+fn matmul(x: &[i64], y: &[i64], k: usize, n: usize) -> Vec<i64> {
+    let row = |row: &[i64], column| (0..k).map(|i| row[i] * y[i * n + column]).sum();
+    x.chunks(k).flat_map(|x| (0..n).map(move |column| row(x, column))).collect()
+}
+
+#[test]
+fn relu_is_that_of_the_integers_at_the_ends_of_the_range() {
+    // The last row of 64 is not filled.
+    const LEN: usize = 203;
+    let largest = 1024.0 - UNIT.recip();
+    let mut x = vec![0.0, UNIT.recip(), -UNIT.recip(), largest, -largest, 512.0, -512.0, 1.0];
+    x.extend(units(LEN - x.len(), largest, 5));
+    let graph = relu_alone(LEN);
+    let inputs = player_inputs([("alice", "x", vec![LEN], x.clone())]);
+    for truncation in TRUNCATIONS {
+        for ahead in [false, true] {
+            let settings = Settings { ahead, ..settings(truncation, 3) };
+            let outcome = run(&graph, settings, &[inputs.clone(), inputs.clone()]);
+            for evaluation in 0..2 {
+                let found = outcome.output(evaluation, "alice", "y");
+                let expected: Vec<f64> = x.iter().map(|x| x.max(0.0)).collect();
+                assert_eq!(found, expected, "{truncation} {ahead}");
+            }
+        }
+    }
+}
+
+#[test]
+fn layers_are_those_of_the_integers_given_the_rounding() {
+    let graph = layers();
+    for truncation in TRUNCATIONS {
+        for ahead in [false, true] {
+            let evaluations: Vec<_> = (0..4)
+                .map(|i| {
+                    let mut inputs = layer_inputs(40);
+                    inputs.extend(
+                        layer_inputs(40 + 10 * i)
+                            .into_iter()
+                            .filter(|(name, _)| name.as_str() == "client"),
+                    );
+                    inputs
+                })
+                .collect();
+            let settings = Settings { ahead, ..settings(truncation, 4) };
+            let outcome = run(&graph, settings, &evaluations);
+            let mut rounded_up = 0;
+            for (index, inputs) in evaluations.iter().enumerate() {
+                let read = |player, name| integers(inputs, player, name);
+                let mut sums = matmul(&read("client", "x"), &read("owner", "w1"), INPUTS, HIDDEN);
+                let bias = read("owner", "b1");
+                sums.iter_mut().zip(bias.iter().cycle()).for_each(|(sum, b)| *sum += b << 12);
+                let z = output(&outcome, index, "client", "z");
+                for (sum, z) in sums.iter().zip(&z) {
+                    let quotient = sum >> 12;
+                    assert!(*z == quotient.max(0) || *z == (quotient + 1).max(0), "{sum} {z}");
+                    rounded_up += usize::from(*z > quotient.max(0));
+                }
+                assert!(z.contains(&0) && z.iter().any(|z| *z > 0));
+                let products = matmul(&z, &read("owner", "w2"), HIDDEN, OUTPUTS);
+                let logits = output(&outcome, index, "client", "logits");
+                for (product, logit) in products.iter().zip(&logits) {
+                    assert!([0, 1].contains(&(logit - (product >> 12))), "{product} {logit}");
+                }
+            }
+            // Half of those that are positive, which are half of 768: the rounding is right on average.
+            assert!((140..240).contains(&rounded_up), "{rounded_up}");
+        }
+    }
+}
+
+#[test]
+fn a_plan_says_what_relu_sends() {
+    let graph = layers();
+    for truncation in TRUNCATIONS {
+        let plan = plan(&graph, truncation);
+        let listing = plan.to_string();
+        for line in [
+            " act1 open_narrow p1 shift 12 -> m3 bits 23 len 192 round 0",
+            " act1 compare m3 blocks 5 5 4 4 4 -> p2 len 192 round 1",
+            " act1 select m3 p2 -> p3 len 192 round 2",
+        ] {
+            assert!(listing.lines().any(|listed| listed.ends_with(line)), "{line}: {listing}");
+        }
+        // Opened at 23 bits, compared, selected, and opened for the next product.
+        let exchanges: Vec<usize> = (0..4).map(|round| plan.round_bytes(round)).collect();
+        let rows = ROWS * HIDDEN / 64;
+        assert_eq!(exchanges, [8 * rows * 23, 8 * rows * 8, 8 * rows, 8 * ROWS * HIDDEN]);
+        let last = usize::from(truncation == Truncation::Interactive);
+        assert_eq!(plan.rounds(), 4 + last);
+        // 112 bits of tables and 37 of products; 251 bits of what is selected.
+        let of = |name: &str| {
+            let step = plan.steps().iter().position(|step| step.operation.name() == name);
+            plan.sent_bytes(Role::Producer, step.unwrap())
+        };
+        assert_eq!((of("compare"), of("select")), (8 * rows * 149, 8 * rows * 251));
+        assert_eq!(of("open_narrow"), 0);
+        // No truncation of what is compared can fail.
+        let alone = relu_alone(64);
+        assert_eq!(
+            Plan::compile(&alone, NumberFormat::Int64, truncation).unwrap().local_failure(),
+            0.0
+        );
+        assert!(plan.steps().len() <= graph.work().steps);
+        // What is sent is what the plan says.
+        let outcome = run(&graph, settings(truncation, 1), &[layer_inputs(1)]);
+        let sent = |phase, from: Role, to: &dyn Fn(Role) -> bool| -> usize {
+            let messages = outcome.messages.iter();
+            let these = messages.filter(|m| m.0 == from && to(m.1) && m.2.phase == phase);
+            these.map(|m| m.3.len()).sum()
+        };
+        let exchanged = sent(Phase::Online, Role::Server0, &|to| to.is_server());
+        let planned: usize = (0..plan.rounds()).map(|round| plan.round_bytes(round)).sum();
+        assert_eq!(exchanged, planned);
+        assert_eq!(sent(Phase::Offline, Role::Producer, &|_| true), plan.offline_bytes());
+    }
+}
+
+/// Independent comparisons share their exchanges, with each other and with other openings.
+#[test]
+fn comparisons_of_a_level_share_their_exchanges() {
+    let g = GraphBuilder::new(["alice", "bob"]);
+    let x = g.share(g.local_input("alice", "x", [70]));
+    let y = g.share(g.local_input("bob", "y", [5]));
+    let sum = g.add(g.reduce_sum(g.relu(x), [0]), g.relu(y));
+    let sum = g.add(sum, g.square(g.add(y, y)));
+    g.output("y", g.reveal("alice", sum));
+    let graph = g.build().unwrap();
+    for truncation in TRUNCATIONS {
+        let plan = plan(&graph, truncation);
+        assert!(plan.rounds() <= 4, "{plan}");
+        // Two comparisons and the sum's opening.
+        assert_eq!(plan.round_bytes(0), 8 * (2 * 23 + 23) + 8 * 5);
+        let (x, y) = (units(70, 0.5, 1), units(5, 3.0, 2));
+        let inputs =
+            player_inputs([("alice", "x", vec![70], x.clone()), ("bob", "y", vec![5], y.clone())]);
+        let outcome = run(&graph, settings(truncation, 9), &[inputs]);
+        let sum: f64 = x.iter().map(|x| x.max(0.0)).sum();
+        for (y, found) in y.iter().zip(outcome.output(0, "alice", "y")) {
+            let expected = sum + y.max(0.0) + 4.0 * y * y;
+            assert!((found - expected).abs() < 1e-3, "{found} {expected}");
+        }
+    }
+}
+
+#[test]
+fn every_message_of_a_relu_is_uniform() {
+    // The same values each time, all negative or all positive; only the randomness differs.
+    for sign in [-1.0, 1.0] {
+        let inputs = player_inputs([("alice", "x", vec![256], vec![sign * 3.75; 256])]);
+        let graph = relu_alone(256);
+        let mut bytes: HashMap<_, Vec<u8>> = HashMap::new();
+        for randomness in 0..60 {
+            let settings = settings(Truncation::Local, randomness);
+            let outcome = run(&graph, settings, &[inputs.clone(), inputs.clone()]);
+            for (from, to, tag, message) in outcome.messages {
+                if to.is_server() && !is_key_or_command(from, to, tag) {
+                    let place = (from, to, tag.phase, tag.step);
+                    bytes.entry(place).or_default().extend_from_slice(&message);
+                }
+            }
+        }
+        // Alice's input to both servers, three exchanges, and what the producer shares of two.
+        assert_eq!(bytes.len(), 2 + 2 * 3 + 2, "{:?}", bytes.keys());
+        for (place, bytes) in &bytes {
+            uniform_bytes(&format!("{place:?}"), bytes);
+        }
+        // What both servers' messages of an exchange make together is uniform, too.
+        let plan = plan(&graph, Truncation::Local);
+        for round in plan.exchanges() {
+            let of = |from, to| &bytes[&(from, to, Phase::Online, round.start as u32)];
+            let both =
+                of(Role::Server0, Role::Server1).iter().zip(of(Role::Server1, Role::Server0));
+            let sums: Vec<u8> = both.map(|(x, y)| x ^ y).collect();
+            if plan.steps()[round.start].operation.name() != "open_narrow" {
+                uniform_bytes(&format!("opened in {round:?}"), &sums);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_producer_does_not_depend_on_what_is_compared() {
+    let graph = layers();
+    for truncation in TRUNCATIONS {
+        let sent = |seed| {
+            let outcome = run(&graph, settings(truncation, 2), &[layer_inputs(seed)]);
+            let producer = outcome.messages.into_iter().filter(|m| m.0 == Role::Producer);
+            producer.map(|m| (m.1, m.2, m.3)).collect::<Vec<_>>()
+        };
+        let by_server = |messages: &[(Role, _, _)], to| {
+            let these = messages.iter().filter(|m| m.0 == to);
+            these
+                .map(|m: &(Role, spdz::channel::Tag, bytes::Bytes)| (m.1, m.2.clone()))
+                .collect::<Vec<_>>()
+        };
+        let (first, second) = (sent(1), sent(70));
+        for to in [Role::Server0, Role::Server1] {
+            assert!(by_server(&first, to).len() > 2);
+            assert_eq!(by_server(&first, to), by_server(&second, to));
+        }
+    }
+}
+
+#[test]
+fn a_format_without_comparison_says_so() {
+    for truncation in TRUNCATIONS {
+        let refused = Plan::compile(&layers(), NumberFormat::Int100, truncation).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "act1, node 8 (relu): Int100 cannot compare numbers, which an exact relu needs; choose Int64, or a polynomial in place of the relu"
+        );
+    }
+}
