@@ -43,6 +43,10 @@ pub(crate) fn low_bits(bits: u32) -> u64 {
 /// Packs the low `bits` of each value into as many words. The other bits are zero.
 #[inline(always)]
 pub(crate) fn pack(values: &Row, bits: u32, words: &mut [u64]) {
+    if bits == u64::BITS {
+        words.copy_from_slice(values);
+        return;
+    }
     let (mut word, mut used, mut next) = (0, 0, 0);
     for value in values {
         word |= value << used;
@@ -60,18 +64,40 @@ pub(crate) fn pack(values: &Row, bits: u32, words: &mut [u64]) {
 /// The values of a row of `bits` words.
 #[inline(always)]
 pub(crate) fn unpack(words: &[u64], bits: u32) -> Row {
+    let mut values = [0; ROW];
+    unpack_into(words, bits, &mut values);
+    values
+}
+
+/// Writes the values of a row of `bits` words.
+#[inline(always)]
+pub(crate) fn unpack_into(words: &[u64], bits: u32, values: &mut Row) {
+    if bits == u64::BITS {
+        values.copy_from_slice(words);
+        return;
+    }
     // One word more, so that the last value is read like the others.
     let mut padded = [0; ROW + 1];
     padded[..words.len()].copy_from_slice(words);
     let mask = low_bits(bits);
-    let mut values = [0; ROW];
-    for (index, value) in values.iter_mut().enumerate() {
-        let at = index * bits as usize;
-        let (word, shift) = (at / 64, at % 64);
-        let upper = (padded[word + 1] << 1) << (63 - shift);
-        *value = ((padded[word] >> shift) | upper) & mask;
+    if cfg!(target_endian = "little") && bits <= u64::BITS - 7 {
+        // Eight bytes have all of a value, wherever it begins.
+        let bytes: &[u8] = bytemuck::cast_slice(&padded);
+        for (index, value) in values.iter_mut().enumerate() {
+            let at = index as u32 * bits;
+            // Within the row whatever the compiler knows of the width.
+            let from = (at / 8) as usize % (8 * ROW);
+            let word: u64 = bytemuck::pod_read_unaligned(&bytes[from..from + 8]);
+            *value = word.wrapping_shr(at % 8) & mask;
+        }
+        return;
     }
-    values
+    for (index, value) in values.iter_mut().enumerate() {
+        let at = index as u32 * bits;
+        let (word, shift) = ((at / 64) as usize % ROW, at % 64);
+        let upper = (padded[word + 1] << 1).wrapping_shl(63 - shift);
+        *value = (padded[word].wrapping_shr(shift) | upper) & mask;
+    }
 }
 
 /// A tensor of narrow values, or of records of some: each value has `bits` bits in all. Wiped

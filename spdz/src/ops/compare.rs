@@ -110,11 +110,16 @@ impl Blocks {
         for (block, &width) in self.widths().iter().enumerate() {
             let (table, rest) = tables.split_at(1 << width);
             tables = rest;
-            let entries = unpack(table, 1 << width);
-            (equal[block], lower[block]) = vectorized(
-                #[inline(always)]
-                || look_up(c, &entries, shift, width),
-            );
+            // A loop for each width, which knows where the entries of a word are.
+            let look_up = match width {
+                1 => look_up::<1>,
+                2 => look_up::<2>,
+                3 => look_up::<3>,
+                4 => look_up::<4>,
+                5 => look_up::<5>,
+                _ => look_up::<MOST_BITS>,
+            };
+            (equal[block], lower[block]) = look_up(c, table, shift);
             shift += width;
         }
         (equal, lower)
@@ -181,24 +186,28 @@ impl Blocks {
         for &width in self.widths() {
             let (table, rest) = words.split_at_mut(1 << width);
             words = rest;
-            let in_word = ROW >> width;
-            for (word, r) in table.iter_mut().zip(r.chunks_exact(in_word)) {
-                for (index, r) in r.iter().enumerate() {
-                    let place = (r >> shift) & low_bits(width);
-                    *word ^= 1 << ((index << width) as u64 + place);
-                }
-            }
+            let deal = match width {
+                1 => deal::<1>,
+                2 => deal::<2>,
+                3 => deal::<3>,
+                4 => deal::<4>,
+                5 => deal::<5>,
+                _ => deal::<MOST_BITS>,
+            };
+            deal(r, table, shift);
             shift += width;
         }
         let above = self.count - 1;
         let (equal, lower) = masks.split_at(above);
-        let product = |set: usize| {
-            let factors = equal.iter().enumerate().filter(|(index, _)| set >> index & 1 == 1);
-            factors.fold(u64::MAX, |product, (_, mask)| product & mask)
-        };
-        let of_equal = (1usize..1 << above).filter(|set| !set.is_power_of_two()).map(product);
+        // The products of the equalities' masks by the set of their blocks, as in `combine`.
+        let mut product = [u64::MAX; 1 << (MOST_BLOCKS - 1)];
+        for set in 1usize..1 << above {
+            product[set] = product[set & (set - 1)] & equal[set.trailing_zeros() as usize];
+        }
+        let of_equal = (1usize..1 << above).filter(|set| !set.is_power_of_two());
+        let of_equal = of_equal.map(|set| product[set]);
         let with_lower = (0..above).flat_map(|block| {
-            (1usize..1 << (above - block)).map(move |set| lower[block] & product(set << block))
+            (1usize..1 << (above - block)).map(move |set| lower[block] & product[set << block])
         });
         words.iter_mut().zip(of_equal.chain(with_lower)).for_each(|(word, x)| *word ^= x);
     }
@@ -213,21 +222,56 @@ fn next(words: &[u64]) -> (u64, &[u64]) {
 }
 
 /// Shares of whether the bits of `c` from `shift` on are equal to the place of a table's one bit,
-/// and of whether they are lower; a bit for each value.
+/// and of whether they are lower; a bit for each value. A table has `2^W` bits.
+fn look_up<const W: u32>(c: &Row, table: &[u64], shift: u32) -> (u64, u64) {
+    vectorized(
+        #[inline(always)]
+        move || {
+            // Wrapping, as no distance is beyond a word: there is nothing to check.
+            let mut bits: Row = [0; ROW];
+            for (entries, word) in bits.chunks_exact_mut(ROW >> W).zip(table) {
+                for (index, entry) in entries.iter_mut().enumerate() {
+                    *entry = word.wrapping_shr((index as u32) << W) & low_bits(1 << W);
+                }
+            }
+            for (entry, c) in bits.iter_mut().zip(c) {
+                let place = c.wrapping_shr(shift) & low_bits(W);
+                *entry = entry.wrapping_shr(place as u32);
+            }
+            let equal = first_bits(&bits);
+            // The parity of the bits above.
+            for entry in &mut bits {
+                *entry >>= 1;
+                for step in (0..W).rev() {
+                    *entry ^= entry.wrapping_shr(1 << step);
+                }
+            }
+            (equal, first_bits(&bits))
+        },
+    )
+}
+
+/// Adds to a table of `2^W` bits for each value the bit at the place that the bits of `r` from
+/// `shift` on have.
+fn deal<const W: u32>(r: &Row, table: &mut [u64], shift: u32) {
+    vectorized(
+        #[inline(always)]
+        move || {
+            for (word, r) in table.iter_mut().zip(r.chunks_exact(ROW >> W)) {
+                for (index, r) in r.iter().enumerate() {
+                    let place = (r.wrapping_shr(shift) & low_bits(W)) as u32;
+                    *word ^= 1u64.wrapping_shl(((index as u32) << W) | place);
+                }
+            }
+        },
+    );
+}
+
+/// The lowest bit of each value.
 #[inline(always)]
-fn look_up(c: &Row, entries: &Row, shift: u32, width: u32) -> (u64, u64) {
-    let (mut equal, mut lower) = (0, 0);
-    for (index, (c, entry)) in c.iter().zip(entries).enumerate() {
-        let rest = entry >> ((c >> shift) & low_bits(width));
-        equal |= (rest & 1) << index;
-        // The parity of the bits above.
-        let mut parity = rest >> 1;
-        for distance in [32, 16, 8, 4, 2, 1] {
-            parity ^= parity >> distance;
-        }
-        lower |= (parity & 1) << index;
-    }
-    (equal, lower)
+fn first_bits(row: &Row) -> u64 {
+    let bits = row.iter().enumerate();
+    bits.fold(0, |word, (index, value)| word | (value & 1).wrapping_shl(index as u32))
 }
 
 impl Compare {

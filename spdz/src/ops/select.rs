@@ -20,7 +20,9 @@ use super::values::Values;
 use crate::buffer::Buffer;
 use crate::channel::ChannelError;
 use crate::masked::{Made, Opening};
-use crate::packed::{Order, Packed, PackedOpening, ROW, Row, lanes, low_bits, pack, unpack};
+use crate::packed::{
+    Order, Packed, PackedOpening, ROW, Row, lanes, low_bits, pack, unpack, unpack_into,
+};
 use crate::ring::kernels::vectorized;
 use crate::ring::{BinaryRing, Int100, Side};
 use crate::share::Share;
@@ -61,13 +63,13 @@ impl Parts {
         self.widths().iter().sum::<u32>() as usize
     }
 
-    /// A row of each.
-    fn unpack(self, mut words: &[u64]) -> [Row; 5] {
-        self.widths().map(|bits| {
+    /// Writes a row of each.
+    fn unpack(self, mut words: &[u64], rows: &mut [Row; 5]) {
+        for (row, bits) in rows.iter_mut().zip(self.widths()) {
             let (part, rest) = words.split_at(bits as usize);
             words = rest;
-            unpack(part, bits)
-        })
+            unpack_into(part, bits, row);
+        }
     }
 }
 
@@ -133,17 +135,18 @@ impl<R: BinaryRing> Execute<R> for Select {
         Box::new(PackedOpening::new(Order::Planes, ours, move |ours, theirs| {
             let parts = Parts::new(R::BITS, bits);
             let mut out = Buffer::<R::Word>::zeros(len);
+            let mut numbers = [[0; ROW]; 5];
             let rows = wire.opened.rows().zip(wire.mask.rows()).zip(shared.rows());
             let chosen = ours.words().iter().zip(theirs.words());
             for (out, (((opened, mask), shared), (ours, theirs))) in
                 out.chunks_mut(ROW).zip(rows.zip(chosen))
             {
                 let (opened, mask) = (unpack(opened, bits), unpack(mask, bits));
-                let shared = parts.unpack(shared);
+                parts.unpack(shared, &mut numbers);
                 let chosen = ours ^ theirs;
                 vectorized(
                     #[inline(always)]
-                    || select::<R>(side, bits, chosen, &opened, &mask, &shared, out),
+                    || select::<R>(side, bits, chosen, &opened, &mask, &numbers, out),
                 );
             }
             Made::Private(Share(out))
@@ -153,8 +156,14 @@ impl<R: BinaryRing> Execute<R> for Select {
 
 /// The highest bits of a row's values.
 fn high_bits(row: &Row, bits: u32) -> u64 {
-    let high = row.iter().enumerate().map(|(index, value)| (value >> (bits - 1) & 1) << index);
-    high.fold(0, |word, bit| word | bit)
+    vectorized(
+        #[inline(always)]
+        || {
+            row.iter().enumerate().fold(0, |word, (index, value)| {
+                word | (value.wrapping_shr(bits - 1) & 1).wrapping_shl(index as u32)
+            })
+        },
+    )
 }
 
 /// A server's share of the selected values of a row.
@@ -191,18 +200,28 @@ fn select<R: BinaryRing>(
 fn deal(parts: Parts, sums: &Row, hidden: u64, words: &mut [u64]) {
     let bits = parts.ring - parts.upper;
     let mut numbers = [[0; ROW]; 5];
-    for (index, sum) in sums.iter().enumerate() {
-        let (rho, carry) = (sum & low_bits(bits), sum >> bits);
-        let mu = rho >> (bits - 1);
-        let delta = mu ^ (hidden >> index & 1);
-        let row = [delta, (delta * rho).wrapping_neg(), carry + mu, carry, delta & mu];
-        numbers.iter_mut().zip(row).for_each(|(numbers, number)| numbers[index] = number);
-    }
-    let mut words = words;
+    vectorized(
+        #[inline(always)]
+        || {
+            let [deltas, products, wrapped, carried, delta_mus] = &mut numbers;
+            for (index, sum) in sums.iter().enumerate() {
+                let (rho, carry) = (sum & low_bits(bits), sum.wrapping_shr(bits));
+                let mu = rho.wrapping_shr(bits - 1);
+                let delta = mu ^ (hidden.wrapping_shr(index as u32) & 1);
+                deltas[index] = delta;
+                // A product with a bit.
+                products[index] = (rho & delta.wrapping_neg()).wrapping_neg();
+                wrapped[index] = carry.wrapping_add(mu);
+                carried[index] = carry;
+                delta_mus[index] = delta & mu;
+            }
+        },
+    );
+    let (mut words, mut expanded) = (words, [0; ROW]);
     for (number, width) in numbers.iter_mut().zip(parts.widths()) {
         let (part, rest) = words.split_at_mut(width as usize);
         words = rest;
-        let expanded = unpack(part, width);
+        unpack_into(part, width, &mut expanded);
         for (number, expanded) in number.iter_mut().zip(&expanded) {
             *number = number.wrapping_sub(*expanded) & low_bits(width);
         }
@@ -237,7 +256,8 @@ mod tests {
         let chosen = !high_bits(&opened, bits) ^ less[0] ^ less[1] ^ hidden[0] ^ hidden[1];
         let mut out = [[0; ROW]; 2];
         for (side, server, words) in [(Side::Zero, 0, &expanded), (Side::One, 1, &sent)] {
-            let (mask, shared) = (&shares[server], parts.unpack(words));
+            let (mask, mut shared) = (&shares[server], [[0; ROW]; 5]);
+            parts.unpack(words, &mut shared);
             select::<Int64>(side, bits, chosen, &opened, mask, &shared, &mut out[server]);
         }
         let [share0, share1] = out;
