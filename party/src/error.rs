@@ -206,6 +206,7 @@ fn of_channel(fault: &ChannelFault) -> Kind {
         ChannelFault::Aborted { disagreement: true, .. }
         | ChannelFault::Tag { .. }
         | ChannelFault::Length { .. }
+        | ChannelFault::Padding { .. }
         | ChannelFault::Envelope { .. } => (Reason::Disagreement, None),
         ChannelFault::Stopped => (Reason::Terminated, None),
     }
