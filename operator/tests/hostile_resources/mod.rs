@@ -1,5 +1,7 @@
 //! Resources of a hostile or careless tenant, for the operator's tests with a cluster and without.
 
+#![allow(clippy::unwrap_used, reason = "text can always be written to")]
+
 use std::fmt::Write as _;
 
 use operator::api::v1alpha1::MAX_GRAPH_BYTES;
