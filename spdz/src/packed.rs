@@ -210,13 +210,15 @@ pub(crate) enum Order {
 fn is_padded(order: Order, packed: &Packed) -> bool {
     let last = filled(packed.len, rows(packed.len).saturating_sub(1));
     let Some(row) = packed.rows().next_back() else { return true };
-    row.iter().enumerate().all(|(index, word)| {
+    // Joined before they are looked at: what belongs to values decides nothing.
+    let stray = row.iter().enumerate().fold(0, |stray, (index, word)| {
         let used = match order {
             Order::Values => (last * packed.bits).saturating_sub(64 * index).min(64),
             Order::Planes => last,
         };
-        word & !low_bits(used as u32) == 0
-    })
+        stray | (word & !low_bits(used as u32))
+    });
+    stray == 0
 }
 
 /// An exchange in which each server sends packed values and makes something of both messages.

@@ -135,7 +135,7 @@ impl<R: BinaryRing> Execute<R> for Select {
         Box::new(PackedOpening::new(Order::Planes, ours, move |ours, theirs| {
             let parts = Parts::new(R::BITS, bits);
             let mut out = Buffer::<R::Word>::zeros(len);
-            let mut numbers = [[0; ROW]; 5];
+            let (mut numbers, mut row) = ([[0; ROW]; 5], [R::word(0); ROW]);
             let rows = wire.opened.rows().zip(wire.mask.rows()).zip(shared.rows());
             let chosen = ours.words().iter().zip(theirs.words());
             for (out, (((opened, mask), shared), (ours, theirs))) in
@@ -146,8 +146,9 @@ impl<R: BinaryRing> Execute<R> for Select {
                 let chosen = ours ^ theirs;
                 vectorized(
                     #[inline(always)]
-                    || select::<R>(side, bits, chosen, &opened, &mask, &numbers, out),
+                    || select::<R>(side, bits, chosen, &opened, &mask, &numbers, &mut row),
                 );
+                out.copy_from_slice(&row[..out.len()]);
             }
             Made::Private(Share(out))
         }))
@@ -175,7 +176,7 @@ fn select<R: BinaryRing>(
     opened: &Row,
     mask: &Row,
     [delta, product, wrapped, carried, delta_mu]: &[Row; 5],
-    out: &mut [R::Word],
+    out: &mut [R::Word; ROW],
 ) {
     let public = if side == Side::Zero { u64::MAX } else { 0 };
     for (index, out) in out.iter_mut().enumerate() {
