@@ -459,7 +459,6 @@ pub(super) mod tests {
         for bits in 2..=36 {
             let best = Blocks::best(bits);
             assert_eq!(best.widths().iter().sum::<u32>(), bits);
-            // docs/protocol.md: 16 to 20 bytes of tables and products at the widths in use.
             let cost = |blocks: &Blocks| blocks.shared() + 2 * blocks.opened();
             // Nothing is saved by moving a bit from one block to another.
             for (from, to) in (0..best.count).flat_map(|x| (0..best.count).map(move |y| (x, y))) {
