@@ -156,6 +156,7 @@ pub mod network;
 mod observer;
 pub mod ops;
 pub mod packed;
+mod packed_opening;
 pub mod plan;
 pub mod polynomial;
 pub mod prg;

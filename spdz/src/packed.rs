@@ -7,10 +7,7 @@
 use std::fmt;
 
 use crate::buffer::Buffer;
-use crate::channel::Parts;
-use crate::masked::{Made, Opening, Padding};
 use crate::prg::KeyStream;
-use crate::ring::Ring;
 
 /// Values of a row.
 pub const ROW: usize = 64;
@@ -207,7 +204,7 @@ pub(crate) enum Order {
 }
 
 /// Whether nothing but the values is set.
-fn is_padded(order: Order, packed: &Packed) -> bool {
+pub(crate) fn is_padded(order: Order, packed: &Packed) -> bool {
     let last = filled(packed.len, rows(packed.len).saturating_sub(1));
     let Some(row) = packed.rows().next_back() else { return true };
     // Joined before they are looked at: what belongs to values decides nothing.
@@ -219,64 +216,6 @@ fn is_padded(order: Order, packed: &Packed) -> bool {
         stray | (word & !low_bits(used as u32))
     });
     stray == 0
-}
-
-/// An exchange in which each server sends packed values and makes something of both messages.
-pub(crate) struct PackedOpening<F> {
-    order: Order,
-    ours: Packed,
-    theirs: Packed,
-    /// Bytes that this server has sent.
-    made: usize,
-    /// Bytes that have come from the other.
-    taken: usize,
-    finish: F,
-}
-
-impl<F> PackedOpening<F> {
-    /// `ours` is what this server sends; its padding is zero. `finish` is given that and what
-    /// has come.
-    pub(crate) fn new<R: Ring>(order: Order, ours: Packed, finish: F) -> Self
-    where
-        F: FnOnce(Packed, Packed) -> Made<R>,
-    {
-        debug_assert!(is_padded(order, &ours));
-        let theirs = Packed::zeros(ours.len, ours.bits);
-        Self { order, ours, theirs, made: 0, taken: 0, finish }
-    }
-}
-
-impl<R: Ring, F: FnOnce(Packed, Packed) -> Made<R>> Opening<R> for PackedOpening<F> {
-    fn bytes(&self) -> usize {
-        size_of_val(&self.ours.words[..])
-    }
-
-    fn finish(self: Box<Self>) -> Result<Made<R>, Padding> {
-        let Self { order, ours, mut theirs, finish, .. } = *self;
-        theirs.words.iter_mut().for_each(|word| *word = u64::from_le(*word));
-        if !is_padded(order, &theirs) {
-            return Err(Padding);
-        }
-        Ok(finish(ours, theirs))
-    }
-}
-
-impl<F> Parts for PackedOpening<F> {
-    fn make(&mut self, mut part: &mut [u8]) {
-        while !part.is_empty() {
-            let (word, from) = (self.ours.words[self.made / 8].to_le_bytes(), self.made % 8);
-            let count = (8 - from).min(part.len());
-            part[..count].copy_from_slice(&word[from..from + count]);
-            self.made += count;
-            part = &mut part[count..];
-        }
-    }
-
-    fn take(&mut self, part: &[u8]) {
-        let words: &mut [u8] = bytemuck::cast_slice_mut(&mut self.theirs.words);
-        words[self.taken..self.taken + part.len()].copy_from_slice(part);
-        self.taken += part.len();
-    }
 }
 
 #[cfg(test)]

@@ -20,9 +20,8 @@ use super::values::Values;
 use crate::buffer::Buffer;
 use crate::channel::ChannelError;
 use crate::masked::{Made, Opening};
-use crate::packed::{
-    Order, Packed, PackedOpening, ROW, Row, lanes, low_bits, pack, unpack, unpack_into,
-};
+use crate::packed::{Order, Packed, ROW, Row, lanes, low_bits, pack, unpack, unpack_into};
+use crate::packed_opening::PackedOpening;
 use crate::ring::kernels::vectorized;
 use crate::ring::{BinaryRing, Int100, Side};
 use crate::share::Share;

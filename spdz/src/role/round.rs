@@ -88,7 +88,8 @@ mod tests {
 
     use super::*;
     use crate::channel::{Channel, ChannelFault, Phase, Role, Tag, memory_pair};
-    use crate::packed::{Order, Packed, PackedOpening};
+    use crate::packed::{Order, Packed};
+    use crate::packed_opening::PackedOpening;
     use crate::ring::Int64;
 
     #[test]
