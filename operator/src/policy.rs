@@ -261,6 +261,17 @@ impl Policy {
                 return refuse(&found, "kinds of volumes", allowed, "--allow-volume-kinds");
             }
         }
+        // A driver reads the Secret in the user's place.
+        let driver = source.0.get("csi").and_then(|csi| csi.get("nodePublishSecretRef"));
+        if driver.is_some_and(|secret| !secret.is_null())
+            && !self.volume_kinds.all()
+            && !self.volume_kinds.name("secret")
+        {
+            let found =
+                format!("{place}.source has a nodePublishSecretRef, as a volume of kind secret");
+            let allowed = &self.volume_kinds;
+            return refuse(&found, "kinds of volumes", allowed, "--allow-volume-kinds");
+        }
         // Whatever kinds are allowed.
         match forbidden(&Value::Object(source.0.clone())) {
             Some(why) => Err(Invalid(format!("{place}.source {why}"))),
@@ -294,13 +305,22 @@ impl Policy {
             ("labels", &pod.labels, &self.labels, "--allow-labels"),
             ("annotations", &pod.annotations, &self.annotations, "--allow-annotations"),
         ] {
-            // A key without a domain means nothing to anybody but its user.
+            // A key without a domain means something in its namespace alone, where Services and
+            // NetworkPolicies may select by it.
             let mut meaning =
                 map.iter().flatten().map(|(key, _)| key).filter(|key| key.contains('/'));
             if let Some(key) = meaning.find(|key| !allowed.all() && !allowed.name(key)) {
                 let found = format!("{place}.{field} has {key}");
                 return refuse(&found, &format!("{field} with a domain"), allowed, flag);
             }
+        }
+        let between = pod.affinity.iter().flat_map(|own| &own.0);
+        let between = between.filter(|(kind, _)| kind.as_str() != "nodeAffinity");
+        if let Some(field) = between.map(|(_, terms)| terms).find_map(beyond) {
+            return Err(Invalid(format!(
+                "{place}.affinity has {field}: pods of other namespaces do not place the parties', \
+                 nor the parties' theirs"
+            )));
         }
         let classes = [
             (
@@ -338,6 +358,19 @@ fn keys(value: &Value, found: &mut Vec<String>) {
         }
         Value::Array(items) => items.iter().for_each(|item| keys(item, found)),
         _ => {}
+    }
+}
+
+/// What in a rule between pods reaches beyond the namespace.
+fn beyond(value: &Value) -> Option<&'static str> {
+    match value {
+        Value::Object(fields) => {
+            let named = ["namespaces", "namespaceSelector"].into_iter();
+            let mut named = named.filter(|field| fields.get(*field).is_some_and(|v| !v.is_null()));
+            named.next().or_else(|| fields.values().find_map(beyond))
+        }
+        Value::Array(items) => items.iter().find_map(beyond),
+        _ => None,
     }
 }
 
@@ -409,12 +442,28 @@ mod tests {
             builtin(json!({"annotations": {"note": "a", "karpenter.sh/do-not-disrupt": "true"}})),
             builtin(json!({"affinity": {"nodeAffinity": {"x": [{"key": "zone"}]}}})),
             builtin(json!({"schedulerName": "another", "userIds": "Platform"})),
+            builtin(json!({"affinity": {"podAntiAffinity": {"x": [{"topologyKey": "zone"}]}}})),
+            volume(json!({"csi": {"driver": "a.b", "nodePublishSecretRef": null}})),
         ];
         for spec in accepted {
             assert_eq!(check(PolicyArguments::default(), &spec), Ok(()), "{spec:?}");
         }
         let token = json!({"sources": [{"serviceAccountToken": {"path": "token"}}]});
         let refused = [
+            (
+                builtin(
+                    json!({"affinity": {"podAntiAffinity": {"x": [{"namespaceSelector": {}}]}}}),
+                ),
+                "spec.parties.affinity has namespaceSelector: pods of other namespaces do not place \
+                 the parties', nor the parties' theirs",
+            ),
+            (
+                volume(json!({"csi": {"driver": "a.b", "nodePublishSecretRef": {"name": "db"}}})),
+                "spec.model.volume.source has a nodePublishSecretRef, as a volume of kind secret, \
+                 which this operator does not allow; allowed kinds of volumes: \
+                 persistentVolumeClaim, configMap, emptyDir, csi, ephemeral (the operator's \
+                 --allow-volume-kinds)",
+            ),
             (
                 builtin(json!({"image": "registry/own:2"})),
                 "spec.parties.image is registry/own:2, which this operator does not allow; allowed \

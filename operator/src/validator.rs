@@ -59,8 +59,15 @@ struct State<Key> {
     /// Counts uses, to tell what was not used for longest.
     uses: u64,
     running: Vec<Running>,
-    /// Who is next.
-    waiting: VecDeque<(String, Key)>,
+    /// Who is next: the first of each namespace, then the second of each, and so on.
+    waiting: VecDeque<Waiting<Key>>,
+}
+
+/// A validation that is to begin.
+struct Waiting<Key> {
+    uid: String,
+    namespace: String,
+    key: Key,
 }
 
 /// A validation that is under way.
@@ -113,7 +120,8 @@ impl<Key: Clone + Send + 'static> Validator<Key> {
             if let Some(known) = state.known(&uid, generation) {
                 return Some(known);
             }
-            if !state.may_begin(&uid, &key) {
+            let namespace = resource.namespace().unwrap_or_default();
+            if !state.may_begin(&uid, &namespace, &key) {
                 return None;
             }
             state.running.push(Running { uid: uid.clone(), generation, gone: false });
@@ -175,7 +183,7 @@ impl<Key: Clone + Send + 'static> Validator<Key> {
         let next = {
             let mut state = self.state();
             let before = state.waiting.len();
-            state.waiting.retain(|(waiting, _)| waiting != uid);
+            state.waiting.retain(|waiting| waiting.uid != uid);
             (state.waiting.len() < before).then(|| state.next()).flatten()
         };
         next.into_iter().for_each(&self.wake);
@@ -203,27 +211,41 @@ impl<Key: Clone> State<Key> {
     }
 
     /// Whether a validation may begin now; else it waits, unless it is under way.
-    fn may_begin(&mut self, uid: &str, key: &Key) -> bool {
+    fn may_begin(&mut self, uid: &str, namespace: &str, key: &Key) -> bool {
         if self.running.iter().any(|running| running.uid == uid) {
             return false;
         }
         let free = AT_ONCE.saturating_sub(self.running.len());
-        let place = self.waiting.iter().position(|(waiting, _)| waiting == uid);
-        let before = place.unwrap_or(self.waiting.len());
+        let place = self.waiting.iter().position(|waiting| waiting.uid == uid);
+        let before = place.unwrap_or_else(|| self.turn(namespace));
         if before < free {
             place.map(|place| self.waiting.remove(place));
             return true;
         }
         if place.is_none() {
-            self.waiting.push_back((uid.into(), key.clone()));
+            let (uid, namespace) = (uid.to_owned(), namespace.to_owned());
+            self.waiting.insert(before, Waiting { uid, namespace, key: key.clone() });
         }
         false
     }
 
-    /// Who has waited longest, if a validation can begin.
+    /// The place of one more of a namespace, so that namespaces take turns: before all that have
+    /// more of their own namespace before them than it has.
+    fn turn(&self, namespace: &str) -> usize {
+        let own = self.waiting.iter().filter(|waiting| waiting.namespace == namespace).count();
+        let mut before = HashMap::new();
+        let later = self.waiting.iter().position(|waiting| {
+            let count = before.entry(waiting.namespace.as_str()).or_insert(0);
+            *count += 1;
+            *count - 1 > own
+        });
+        later.unwrap_or(self.waiting.len())
+    }
+
+    /// Whose turn it is, if a validation can begin.
     fn next(&self) -> Option<Key> {
-        let (_, key) = self.waiting.front().filter(|_| self.running.len() < AT_ONCE)?;
-        Some(key.clone())
+        let first = self.waiting.front().filter(|_| self.running.len() < AT_ONCE)?;
+        Some(first.key.clone())
     }
 
     /// Keeps a result, in place of those that were not used for longest.
@@ -249,4 +271,37 @@ fn weight(resource: &SecureInference) -> usize {
     let graph = resource.spec.model.graph.as_ref();
     let definition = graph.map_or(0, |graph| graph.definition.len());
     LEAST_BYTES.saturating_add(definition.saturating_mul(BYTES_OF_A_BYTE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn namespaces_take_turns() {
+        let mut state = State {
+            results: HashMap::new(),
+            uses: 0,
+            running: Vec::new(),
+            waiting: VecDeque::new(),
+        };
+        for place in 0..AT_ONCE {
+            let uid = format!("busy-{place}");
+            state.running.push(Running { uid, generation: 1, gone: false });
+        }
+        for uid in ["a1", "a2", "a3", "b1", "c1", "b2", "a4", "c2"] {
+            assert!(!state.may_begin(uid, &uid[..1], &uid));
+            // Who asks again keeps its place.
+            assert!(!state.may_begin(uid, &uid[..1], &uid));
+        }
+        let mut order = Vec::new();
+        while !state.waiting.is_empty() {
+            state.running.pop();
+            let uid = state.next().unwrap();
+            assert!(state.may_begin(uid, &uid[..1], &uid));
+            state.running.push(Running { uid: uid.into(), generation: 1, gone: false });
+            order.push(uid);
+        }
+        assert_eq!(order, ["a1", "b1", "c1", "a2", "b2", "c2", "a3", "a4"]);
+    }
 }
