@@ -418,7 +418,13 @@ pub fn compare(pairs: &[Pair], alternating: bool, seed: u64) -> Ratios {
     let rounds: Vec<Vec<f64>> = (0..most)
         .map(|which| rounds(&sides.iter().filter_map(|s| s.get(which)).collect::<Vec<_>>()))
         .collect();
-    let all = ratio(all, reach_of_all(&rounds, apart, &mut random));
+    let mut reach = reach_of_all(&rounds, apart, &mut random);
+    if rounds.iter().any(|rounds| rounds.len() < 2) {
+        // One round tells nothing of how rounds differ: all are no surer than their cells.
+        let square = errors.iter().map(|error| error * error).sum::<f64>();
+        reach = reach.max(NORMAL * square.sqrt() / errors.len() as f64);
+    }
+    let all = ratio(all, reach);
     Ratios { cells: cells.collect(), all, unmatched }
 }
 
@@ -658,6 +664,25 @@ mod tests {
         };
         assert!(!alarm(&single(1.1)));
         assert!(any(&single(1.6), Verdict::Slower) && any(&single(0.6), Verdict::Faster));
+    }
+
+    #[test]
+    fn one_trial_of_one_cell_is_no_surer_than_the_cell() {
+        for alternating in [false, true] {
+            for seed in 0..20 {
+                let mut random = StdRng::seed_from_u64(seed);
+                let mut trial = || {
+                    let block = |_| 1.0 + random.random::<f64>();
+                    let blocks = (0..2).map(block).collect();
+                    vec![vec![Observation { round: 0, blocks, pace: None, handover: None }]]
+                };
+                let ratios = compare(&pairs(trial(), trial()), alternating, seed);
+                let [cell] = &ratios.cells[..] else { panic!("one cell") };
+                assert!(ratios.all.high >= cell.ratio && ratios.all.low <= cell.ratio);
+                let surer = (ratios.all.high / ratios.all.low).ln() / (cell.high / cell.low).ln();
+                assert!(surer > 0.9, "seed {seed}: {:?} and {cell:?}", ratios.all);
+            }
+        }
     }
 
     #[test]
