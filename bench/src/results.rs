@@ -375,7 +375,7 @@ impl Results {
     pub fn check_place(folder: &Path) -> Result<(), WriteError> {
         let path = folder.join(RESULTS_FILE);
         fs::create_dir_all(folder)
-            .and_then(|()| check_place(&path))
+            .and_then(|()| check_place(&path, &[]))
             .map_err(|source| WriteError { path, source })
     }
 

@@ -230,8 +230,11 @@ impl Run {
         folder: &Path,
         result: &Path,
     ) -> anyhow::Result<BTreeMap<Name, PlayerTask>> {
+        let sources = self.inputs.values().flatten().map(|source| source.path.as_path());
+        let read: Vec<&Path> = sources.chain([self.graph.as_path()]).collect();
         for path in self.outputs.values() {
-            check_place(path).with_context(|| format!("{} cannot be written", path.display()))?;
+            check_place(path, &read)
+                .with_context(|| format!("{} cannot be written", path.display()))?;
         }
         let inputs = tensor_files::of_players(&self.inputs, plan, self.evaluations, folder)?;
         let mut tasks = graph_file::tasks(&inputs, &self.outputs, plan)?;

@@ -82,7 +82,8 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, DataError> {
     std::fs::read(path).map_err(refuse)
 }
 
-/// Whether a file can be written at `path`, as far as that can be told before.
-pub(crate) fn check_place(path: &Path) -> Result<(), DataError> {
-    files::check_place(path).map_err(|source| DataError::Write { path: path.into(), source })
+/// Whether a file can be written at `path`, as far as that can be told before, and is none of
+/// those that are `read`.
+pub(crate) fn check_place(path: &Path, read: &[&Path]) -> Result<(), DataError> {
+    files::check_place(path, read).map_err(|source| DataError::Write { path: path.into(), source })
 }

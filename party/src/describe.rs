@@ -103,6 +103,7 @@ impl Description<'_> {
             "offlineBytes": plan.offline_bytes(),
             "polynomialError": plan.polynomial_error(),
             "localFailure": plan.local_failure(),
+            "statisticalDistance": plan.statistical_distance(),
             "fits": self.fits.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "inputs": inputs.collect::<Vec<_>>(),
             "outputs": outputs.collect::<Vec<_>>(),

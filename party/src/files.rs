@@ -54,12 +54,25 @@ pub(crate) fn create_private(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
-/// Whether a file can be written at `path`, as far as that can be told before.
+/// Whether a file can be written at `path`, as far as that can be told before, and is none of
+/// those that are `read`, by whatever name.
 ///
 /// # Errors
 /// If not, as [`write_whole`] would fail.
-pub fn check_place(path: &Path) -> io::Result<()> {
-    Target::of(path)?.part(Readers::Owner)?.remove();
+pub fn check_place(path: &Path, read: &[&Path]) -> io::Result<()> {
+    let target = Target::of(path)?;
+    if let Some(replaced) = &target.replaces {
+        let is_it = |other: &&&Path| {
+            let found = fs::metadata(other);
+            found.is_ok_and(|found| (found.dev(), found.ino()) == (replaced.dev(), replaced.ino()))
+        };
+        if let Some(other) = read.iter().find(is_it) {
+            let other = other.display();
+            let why = format!("it is {other}, which is read; name another file");
+            return Err(io::Error::other(why));
+        }
+    }
+    target.part(Readers::Owner)?.remove();
     Ok(())
 }
 
@@ -180,6 +193,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_read_is_not_written_by_whatever_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("x"), "before").unwrap();
+        symlink("x", at("link")).unwrap();
+        for (name, read) in [("x", "x"), ("link", "x"), ("x", "link"), ("x", "./x")] {
+            let error = check_place(&at(name), &[&at("none"), &at(read)]).unwrap_err().to_string();
+            assert!(error.contains("which is read; name another file"), "{error}");
+        }
+        check_place(&at("x"), &[&at("none")]).unwrap();
+        check_place(&at("y"), &[&at("y")]).unwrap();
+    }
+
+    #[test]
     fn a_file_is_replaced_and_its_mode_and_links_stay() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
@@ -187,7 +214,7 @@ mod tests {
         fs::set_permissions(at("secret"), fs::Permissions::from_mode(0o640)).unwrap();
         symlink("secret", at("link")).unwrap();
         symlink("link", at("second")).unwrap();
-        check_place(&at("second")).unwrap();
+        check_place(&at("second"), &[]).unwrap();
         write_whole(&at("second"), b"after").unwrap();
         assert!(fs::symlink_metadata(at("link")).unwrap().is_symlink());
         assert_eq!(
@@ -218,9 +245,10 @@ mod tests {
             ("absent/x", "its folder is not there"),
         ] {
             let before = names(folder.path());
-            for refused in
-                [check_place(&at(name)).unwrap_err(), write_whole(&at(name), b"x").unwrap_err()]
-            {
+            for refused in [
+                check_place(&at(name), &[]).unwrap_err(),
+                write_whole(&at(name), b"x").unwrap_err(),
+            ] {
                 assert!(refused.to_string().contains(expected), "{name}: {refused}");
             }
             assert_eq!(names(folder.path()), before);
@@ -243,7 +271,7 @@ mod tests {
     /// Root may write everywhere but there.
     #[test]
     fn a_folder_that_takes_no_files_is_named_before_anything_is_computed() {
-        let error = check_place(Path::new("/proc/self/x")).unwrap_err();
+        let error = check_place(Path::new("/proc/self/x"), &[]).unwrap_err();
         assert!(error.to_string().contains("no file can be made in its folder: "), "{error}");
     }
 }

@@ -1,12 +1,13 @@
 //! The files of a player, read before it connects to anybody.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use spdz::channel::Name;
 use spdz::plan::Plan;
 use zeroize::Zeroizing;
 
-use crate::config::{PartyConfig, PlayerTask, Workload};
+use crate::config::{Identity, PartyConfig, PlayerTask, Workload};
 use crate::data::{self, DataError, check_place};
 use crate::inspection::Inspector;
 use crate::tensors::Inputs;
@@ -34,13 +35,17 @@ impl<'config> PlayerData<'config> {
         plan: &Arc<Plan>,
         player: Name,
     ) -> Result<Self, DataError> {
+        // Whoever can write them can have this party be another, or none.
+        let Identity { certificate, key, authority } = &config.identity;
+        let identity = [certificate, key, authority].map(PathBuf::as_path);
         if let Some(workload) = &config.workload {
             let images = ImageSet::load(workload, plan)?;
             let accuracy = workload.accuracy.as_ref();
             let expected = accuracy.map(|a| Expected::load(a, &images, plan)).transpose()?;
             let inspect = workload.inspect.as_ref();
             let inspector = inspect.map(|settings| Inspector::load(settings, plan)).transpose()?;
-            workload.result.as_deref().map_or(Ok(()), check_place)?;
+            let result = workload.result.as_deref();
+            result.map_or(Ok(()), |path| check_place(path, &identity))?;
             let data = InferenceData { images, expected, inspector };
             return Ok(Self::Inference(workload, Box::new(data)));
         }
@@ -61,10 +66,11 @@ impl<'config> PlayerData<'config> {
             }
             None => Inputs::none(),
         };
+        let read: Vec<&Path> = identity.into_iter().chain(task.inputs.as_deref()).collect();
         [&task.outputs, &task.result]
             .into_iter()
             .flatten()
-            .try_for_each(|path| check_place(path))?;
+            .try_for_each(|path| check_place(path, &read))?;
         Ok(Self::Graph(task, inputs))
     }
 }
