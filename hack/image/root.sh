@@ -6,7 +6,7 @@ set -euo pipefail
 umask 022
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 programs=(party bench operator)
-most=60000000 # bytes; nodes pull it before a job can start
+most=68000000 # bytes; nodes pull it before a job can start
 target=${CARGO_TARGET_DIR:-target}
 root=$target/image/root
 share=usr/share/secure-inference
