@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use party::config::{MAX_CONFIG_BYTES, PlayerTask};
+use party::files;
 use party::fits;
 use party::tensors::describe;
 use party::yaml;
@@ -102,7 +103,7 @@ pub fn read(path: &Path) -> anyhow::Result<Graph> {
 /// As [`read`].
 pub fn read_with_fits(path: &Path) -> anyhow::Result<(Graph, Vec<WrittenFit>)> {
     let place = || format!("graph {}", path.display());
-    let size = fs::metadata(path).with_context(place)?.len();
+    let size = files::len(path).with_context(place)?;
     if size > MAX_CONFIG_BYTES {
         bail!("{} has {size} bytes, at most {MAX_CONFIG_BYTES} are read", place());
     }

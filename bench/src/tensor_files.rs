@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use ndarray::ArrayD;
 use ndarray_npy::{ReadNpyError, ReadNpyExt, ReadableElement};
-use party::files::write_private;
+use party::files::{self, write_private};
 use party::tensors::describe;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -209,7 +209,7 @@ fn read(
     specs: &[InputSpec],
 ) -> anyhow::Result<Vec<(String, Array)>> {
     let place = || path.display().to_string();
-    let size = fs::metadata(path).with_context(place)?.len();
+    let size = files::len(path).with_context(place)?;
     if size > MAX_BYTES {
         bail!("{} has {size} bytes, at most {MAX_BYTES} are read", path.display());
     }

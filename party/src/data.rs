@@ -75,7 +75,7 @@ pub enum DataError {
 /// Reads a whole file of bounded size.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, DataError> {
     let refuse = |source| DataError::Read { path: path.into(), source };
-    let found = std::fs::metadata(path).map_err(refuse)?.len();
+    let found = files::len(path).map_err(refuse)?;
     if found > MAX_FILE_BYTES {
         return Err(DataError::Size { path: path.into(), found });
     }

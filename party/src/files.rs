@@ -54,6 +54,18 @@ pub(crate) fn create_private(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
+/// Bytes of a file that is to be read.
+///
+/// # Errors
+/// If it is not there, or is no file: reading a pipe could wait for ever.
+pub fn len(path: &Path) -> io::Result<u64> {
+    let found = fs::metadata(path)?;
+    match other_than_a_file(&found) {
+        Some(kind) => Err(io::Error::other(format!("it is {kind}, expected a file"))),
+        None => Ok(found.len()),
+    }
+}
+
 /// Whether a file can be written at `path`, as far as that can be told before, and is none of
 /// those that are `read`, by whatever name.
 ///
@@ -190,6 +202,17 @@ mod tests {
             entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
+    }
+
+    #[test]
+    fn only_files_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let (pipe, file) = (folder.path().join("pipe"), folder.path().join("file"));
+        UnixListener::bind(&pipe).unwrap();
+        fs::write(&file, "four").unwrap();
+        assert_eq!(len(&file).unwrap(), 4);
+        assert_eq!(len(&pipe).unwrap_err().to_string(), "it is a socket, expected a file");
+        assert!(len(folder.path()).is_err() && len(&folder.path().join("none")).is_err());
     }
 
     #[test]

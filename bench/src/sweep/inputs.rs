@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 
+use party::files;
+
 use crate::data::sha256;
 
 /// The SHA-256 of each file, in hexadecimal.
@@ -13,6 +15,7 @@ pub type Inputs = BTreeMap<PathBuf, String>;
 /// says what is wrong with it.
 pub(super) fn fingerprints(files: BTreeSet<PathBuf>) -> Inputs {
     let fingerprint = |path: PathBuf| {
+        files::len(&path).ok()?;
         let bytes = fs::read(&path).ok()?;
         Some((path, sha256(&bytes)))
     };
