@@ -1,5 +1,6 @@
 //! What is left when a resource goes.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -10,7 +11,7 @@ use operator::conditions::{self, PARTIES_READY};
 use operator::resources::JOB_UID;
 
 use crate::report::Figures;
-use crate::room::{LASTING, PATIENCE, Room, brief};
+use crate::room::{LASTING, PATIENCE, ROLES, Room, brief};
 
 /// Until nothing is left.
 const GONE: Duration = Duration::from_secs(30);
@@ -27,7 +28,7 @@ pub(super) async fn leaves_nothing(room: &Room) -> anyhow::Result<Figures> {
 }
 
 /// What is deleted in the foreground is there until nothing of it is left. What is made again at once
-/// begins when the pods of the last have gone.
+/// begins when the pods of the last have ended.
 pub(super) async fn and_again(room: &Room) -> anyhow::Result<Figures> {
     let resources = room.api::<SecureInference>();
     let first = room.create("run", brief(LASTING)).await?.uid().context("no uid")?;
@@ -62,10 +63,18 @@ pub(super) async fn and_again(room: &Room) -> anyhow::Result<Figures> {
         waits.is_some_and(|waits| waits.reason == "TearingDown")
     });
     ensure!(told, "expected the run that was made again to say that it waits");
-    let gone = of(&second).iter().filter(|frame| frame.gone).map(|frame| frame.at).max();
-    let begun = of(&third).iter().map(|frame| frame.at).min();
-    let (gone, begun) = (gone.context("no pod went")?, begun.context("no pod came")?);
-    ensure!(begun >= gone, "expected no pod before the last of the earlier run had gone");
-    let waited = (begun - gone).as_secs_f64();
-    Ok(vec![format!("made again, it began {waited:.1} s after the last pod had gone")])
+    // A pod that has ended takes no room any more, though it may be there for a moment.
+    let mut ended = BTreeMap::new();
+    for frame in of(&second) {
+        let phase = frame.object.status.as_ref().and_then(|status| status.phase.as_deref());
+        if frame.gone || matches!(phase, Some("Succeeded" | "Failed")) {
+            ended.entry(frame.object.name_any()).or_insert(frame.at);
+        }
+    }
+    let begun = of(&third).iter().map(|frame| frame.at).min().context("no pod came")?;
+    let last = ended.values().max().context("no pod went")?;
+    ensure!(ended.len() == ROLES.len(), "expected {} pods to go, found {ended:?}", ROLES.len());
+    ensure!(begun >= *last, "expected no pod before the last of the earlier run had ended");
+    let waited = (begun - *last).as_secs_f64();
+    Ok(vec![format!("made again, it began {waited:.1} s after the last pod had ended")])
 }
