@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::cell::{CellId, Trial};
 use crate::layout::{Align, Table, fill, wrap};
 use crate::results::{Cell, Results};
-use crate::stats::{self, Observation, Pair, Ratio, Ratios, Verdict};
+use crate::stats::{self, Observation, Pair, Ratio, Verdict};
 
 /// Of the bootstrap. The same results give the same answer.
 const SEED: u64 = 1;
@@ -142,14 +142,13 @@ impl Comparison {
             true => time.verdict(threshold),
             false => Verdict::NotJudged,
         };
-        let times = |ratios: &Option<Ratios>| {
-            ratios.iter().flat_map(|ratios| ratios.cells.clone()).collect::<Vec<_>>().into_iter()
-        };
-        let (mut of_judged, mut of_unjudged) = (times(&judged), times(&unjudged));
-        let cells = common.iter().zip(suspicious).filter_map(|((a, x, b, y), suspicious)| {
+        let mut of_judged = judged.iter().flat_map(|ratios| &ratios.cells);
+        let mut of_unjudged = unjudged.iter().flat_map(|ratios| &ratios.cells);
+        let cells = common.iter().zip(suspicious).map(|((a, x, b, y), suspicious)| {
             let is_judged = !suspicious.contains(&true);
-            let time = if is_judged { of_judged.next() } else { of_unjudged.next() }?;
-            Some(Compared {
+            let time = if is_judged { of_judged.next() } else { of_unjudged.next() };
+            let Some(&time) = time else { unreachable!("each cell is in one of the two") };
+            Compared {
                 key: a.key.clone(),
                 mean_ms: [x.combined.mean_ms, y.combined.mean_ms],
                 trials: [a.trials.len(), b.trials.len()],
@@ -158,14 +157,12 @@ impl Comparison {
                 verdict: verdict(&time, is_judged),
                 time,
                 changes: changes(x, y, threshold),
-            })
+            }
         });
         let cells: Vec<Compared> = cells.collect();
         let mut notes = notes(before, after, cells.len());
         let is_judged = judged.is_some();
-        let Some(ratios) = judged.or(unjudged) else {
-            return Err(Incomparable::NothingInCommon { cells: [String::new(), String::new()] });
-        };
+        let Some(ratios) = judged.or(unjudged) else { unreachable!("there are cells in common") };
         if ratios.unmatched > 0 {
             notes.push(format!(
                 "the machine's cores were near each other in one and far in the other for {} cells, \

@@ -361,33 +361,36 @@ fn keys(value: &Value, found: &mut Vec<String>) {
     }
 }
 
-/// What in a rule between pods reaches beyond the namespace.
-fn beyond(value: &Value) -> Option<&'static str> {
-    match value {
-        Value::Object(fields) => {
-            let named = ["namespaces", "namespaceSelector"].into_iter();
-            let mut named = named.filter(|field| fields.get(*field).is_some_and(|v| !v.is_null()));
-            named.next().or_else(|| fields.values().find_map(beyond))
-        }
-        Value::Array(items) => items.iter().find_map(beyond),
+/// The first thing that `test` finds in a value, or within it.
+fn find<T>(value: &Value, test: &impl Fn(&Value) -> Option<T>) -> Option<T> {
+    let within = || match value {
+        Value::Object(fields) => fields.values().find_map(|value| find(value, test)),
+        Value::Array(items) => items.iter().find_map(|value| find(value, test)),
         _ => None,
-    }
+    };
+    test(value).or_else(within)
+}
+
+/// What in a rule between pods reaches beyond the namespace.
+fn beyond(terms: &Value) -> Option<&'static str> {
+    find(terms, &|value| {
+        let named = ["namespaces", "namespaceSelector"];
+        named.into_iter().find(|field| value.get(*field).is_some_and(|v| !v.is_null()))
+    })
 }
 
 /// What no party may mount, wherever in a volume it is: a token for the API, and a Secret of a
 /// party. The operator cannot read Secrets, and tells its own by their names.
-fn forbidden(value: &Value) -> Option<String> {
-    match value {
+fn forbidden(volume: &Value) -> Option<String> {
+    find(volume, &|value| match value {
         Value::Object(fields) if fields.contains_key("serviceAccountToken") => {
             Some("has a serviceAccountToken: no party gets a token of a service account".into())
         }
-        Value::Object(fields) => fields.values().find_map(forbidden),
-        Value::Array(items) => items.iter().find_map(forbidden),
         Value::String(name) if job::is_party_object(name) => Some(format!(
             "names {name}, which is a name of the operator's own objects: no party mounts another's Secret"
         )),
         _ => None,
-    }
+    })
 }
 
 fn refuse<T>(found: &str, what: &str, allowed: &Names, flag: &str) -> Result<T, Invalid> {

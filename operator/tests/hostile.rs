@@ -17,14 +17,14 @@ use operator::metrics::Metrics;
 use operator::policy::Policy;
 use operator::validator::{Validated, Validator};
 use peak_alloc::PeakAlloc;
-use serde_json::{Value, json};
+use serde_json::json;
 use spdz::channel::Role;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::Instant;
 
-use hostile_resources::{Hostile, accepted, layouts, refused};
+use hostile_resources::{Hostile, accepted, layouts, model, refused};
 
 #[global_allocator]
 static HEAP: PeakAlloc = PeakAlloc;
@@ -39,15 +39,11 @@ const HEALTHY: Duration = Duration::from_millis(900);
 const SOON: Duration = Duration::from_secs(2);
 
 fn resource(uid: &str, players: &[String], definition: &str) -> SecureInference {
-    let players: serde_json::Map<String, Value> = players
-        .iter()
-        .map(|name| (name.clone(), json!({ "source": { "emptyDir": {} }, "inputs": "x" })))
-        .collect();
     serde_json::from_value(json!({
         "apiVersion": "secureinference.dev/v1alpha1",
         "kind": "SecureInference",
         "metadata": { "name": uid, "namespace": "lab", "uid": uid, "generation": 1 },
-        "spec": { "model": { "graph": { "definition": definition, "players": players } } },
+        "spec": { "model": model(players, definition) },
     }))
     .unwrap()
 }

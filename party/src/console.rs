@@ -31,6 +31,9 @@ pub fn can_redraw() -> bool {
     io::stderr().is_terminal() && !dumb
 }
 
+/// What parties log where much is asked for, as `RUST_LOG` says it.
+pub const VERBOSE_LOGS: &str = "info,party=debug,spdz=debug";
+
 /// How much is said on standard error.
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub struct Verbosity {

@@ -26,9 +26,8 @@ pub(crate) struct Description<'plan> {
 impl fmt::Display for Description<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plan = self.plan;
-        write!(f, "{plan}\ndigest ")?;
-        plan.digest().0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
-        writeln!(f, "\nrounds {}", plan.rounds())?;
+        writeln!(f, "{plan}\ndigest {:x}", plan.digest())?;
+        writeln!(f, "rounds {}", plan.rounds())?;
         writeln!(f, "online bytes {}", plan.online_bytes())?;
         writeln!(f, "offline bytes {}", plan.offline_bytes())?;
         writeln!(f, "polynomials within {:.1} units", plan.polynomial_error())?;
@@ -47,7 +46,6 @@ impl Description<'_> {
     pub(crate) fn to_json(&self) -> Value {
         let plan = self.plan;
         let graph = plan.graph();
-        let digest: String = plan.digest().0.iter().map(|byte| format!("{byte:02x}")).collect();
         let inputs = plan.inputs().iter().map(|input| {
             json!({
                 "player": input.player.as_str(),
@@ -93,7 +91,7 @@ impl Description<'_> {
             (player.to_string(), Value::Array(messages))
         });
         json!({
-            "digest": digest,
+            "digest": format!("{:x}", plan.digest()),
             "format": plan.format(),
             "truncation": plan.truncation(),
             "coordinator": plan.coordinator().as_str(),

@@ -17,7 +17,7 @@ static RUN: OnceLock<Span> = OnceLock::new();
 pub(crate) fn start(verbosity: Verbosity) {
     let filter = match verbosity {
         Verbosity { quiet: true, .. } => EnvFilter::new("warn"),
-        Verbosity { verbose: true, .. } => EnvFilter::new("info,party=debug,spdz=debug"),
+        Verbosity { verbose: true, .. } => EnvFilter::new(console::VERBOSE_LOGS),
         _ => EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info")),
     };
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);

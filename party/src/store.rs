@@ -212,9 +212,15 @@ impl Disk {
         let key = Seed::fresh()?;
         let (sealing, opening) = (Ratchet::new(&key), Ratchet::new(&key));
         drop(key);
-        let folder_name = folder.clone();
-        let disk =
-            Self { folder: folder_name, session, sealing, opening, limit, taken: 0, _lock: lock };
+        let disk = Self {
+            folder: folder.clone(),
+            session,
+            sealing,
+            opening,
+            limit,
+            taken: 0,
+            _lock: lock,
+        };
         let probe = disk.path(0);
         create_private(&probe).and_then(|_| fs::remove_file(&probe)).map_err(refuse)?;
         Ok(Some(disk))

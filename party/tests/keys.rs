@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod common;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -11,8 +13,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use common::issue;
 use party::config::PartyConfig;
-use party::identity;
 use party::net::{Link, connect_to};
 use spdz::channel::{Channel, Phase, Role, Tag};
 use spdz::prg::SessionId;
@@ -102,13 +104,7 @@ fn talk(mut link: Link) {
 fn keys_of_a_connection_are_renewed_after_the_set_up_and_then_now_and_again() {
     let folder = tempfile::tempdir().unwrap();
     let servers = [Role::Server0, Role::Server1];
-    let issued = identity::issue(SESSION, &servers).unwrap();
-    let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
-    write("ca.crt", &issued.authority);
-    for (role, party) in &issued.parties {
-        write(&format!("{role}.crt"), &party.certificate);
-        write(&format!("{role}.key"), &party.key);
-    }
+    issue(folder.path(), SESSION, &servers);
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let (between, records) = relay(address);
     let config0 = config(folder.path(), Role::Server0, &format!("listen: {address}"));

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod common;
+
 use std::convert::Infallible;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -12,6 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use common::SQUARES;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame as Part, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -145,16 +148,7 @@ impl Process {
             "
 role: {role}
 session: {SESSION}
-computation:
-  graph:
-    name: squares
-    players: [alice]
-    nodes:
-    - {{ label: main, operation: {{ op: input, player: alice, name: x, shape: [4] }} }}
-    - {{ label: main, operation: {{ op: share, input: 0 }} }}
-    - {{ label: main, operation: {{ op: square, input: 1 }} }}
-    - {{ label: main, operation: {{ op: reveal, input: 2, player: alice }} }}
-    - {{ label: main, operation: {{ op: output, input: 3, name: y }} }}
+{SQUARES}
 identity: {{ certificate: tls.crt, key: tls.key, authority: ca.crt }}
 deadlines: {{ connectSeconds: 20, messageSeconds: 5 }}
 {places}

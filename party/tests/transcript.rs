@@ -2,13 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod common;
+
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
-use party::identity;
+use common::{SQUARES, issue};
 use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
 use spdz::channel::Role;
 use spdz::prg::SessionId;
@@ -21,13 +23,8 @@ fn roles() -> [Role; 4] {
 
 /// A session of squares, every party in a process of its own with a transcript in `folder`.
 fn run(folder: &Path) {
-    let issued = identity::issue(SESSION, &roles()).unwrap();
+    issue(folder, SESSION, &roles());
     let write = |name: &str, text: &str| fs::write(folder.join(name), text).unwrap();
-    write("ca.crt", &issued.authority);
-    for (role, party) in &issued.parties {
-        write(&format!("{role}.crt"), &party.certificate);
-        write(&format!("{role}.key"), &party.key);
-    }
     let numbers: Vec<u8> = [0.5f64, 1.5, -2.0, 0.25].iter().flat_map(|x| x.to_le_bytes()).collect();
     let inputs = TensorView::new(Dtype::F64, vec![4], &numbers).unwrap();
     serialize_to_file([("x", inputs)], None, &folder.join("inputs.safetensors")).unwrap();
@@ -49,16 +46,7 @@ fn run(folder: &Path) {
             "
 role: {role}
 session: {SESSION}
-computation:
-  graph:
-    name: squares
-    players: [alice]
-    nodes:
-    - {{ label: main, operation: {{ op: input, player: alice, name: x, shape: [4] }} }}
-    - {{ label: main, operation: {{ op: share, input: 0 }} }}
-    - {{ label: main, operation: {{ op: square, input: 1 }} }}
-    - {{ label: main, operation: {{ op: reveal, input: 2, player: alice }} }}
-    - {{ label: main, operation: {{ op: output, input: 3, name: y }} }}
+{SQUARES}
 identity: {{ certificate: {role}.crt, key: {role}.key, authority: ca.crt }}
 deadlines: {{ connectSeconds: 20, messageSeconds: 10 }}
 {places}

@@ -1,6 +1,6 @@
 //! An exchange of packed values.
 
-use crate::channel::Parts;
+use crate::channel::{PART_UNIT, Parts};
 use crate::masked::{Made, Opening, Padding};
 use crate::packed::{Order, Packed, is_padded};
 use crate::ring::Ring;
@@ -10,7 +10,7 @@ pub(crate) struct PackedOpening<F> {
     order: Order,
     ours: Packed,
     theirs: Packed,
-    /// Bytes that this server has sent.
+    /// Words that this server has sent.
     made: usize,
     /// Bytes that have come from the other.
     taken: usize,
@@ -46,14 +46,13 @@ impl<R: Ring, F: FnOnce(Packed, Packed) -> Made<R>> Opening<R> for PackedOpening
 }
 
 impl<F> Parts for PackedOpening<F> {
-    fn make(&mut self, mut part: &mut [u8]) {
-        while !part.is_empty() {
-            let (word, from) = (self.ours.words()[self.made / 8].to_le_bytes(), self.made % 8);
-            let count = (8 - from).min(part.len());
-            part[..count].copy_from_slice(&word[from..from + count]);
-            self.made += count;
-            part = &mut part[count..];
+    fn make(&mut self, part: &mut [u8]) {
+        // Parts have whole words.
+        let places = part.as_chunks_mut::<PART_UNIT>().0;
+        for (place, word) in places.iter_mut().zip(&self.ours.words()[self.made..]) {
+            *place = word.to_le_bytes();
         }
+        self.made += places.len();
     }
 
     fn take(&mut self, part: &[u8]) {

@@ -21,6 +21,7 @@ use party::config::{
     Computation, ConfigError, Deadlines, Identity, MAX_CONFIG_BYTES, PartyConfig, PlayerTask,
     Session, Store, Transport, Workload,
 };
+use party::console::VERBOSE_LOGS;
 use party::identity::{self, IdentityError};
 use party::run::Progress;
 use party::termination::{Reason, TERMINATION_VARIABLE, Termination, ended_by_signal};
@@ -34,9 +35,6 @@ use crate::console;
 
 /// After one party failed, how long the others get to say what they saw.
 const AFTERMATH: Duration = Duration::from_secs(5);
-
-/// What parties log where much is asked for.
-const DEBUG: &str = "info,party=debug,spdz=debug";
 
 /// Between two looks at the processes.
 const POLL: Duration = Duration::from_millis(5);
@@ -294,7 +292,7 @@ pub(crate) fn start_with(
         create(ending.clone())?;
         let mut command = command();
         if console::is_verbose() && std::env::var_os("RUST_LOG").is_none() {
-            command.env("RUST_LOG", DEBUG);
+            command.env("RUST_LOG", VERBOSE_LOGS);
         }
         let mut child = command
             .arg("--config")

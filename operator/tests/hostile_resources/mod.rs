@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 
 use operator::api::v1alpha1::MAX_GRAPH_BYTES;
 use operator::job::{MAX_FITS, MAX_PARTS};
+use serde_json::{Map, Value, json};
 use spdz::graph::{MAX_NODES, MAX_POLYNOMIALS};
 
 /// A graph that a tenant submits.
@@ -15,6 +16,14 @@ pub(crate) struct Hostile {
     pub(crate) definition: String,
     /// What its refusal says; nothing if it is accepted, as the most that is compiled.
     pub(crate) refusal: Option<&'static str>,
+}
+
+/// `spec.model` of a graph whose players all have a volume of their own.
+pub(crate) fn model(players: &[String], definition: &str) -> Value {
+    let player = json!({ "source": { "emptyDir": {} }, "inputs": "x" });
+    let players: Map<String, Value> =
+        players.iter().map(|name| (name.clone(), player.clone())).collect();
+    json!({ "graph": { "definition": definition, "players": players } })
 }
 
 /// A graph's definition, node by node.

@@ -435,6 +435,25 @@ fn add(digest: &mut Option<blake3::Hasher>, part: &[u8]) {
     }
 }
 
+/// The messages of an exchange, and their digests if they are recorded.
+struct Digested<'a> {
+    parts: &'a mut dyn Parts,
+    made: Option<blake3::Hasher>,
+    taken: Option<blake3::Hasher>,
+}
+
+impl Parts for Digested<'_> {
+    fn make(&mut self, part: &mut [u8]) {
+        self.parts.make(part);
+        add(&mut self.made, part);
+    }
+
+    fn take(&mut self, part: &[u8]) {
+        add(&mut self.taken, part);
+        self.parts.take(part);
+    }
+}
+
 impl Channel for Link {
     fn send(&mut self, tag: Tag, mut message: Bytes) -> Result<(), ChannelError> {
         let header = self.header(tag, message.len());
@@ -519,29 +538,17 @@ impl Channel for Link {
         let runtime = self.runtime.clone();
         let mut ours = self.making(tag, length);
         let mut theirs = Incoming::new(length);
-        let (mut sent, mut received) = (self.digest(), self.digest());
+        let mut parts = Digested { parts, made: self.digest(), taken: self.digest() };
         let exchanging = async {
             while !ours.ended {
-                let mut make = |part: &mut [u8]| {
-                    parts.make(part);
-                    add(&mut sent, part);
-                };
-                self.send_part(&mut ours, &mut make).await?;
-                let mut take = |part: &[u8]| {
-                    add(&mut received, part);
-                    parts.take(part);
-                };
-                self.arrivals(&mut theirs, tag, &mut take).await?;
+                self.send_part(&mut ours, &mut |part| parts.make(part)).await?;
+                self.arrivals(&mut theirs, tag, &mut |part| parts.take(part)).await?;
             }
-            let mut take = |part: &[u8]| {
-                add(&mut received, part);
-                parts.take(part);
-            };
-            self.rest(theirs, tag, &mut take).await
+            self.rest(theirs, tag, &mut |part| parts.take(part)).await
         };
         runtime.block_on(exchanging).map_err(|fault| ChannelError { tag, fault })?;
-        self.record_sent(tag, length, sent.as_ref());
-        self.record_received(tag, length, received.as_ref());
+        self.record_sent(tag, length, parts.made.as_ref());
+        self.record_received(tag, length, parts.taken.as_ref());
         Ok(())
     }
 }

@@ -110,7 +110,7 @@ pub(super) fn head(
     [
         TITLE.into(),
         format!("session {session}"),
-        format!("plan {}", Hex(&plan.0)),
+        format!("plan {plan:x}"),
         format!("role {role}"),
         format!("certificate {}", Hex(certificate)),
     ]

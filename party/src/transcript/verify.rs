@@ -144,14 +144,15 @@ fn saw(one: &Transcript, other: &Transcript) -> Result<bool, VerifyError> {
     Err(VerifyError::Peer { role: one.role, peer: other.role })
 }
 
+/// What a party says of the messages in one direction of a connection, in their order.
+fn messages(one: &Transcript, direction: Direction, peer: Role) -> impl Iterator<Item = &Entry> {
+    one.messages.iter().filter(move |entry| entry.direction == direction && entry.peer == peer)
+}
+
 /// How many messages `sender` sent to `receiver`, if both say the same of each.
 fn compare(sender: &Transcript, receiver: &Transcript) -> Result<u64, VerifyError> {
-    let of = |transcript: &Transcript, direction, peer| {
-        let wanted = move |entry: &&Entry| entry.direction == direction && entry.peer == peer;
-        transcript.messages.iter().filter(wanted).cloned().collect::<Vec<_>>().into_iter()
-    };
-    let mut sent = of(sender, Direction::Sent, receiver.role);
-    let mut received = of(receiver, Direction::Received, sender.role);
+    let mut sent = messages(sender, Direction::Sent, receiver.role);
+    let mut received = messages(receiver, Direction::Received, sender.role);
     for number in 0.. {
         let (ours, theirs) = match (sent.next(), received.next()) {
             (None, None) => return Ok(number as u64),
@@ -160,15 +161,15 @@ fn compare(sender: &Transcript, receiver: &Transcript) -> Result<u64, VerifyErro
         let alike = |ours: &Entry, theirs: &Entry| {
             (ours.tag, ours.length, ours.digest) == (theirs.tag, theirs.length, theirs.digest)
         };
-        if ours.as_ref().zip(theirs.as_ref()).is_some_and(|(ours, theirs)| alike(ours, theirs)) {
+        if ours.zip(theirs).is_some_and(|(ours, theirs)| alike(ours, theirs)) {
             continue;
         }
         return Err(VerifyError::Message {
             number,
             sender: sender.role,
             receiver: receiver.role,
-            sent: said(ours.as_ref()),
-            received: said(theirs.as_ref()),
+            sent: said(ours),
+            received: said(theirs),
         });
     }
     Ok(0)

@@ -1,6 +1,8 @@
 //! The producer's part: masks from the seeds it shares with the servers, and what it
 //! generates of them.
 
+use bytemuck::Pod;
+
 use super::seeds::{generated_seed, mask_seed, packed_mask_seed, packed_share_seed};
 use crate::buffer::Buffer;
 use crate::channel::{Channel, ChannelError, Phase, Tag};
@@ -218,29 +220,12 @@ impl<R: ProtocolRing> Producer<R> for GeneratedStep<'_, '_, R> {
         };
         let mut stream = generated_seed(key, self.masks.inference, self.index).into_stream();
         let mut sampler = R::sampler(&mut stream, words);
-        let mut share = Buffer::zeros(R::PART.min(words));
         let mut other = Buffer::zeros(R::PART.min(words));
-        let (mut made, mut sent) = (0, 0);
-        let size = size_of::<R::Word>();
-        link.send_parts(tag, size * words, &mut |mut bytes| {
-            while !bytes.is_empty() {
-                if made == sent {
-                    let from = made;
-                    made = words.min(made + R::PART);
-                    let (share, other) = (&mut share[..made - from], &mut other[..made - from]);
-                    make(from, share);
-                    sampler.next(other);
-                    update_part::<R>(share, other, from, words, |plane, x, y| {
-                        plane.sent(plane.sub(x, y))
-                    });
-                }
-                let count = (made - sent).min(bytes.len() / size);
-                let (now, later) = std::mem::take(&mut bytes).split_at_mut(size * count);
-                let at = sent % R::PART;
-                now.copy_from_slice(bytemuck::cast_slice(&share[at..at + count]));
-                sent += count;
-                bytes = later;
-            }
+        send_made(link, tag, words, R::PART, &mut |first, share| {
+            let other = &mut other[..share.len()];
+            make(first, share);
+            sampler.next(other);
+            update_part::<R>(share, other, first, words, |plane, x, y| plane.sent(plane.sub(x, y)));
         })
     }
 
@@ -266,25 +251,39 @@ impl<R: ProtocolRing> Producer<R> for GeneratedStep<'_, '_, R> {
         let words = shared * rows(len);
         // Whole rows, as many as stay in cache.
         let most = shared * (R::PART / shared).max(1);
-        let mut part = Buffer::<u64>::zeros(most.min(words));
-        let (mut made, mut sent) = (0, 0);
-        link.send_parts(tag, size_of::<u64>() * words, &mut |mut bytes| {
-            while !bytes.is_empty() {
-                if made == sent {
-                    let from = made;
-                    made = words.min(made + most);
-                    let part = &mut part[..made - from];
-                    draw(&mut stream, part);
-                    part.chunks_exact_mut(shared).for_each(&mut *make);
-                    part.iter_mut().for_each(|word| *word = word.to_le());
-                }
-                let count = (made - sent).min(bytes.len() / size_of::<u64>());
-                let (now, later) = std::mem::take(&mut bytes).split_at_mut(8 * count);
-                let at = sent % most;
-                now.copy_from_slice(bytemuck::cast_slice(&part[at..at + count]));
-                sent += count;
-                bytes = later;
-            }
+        send_made(link, tag, words, most, &mut |_, part: &mut [u64]| {
+            draw(&mut stream, part);
+            part.chunks_exact_mut(shared).for_each(&mut *make);
+            part.iter_mut().for_each(|word| *word = word.to_le());
         })
     }
+}
+
+/// Sends a message of so many words, of which `most` are made at a time: `make` is given the
+/// number of the first of them and their places, and leaves what their memory on the wire is.
+fn send_made<W: Pod + Default>(
+    link: &mut dyn Channel,
+    tag: Tag,
+    words: usize,
+    most: usize,
+    make: &mut dyn FnMut(usize, &mut [W]),
+) -> Result<(), ChannelError> {
+    let mut part = Buffer::<W>::zeros(most.min(words));
+    let (mut made, mut sent) = (0, 0);
+    let size = size_of::<W>();
+    link.send_parts(tag, size * words, &mut |mut bytes| {
+        while !bytes.is_empty() {
+            if made == sent {
+                let first = made;
+                made = words.min(made + most);
+                make(first, &mut part[..made - first]);
+            }
+            let count = (made - sent).min(bytes.len() / size);
+            let (now, later) = std::mem::take(&mut bytes).split_at_mut(size * count);
+            let at = sent % most;
+            now.copy_from_slice(bytemuck::cast_slice(&part[at..at + count]));
+            sent += count;
+            bytes = later;
+        }
+    })
 }

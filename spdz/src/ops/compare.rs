@@ -24,6 +24,7 @@ use crate::channel::ChannelError;
 use crate::masked::{Made, Opening};
 use crate::packed::{Order, Packed, ROW, Row, draw, lanes, low_bits, unpack};
 use crate::packed_opening::PackedOpening;
+use crate::prg::KeyStream;
 use crate::ring::kernels::vectorized;
 use crate::ring::{Ring, Side};
 use crate::tensors::{Encoding, MaskedId, Message, PrivateId, Route, Table, TensorId};
@@ -36,6 +37,21 @@ const MOST_BITS: u32 = 6;
 
 /// Fewest bits of a wire that is compared: two blocks of a bit, and the highest.
 pub(crate) const NARROWEST: u32 = 3;
+
+/// The function for blocks of a width: a loop for each, which knows where the entries of a word
+/// are.
+macro_rules! of_width {
+    ($width:expr, $function:ident) => {
+        match $width {
+            1 => $function::<1>,
+            2 => $function::<2>,
+            3 => $function::<3>,
+            4 => $function::<4>,
+            5 => $function::<5>,
+            _ => $function::<MOST_BITS>,
+        }
+    };
+}
 
 /// Shares of the bits that are less than the mask, for the opened values of a wire.
 #[derive(Clone, Debug)]
@@ -111,16 +127,7 @@ impl Blocks {
         for (block, &width) in self.widths().iter().enumerate() {
             let (table, rest) = tables.split_at(1 << width);
             tables = rest;
-            // A loop for each width, which knows where the entries of a word are.
-            let look_up = match width {
-                1 => look_up::<1>,
-                2 => look_up::<2>,
-                3 => look_up::<3>,
-                4 => look_up::<4>,
-                5 => look_up::<5>,
-                _ => look_up::<MOST_BITS>,
-            };
-            (equal[block], lower[block]) = look_up(c, table, shift);
+            (equal[block], lower[block]) = of_width!(width, look_up)(c, table, shift);
             shift += width;
         }
         (equal, lower)
@@ -187,15 +194,7 @@ impl Blocks {
         for &width in self.widths() {
             let (table, rest) = words.split_at_mut(1 << width);
             words = rest;
-            let deal = match width {
-                1 => deal::<1>,
-                2 => deal::<2>,
-                3 => deal::<3>,
-                4 => deal::<4>,
-                5 => deal::<5>,
-                _ => deal::<MOST_BITS>,
-            };
-            deal(r, table, shift);
+            of_width!(width, deal)(r, table, shift);
             shift += width;
         }
         let above = self.count - 1;
@@ -368,13 +367,13 @@ impl<R: Ring> Execute<R> for Compare {
 
 /// The producer's view of what both servers draw, row by row.
 pub(super) struct RowSum {
-    streams: [crate::prg::KeyStream; 2],
+    streams: [KeyStream; 2],
     words: [Packed; 2],
 }
 
 impl RowSum {
     /// Rows of so many words.
-    pub(super) fn new(streams: [crate::prg::KeyStream; 2], words: usize) -> Self {
+    pub(super) fn new(streams: [KeyStream; 2], words: usize) -> Self {
         Self { streams, words: [(); 2].map(|()| Packed::zeros(ROW, words)) }
     }
 
@@ -405,7 +404,7 @@ impl RowSum {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::prg::{KeyStream, Seed};
+    use crate::prg::Seed;
 
     /// Words that nobody chose.
     pub(in crate::ops) fn random(number: u8) -> KeyStream {

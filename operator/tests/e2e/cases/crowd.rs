@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use operator::api::v1alpha1::{Parties, PodSettings, SecureInferenceSpec};
+use operator::job::quantity;
 
 use super::restarts::check_history;
 use crate::report::Figures;
@@ -103,11 +104,8 @@ async fn request(room: &Room) -> anyhow::Result<u64> {
 }
 
 /// A quantity of cores in thousandths: `2`, `1500m`, `0.5`.
-fn millicores(quantity: &Quantity) -> anyhow::Result<u64> {
-    let text = &quantity.0;
-    let parsed = match text.strip_suffix('m') {
-        Some(thousandths) => thousandths.parse::<f64>(),
-        None => text.parse::<f64>().map(|cores| cores * 1000.0),
-    };
-    Ok(parsed.with_context(|| format!("expected a number of cores, found {text}"))? as u64)
+fn millicores(cores: &Quantity) -> anyhow::Result<u64> {
+    let found: f64 = quantity(&cores.0)
+        .with_context(|| format!("expected a number of cores, found {}", cores.0))?;
+    Ok((1000.0 * found).round() as u64)
 }

@@ -6,10 +6,10 @@ use anyhow::{Context, ensure};
 use futures::future::try_join_all;
 use operator::api::v1alpha1::SecureInferenceSpec;
 use operator::conditions::{self, ACCEPTED};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::frugality::peak;
-use crate::hostile_resources::{Hostile, accepted, refused};
+use crate::hostile_resources::{Hostile, accepted, model, refused};
 use crate::report::Figures;
 use crate::room::{PATIENCE, Room, brief, check_complete};
 
@@ -74,14 +74,7 @@ async fn beside(room: &Room, second: &Room) -> anyhow::Result<Figures> {
 
 /// Suspended, as it is the operator's work that is looked at, not that of its pods.
 fn spec(hostile: &Hostile) -> anyhow::Result<SecureInferenceSpec> {
-    let players: serde_json::Map<String, Value> = hostile
-        .players
-        .iter()
-        .map(|name| (name.clone(), json!({ "source": { "emptyDir": {} }, "inputs": "x" })))
-        .collect();
-    let spec = json!({
-        "suspend": true,
-        "model": { "graph": { "definition": hostile.definition, "players": players } },
-    });
+    let model = model(&hostile.players, &hostile.definition);
+    let spec = json!({ "suspend": true, "model": model });
     serde_json::from_value(spec).context("cannot write a spec")
 }
