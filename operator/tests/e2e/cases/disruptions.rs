@@ -111,7 +111,7 @@ pub(super) async fn all_drained(room: &Room) -> anyhow::Result<Figures> {
 /// A run whose parties are ready, and all Secrets that are made for it.
 async fn under_way(room: &Room) -> anyhow::Result<(SecureInference, Film<Secret>)> {
     let secrets: Film<Secret> = room.film().await?;
-    let run = room.create("run", brief(2 * LASTING)).await?;
+    let run = room.create("run", brief(LASTING)).await?;
     room.ready("run", 1).await?;
     Ok((run, secrets))
 }
@@ -214,7 +214,7 @@ async fn rolled(room: &Room) -> anyhow::Result<Figures> {
     let operator = room.operator();
     operator.leader(AGAIN).await?;
     let before = operator.replicas().await?;
-    room.create("run", brief(4 * LASTING)).await?;
+    room.create("run", brief(2 * LASTING)).await?;
     room.ready("run", 1).await?;
     let began = pods(room);
     let mut leaders: Vec<Replica> = Vec::new();
