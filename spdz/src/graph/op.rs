@@ -192,6 +192,12 @@ pub enum Op {
 }
 
 impl Op {
+    /// Whether it is a gate: an exact function that is not linear, which takes comparisons.
+    #[must_use]
+    pub fn is_gate(&self) -> bool {
+        matches!(self, Self::Relu { .. })
+    }
+
     /// The nodes that it reads.
     #[must_use]
     pub fn inputs(&self) -> Vec<NodeId> {

@@ -24,6 +24,8 @@ pub struct OpenNarrow {
     pub input: PrivateId,
     /// By how many bits it is shifted to the right.
     pub shift: u32,
+    /// What is added to the quotients, modulo `2^bits`.
+    pub offset: u64,
     /// The opened quotient.
     pub output: MaskedId,
 }
@@ -63,9 +65,13 @@ impl Operation for OpenNarrow {
     }
 
     fn list(&self, f: &mut fmt::Formatter<'_>, table: &Table) -> fmt::Result {
-        let Self { input, shift, output } = self;
+        let Self { input, shift, offset, output } = self;
         let (width, len) = (width(table, *output), table.len(*output));
-        write!(f, " {input} shift {shift} -> {output} bits {width} len {len}")
+        write!(f, " {input} shift {shift}")?;
+        if *offset > 0 {
+            write!(f, " plus {offset}")?;
+        }
+        write!(f, " -> {output} bits {width} len {len}")
     }
 }
 
@@ -77,6 +83,7 @@ impl<R: BinaryRing> Execute<R> for OpenNarrow {
     ) -> Box<dyn Opening<R> + 'a> {
         let [mask] = correlation.into_packed();
         let (side, shift, bits) = (values.side(), self.shift, mask.bits() as u32);
+        let offset = if side == Side::Zero { self.offset } else { 0 };
         let mut ours = Packed::zeros(mask.len(), mask.bits());
         let shares = values.get(self.input).0.chunks(ROW);
         for ((shares, mask), words) in shares.zip(mask.rows()).zip(ours.rows_mut()) {
@@ -95,7 +102,8 @@ impl<R: BinaryRing> Execute<R> for OpenNarrow {
                                 (negative >> shift).wrapping_neg()
                             }
                         };
-                        *value = quotient.wrapping_add(*mask) & low_bits(bits);
+                        let value_share = quotient.wrapping_add(offset);
+                        *value = value_share.wrapping_add(*mask) & low_bits(bits);
                     }
                     row
                 },

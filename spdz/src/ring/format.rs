@@ -119,6 +119,13 @@ impl NumberFormat {
         with_ring!(self, R => R::LOCAL_TRUNCATION_IS_FREE)
     }
 
+    /// Whether values are in its range because their graph's author says so
+    /// ([`Ring::DECLARES_RANGES`]).
+    #[must_use]
+    pub fn declares_ranges(self) -> bool {
+        with_ring!(self, R => R::DECLARES_RANGES)
+    }
+
     /// Whether its numbers can be compared exactly ([`Ring::IS_BINARY`]).
     #[must_use]
     pub fn has_gates(self) -> bool {

@@ -124,6 +124,10 @@ pub trait Ring: Copy + Debug + Send + Sync + 'static {
     /// Whether a local truncation costs next to nothing, so that a plan truncates often and
     /// keeps values small; if not, it is worth bits of the ring to truncate seldom.
     const LOCAL_TRUNCATION_IS_FREE: bool;
+    /// Whether values are in its range because their graph's author says so: it has too few bits
+    /// for sums of products of any values in the range. What leaves the range wraps around and is
+    /// not noticed.
+    const DECLARES_RANGES: bool = false;
     /// Whether it is a [`BinaryRing`], in which comparisons are exact.
     const IS_BINARY: bool = false;
     /// The truncation that the paper pairs it with.

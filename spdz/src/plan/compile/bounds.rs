@@ -24,12 +24,26 @@ impl Compiler<'_> {
         })
     }
 
+    /// Whether numbers below `2^integral` are truncated locally without failing too often.
+    pub(super) fn truncates_safely(&self, fraction: i32, integral: i32) -> bool {
+        self.truncation == Truncation::Local && self.failure(fraction, integral) <= LARGEST_FAILURE
+    }
+
     /// Whether values with so many bits can be truncated again, and locally without failing
     /// too often once they are within the format's range.
     pub(super) fn truncates_well(&self, fraction: i32, integral: i32) -> bool {
-        let local = self.truncation == Truncation::Local;
+        let local = self.truncation == Truncation::Local && !self.exact;
         let failure = self.failure(fraction, integral.min(self.integral()));
         self.check_bits(fraction, integral).is_ok() && !(local && failure > LARGEST_FAILURE)
+    }
+
+    /// The bits of values that `integral` bounds, if they are declared to have fewer: no more than
+    /// are left of the ring, and not fewer than the format's.
+    pub(super) fn declared(&self, fraction: i32, integral: i32) -> i32 {
+        if !self.format.declares_ranges() {
+            return integral;
+        }
+        integral.min(self.integral().max(self.precision.dividend as i32 - fraction))
     }
 
     /// The probability that the local truncation of a number of so many bits fails: its share of

@@ -19,6 +19,9 @@ pub(super) struct Compiler<'graph> {
     pub(super) format: NumberFormat,
     pub(super) truncation: Truncation,
     pub(super) precision: Precision,
+    /// Whether numbers are truncated where they are opened, which never fails: the graph has a
+    /// gate, or the format has too few bits to truncate otherwise.
+    pub(super) exact: bool,
     pub(super) layer: String,
     /// The node that is lowered.
     pub(super) current: usize,
@@ -53,6 +56,12 @@ pub(super) struct Compiler<'graph> {
 pub(super) struct Biased {
     pub(super) product: usize,
     pub(super) bias: usize,
+}
+
+/// Whether a graph's numbers are truncated where they are opened.
+fn is_exact(graph: &Graph, format: NumberFormat) -> bool {
+    let has_gate = || graph.nodes().iter().any(|node| node.operation.is_gate());
+    format.has_gates() && (format.declares_ranges() || has_gate())
 }
 
 impl<'graph> Compiler<'graph> {
@@ -98,6 +107,7 @@ impl<'graph> Compiler<'graph> {
             format,
             truncation,
             precision: format.precision(),
+            exact: is_exact(graph, format),
             layer: String::new(),
             current: 0,
             setup: Vec::new(),
@@ -213,6 +223,7 @@ impl<'graph> Compiler<'graph> {
         integral: i32,
         make: impl FnOnce(PrivateId) -> Arc<dyn Operation>,
     ) -> Result<(), PlanError> {
+        let integral = self.declared(fraction, integral);
         self.check_bits(fraction, integral)?;
         let id = self.private_of(self.lowered[slot].len);
         self.push(make(id));

@@ -87,6 +87,13 @@ impl Compiler<'_> {
         let bits = (value.fraction - fraction) as u32;
         let len = self.table.len(value.id);
         let integral = integral.min(value.integral);
+        let is_safe = || self.truncates_safely(value.fraction, integral);
+        if self.exact
+            && !is_safe()
+            && let Some(quotient) = self.lifted_quotient(Scaled { integral, ..value }, bits as i32)
+        {
+            return (quotient, None);
+        }
         if self.truncation == Truncation::Local {
             self.may_fail(value.fraction, integral, len);
             let output = self.private_of(len);
@@ -185,6 +192,37 @@ impl Compiler<'_> {
         masked
     }
 
+    /// The masked form of the tensor as the operand of a product that has room for `most`
+    /// fractional bits: those that it has more than the format are not worth an exchange.
+    pub(super) fn fine(&mut self, slot: usize, most: i32) -> ScaledMask {
+        let forms = &self.lowered[slot];
+        if let Some(fine) = forms.fine.filter(|fine| fine.fraction <= most) {
+            return fine;
+        }
+        if forms.masked.is_some() || forms.reduced.is_some() {
+            return self.masked(slot);
+        }
+        let len = forms.len;
+        let fine = match forms.layout.clone() {
+            Some(Layout::Alias(source)) => return self.fine(source, most),
+            Some(Layout::Whole(source, view)) => {
+                let input = self.fine(source, most);
+                self.view_of(input, view, len)
+            }
+            _ => {
+                let value = self.private(slot);
+                if value.fraction <= self.f() || value.fraction > most {
+                    return self.masked(slot);
+                }
+                let output = self.masked_of(len);
+                self.push(Arc::new(ops::Open { input: value.id, output }));
+                ScaledMask { id: output, fraction: value.fraction }
+            }
+        };
+        self.lowered[slot].fine = Some(fine);
+        fine
+    }
+
     pub(super) fn masked_alike(&self, slots: &[usize]) -> bool {
         let mut fractions = slots.iter().map(|slot| self.lowered[*slot].masked.map(|m| m.fraction));
         let first = fractions.next().flatten();
@@ -193,6 +231,10 @@ impl Compiler<'_> {
 
     pub(super) fn view_masked(&mut self, source: usize, view: View, len: usize) -> ScaledMask {
         let input = self.masked(source);
+        self.view_of(input, view, len)
+    }
+
+    fn view_of(&mut self, input: ScaledMask, view: View, len: usize) -> ScaledMask {
         let output = self.masked_of(len);
         self.push(Arc::new(ops::ViewMasked { input: input.id, view, output }));
         ScaledMask { id: output, ..input }

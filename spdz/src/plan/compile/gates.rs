@@ -29,11 +29,42 @@ impl Compiler<'_> {
         let len = self.lowered[index].len;
         let wire = self.masked_in(Domain::Integers { bits }, len);
         let shift = (value.fraction - fraction) as u32;
-        self.push(Arc::new(ops::OpenNarrow { input: value.id, shift, output: wire }));
+        self.push(Arc::new(ops::OpenNarrow { input: value.id, shift, offset: 0, output: wire }));
         let less = self.private_in(Domain::Bits, len);
         self.push(Arc::new(ops::Compare { input: wire, output: less }));
         let integral = self.integral();
         self.set(index, fraction, integral, |output| Arc::new(ops::Select { wire, less, output }))
+    }
+
+    /// The values with `shift` fractional bits less, each a neighbour of the quotient and never
+    /// another number: opened in as many bits as they have, and lifted. `None` if the ring has too
+    /// few bits, of which the value, its sign and the wire's highest bit need one each.
+    pub(super) fn lifted_quotient(&mut self, value: Scaled, shift: i32) -> Option<Scaled> {
+        let (fraction, ring) = (value.fraction - shift, self.precision.ring as i32);
+        let bits = (fraction + value.integral + 2).max(ops::NARROWEST as i32);
+        if bits + shift > ring {
+            return None;
+        }
+        let (len, offset) = (self.table.len(value.id), 1 << (bits - 2));
+        let wire = self.masked_in(Domain::Integers { bits: bits as u32 }, len);
+        let shift = shift as u32;
+        self.push(Arc::new(ops::OpenNarrow { input: value.id, shift, offset, output: wire }));
+        let output = self.private_of(len);
+        self.push(Arc::new(ops::Lift { wire, offset, output }));
+        Some(Scaled { id: output, fraction, ..value })
+    }
+
+    /// What is revealed of a value: without the fractional bits that it has too many, so that they
+    /// tell nothing.
+    pub(super) fn rounded(&mut self, slot: usize) -> Scaled {
+        let value = self.private(slot);
+        let bits = value.fraction - self.f();
+        if bits <= 0 {
+            return value;
+        }
+        let id = self.private_of(self.table.len(value.id));
+        self.push(Arc::new(ops::Round { input: value.id, bits: bits as u32, output: id }));
+        Scaled { id, ..value }
     }
 
     /// Bits of a value within the format's range, its sign included.

@@ -4,10 +4,15 @@ use std::sync::Arc;
 
 use super::bounds::bits;
 use super::compiler::Compiler;
+use super::lowered::{Layout, ScaledMask};
 use crate::geometry::{Convolution, Linear, MatMul};
-use crate::graph::{NodeId, Op};
+use crate::graph::{Lifetime, NodeId, Op};
 use crate::ops;
 use crate::plan::error::PlanError;
+
+/// How many fractional bits more than the format's an operand may have: those of an average of
+/// 8 x 8 numbers or fewer are kept where a weight can do without as many.
+const MORE: i32 = 6;
 
 impl Compiler<'_> {
     /// The operands of a matrix product or convolution, and its dimensions.
@@ -61,7 +66,7 @@ impl Compiler<'_> {
         let (left, right, linear) = self.product(product);
         let MatMul { k, .. } = linear.as_matmul();
         let largest = self.precision.largest_inner_dimension();
-        if k > largest {
+        if k > largest && !self.format.declares_ranges() {
             return Err(PlanError::InnerDimension {
                 layer: self.place(),
                 found: k,
@@ -72,7 +77,7 @@ impl Compiler<'_> {
         let mut integral = 2 * self.integral() + bits(k);
         match (self.is_private(left), self.is_private(right)) {
             (true, true) => {
-                let (x, y) = (self.masked(left.0), self.masked(right.0));
+                let (x, y) = self.operands(left.0, right.0, integral);
                 let fraction = x.fraction + y.fraction;
                 if !self.masked_lasts[y.id.0] || self.masked_lasts[x.id.0] {
                     return self.set(slot, fraction, integral, |output| {
@@ -103,7 +108,7 @@ impl Compiler<'_> {
                 let numbers = self.public_values(public, self.shape(public))?;
                 let fraction = self.exact_fraction(&numbers);
                 let integers = self.encode(&numbers, fraction)?;
-                let more = self.integral() + bits(k);
+                let more = self.declared(self.precision.dividend as i32, self.integral() + bits(k));
                 let value = self.with_room(private.0, fraction, more);
                 let public = self.public(integers, fraction);
                 let integral = value.integral + more;
@@ -116,5 +121,45 @@ impl Compiler<'_> {
                 })
             }
         }
+    }
+
+    /// The masked operands of a matrix product whose sums are below `2^integral`. Of an exact
+    /// graph the left one keeps fractional bits that it has more than the format, and a weight
+    /// that serves this product alone has as many fewer as the ring needs.
+    fn operands(&mut self, left: usize, right: usize, integral: i32) -> (ScaledMask, ScaledMask) {
+        if !self.exact {
+            return (self.masked(left), self.masked(right));
+        }
+        let weight = self.weight(right);
+        let fewest = if weight.is_some() { self.f() - MORE / 2 } else { self.f() };
+        let room = self.precision.dividend as i32 - self.declared(2 * self.f(), integral);
+        let x = self.fine(left, (room - fewest).min(self.f() + MORE));
+        if let Some((slot, input)) = weight {
+            let fraction = self.table.inputs[input].fraction.min(room - x.fraction);
+            self.table.inputs[input].fraction = fraction;
+            if let Some(masked) = &mut self.lowered[slot].masked {
+                masked.fraction = fraction;
+            }
+        }
+        (x, self.masked(right))
+    }
+
+    /// The input that a matrix is, if a player brings it for a session and nothing else uses it:
+    /// its slot and its number among the plan's inputs.
+    fn weight(&self, mut slot: usize) -> Option<(usize, usize)> {
+        loop {
+            if self.users.get(slot)?.len() != 1 {
+                return None;
+            }
+            match self.lowered[slot].layout {
+                Some(Layout::Alias(source) | Layout::Whole(source, _)) => slot = source,
+                _ => break,
+            }
+        }
+        let inputs = self.table.inputs.iter();
+        let input = inputs
+            .clone()
+            .position(|input| input.node == NodeId(slot) && input.lifetime == Lifetime::Session)?;
+        Some((slot, input))
     }
 }

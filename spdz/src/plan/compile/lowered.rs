@@ -42,5 +42,7 @@ pub(super) struct LoweredValue {
     pub(super) reduced: Option<Scaled>,
     /// Masked, with at most the format's fractional bits.
     pub(super) masked: Option<ScaledMask>,
+    /// Masked, with a few more: a matrix product of an exact graph has room for them.
+    pub(super) fine: Option<ScaledMask>,
     pub(super) layout: Option<Layout>,
 }

@@ -54,7 +54,7 @@ impl Compiler<'_> {
         self.layer.clone_from(&node.label);
         self.current = index;
         if let Op::Reveal { input, player } = &node.operation {
-            let value = self.reduced(input.0);
+            let value = if self.exact { self.rounded(input.0) } else { self.reduced(input.0) };
             self.table.outputs.push(OutputSpec {
                 player: *player,
                 node: id,
