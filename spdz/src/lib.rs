@@ -151,6 +151,7 @@ pub mod correlated;
 pub mod fixed;
 pub mod geometry;
 pub mod graph;
+mod low;
 pub mod masked;
 pub mod network;
 mod observer;

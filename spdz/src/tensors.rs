@@ -227,6 +227,7 @@ pub struct PublicTensor {
 #[derive(Clone, Debug)]
 pub struct Table {
     pub(crate) format: NumberFormat,
+    pub(crate) low_bits: Option<u32>,
     pub(crate) private: Vec<TensorSpec>,
     pub(crate) masked: Vec<TensorSpec>,
     pub(crate) publics: Vec<PublicTensor>,
@@ -239,6 +240,7 @@ impl Table {
     pub(crate) fn new(format: NumberFormat) -> Self {
         Self {
             format,
+            low_bits: None,
             private: Vec::new(),
             masked: Vec::new(),
             publics: Vec::new(),
@@ -251,6 +253,29 @@ impl Table {
     #[must_use]
     pub fn format(&self) -> NumberFormat {
         self.format
+    }
+
+    /// The low bits of the ring's elements that count, if not all do: numbers of an exact graph
+    /// are right modulo `2^n`, with room for the largest of them. That many travel between the
+    /// servers and from the producer.
+    #[must_use]
+    pub fn low_bits(&self) -> Option<u32> {
+        self.low_bits
+    }
+
+    /// Bits of the ring that count.
+    #[must_use]
+    pub fn ring_bits(&self) -> u32 {
+        self.low_bits.unwrap_or(8 * self.format.wire_bytes() as u32)
+    }
+
+    /// How elements of the ring travel between the servers and from the producer.
+    #[must_use]
+    pub fn elements(&self) -> Encoding {
+        match self.low_bits {
+            Some(bits) => Encoding::packed(bits as usize),
+            None => Domain::Ring.encoding(self.format),
+        }
     }
 
     /// A tensor.
@@ -279,7 +304,11 @@ impl Table {
     #[must_use]
     pub(crate) fn message(&self, route: Route, id: impl Into<TensorId>) -> Message {
         let spec = self.spec(id.into());
-        Message { route, elements: spec.len, encoding: spec.domain.encoding(self.format) }
+        let encoding = match (route, spec.domain) {
+            (Route::Exchange, Domain::Ring) => self.elements(),
+            (_, domain) => domain.encoding(self.format),
+        };
+        Message { route, elements: spec.len, encoding }
     }
 
     /// How a tensor's elements travel.

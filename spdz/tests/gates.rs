@@ -169,15 +169,17 @@ fn a_plan_says_what_relu_sends() {
         // Opened at 23 bits, compared, selected, and opened for the next product.
         let exchanges: Vec<usize> = (0..4).map(|round| plan.round_bytes(round)).collect();
         let rows = ROWS * HIDDEN / 64;
-        assert_eq!(exchanges, [8 * rows * 23, 8 * rows * 8, 8 * rows, 8 * ROWS * HIDDEN]);
+        assert_eq!(exchanges, [8 * rows * 23, 8 * rows * 8, 8 * rows, 8 * rows * 36]);
         // What is revealed is rounded without an exchange.
         assert_eq!(plan.rounds(), 4);
-        // 112 bits of tables and 37 of products; 251 bits of what is selected.
+        // Of the ring 36 bits count: 24 fractional and 10 integral ones, a sign, and one more.
+        assert_eq!(plan.table().low_bits(), Some(36));
+        // 112 bits of tables and 37 of products; 2 * 36 + 3 * (36 - 23) of what is selected.
         let of = |name: &str| {
             let step = plan.steps().iter().position(|step| step.operation.name() == name);
             plan.sent_bytes(Role::Producer, step.unwrap())
         };
-        assert_eq!((of("compare"), of("select")), (8 * rows * 149, 8 * rows * 251));
+        assert_eq!((of("compare"), of("select")), (8 * rows * 149, 8 * rows * 111));
         assert_eq!(of("open_narrow"), 0);
         // No truncation of what is compared can fail.
         let alone = relu_alone(64);
@@ -214,7 +216,7 @@ fn comparisons_of_a_level_share_their_exchanges() {
         let plan = plan(&graph, truncation);
         assert!(plan.rounds() <= 4, "{plan}");
         // Two comparisons and the sum's opening.
-        assert_eq!(plan.round_bytes(0), 8 * (2 * 23 + 23) + 8 * 5);
+        assert_eq!(plan.round_bytes(0), 8 * (2 * 23 + 23) + 8 * 36);
         let (x, y) = (units(70, 0.5, 1), units(5, 3.0, 2));
         let inputs =
             player_inputs([("alice", "x", vec![70], x.clone()), ("bob", "y", vec![5], y.clone())]);
@@ -263,6 +265,27 @@ fn every_message_of_a_relu_is_uniform() {
     }
 }
 
+/// So are the low bits of the ring's elements that are opened, and those that the producer shares.
+#[test]
+fn every_message_of_layers_is_uniform() {
+    let graph = layers();
+    let mut bytes: HashMap<_, Vec<u8>> = HashMap::new();
+    for randomness in 0..80 {
+        let outcome = run(&graph, settings(Truncation::Local, randomness), &[layer_inputs(1)]);
+        for (from, to, tag, message) in outcome.messages {
+            if to.is_server() && !is_key_or_command(from, to, tag) {
+                let place = (from, to, tag.phase, tag.step);
+                bytes.entry(place).or_default().extend_from_slice(&message);
+            }
+        }
+    }
+    // Four inputs, four exchanges, and what the producer shares of two products, tables and selections.
+    assert_eq!(bytes.len(), 4 * 2 + 4 * 2 + 4, "{:?}", bytes.keys());
+    for (place, bytes) in &bytes {
+        uniform_bytes(&format!("{place:?}"), bytes);
+    }
+}
+
 #[test]
 fn the_producer_does_not_depend_on_what_is_compared() {
     let graph = layers();
@@ -303,7 +326,7 @@ fn what_is_averaged_after_a_gate_is_not_truncated() {
     const IMAGES: usize = 3;
     let g = GraphBuilder::new(["owner", "client"]);
     let x = g.share(g.local_input("client", "x", [IMAGES, 4, 4, 2]));
-    let w = g.share(g.local_variable("owner", "w", &[8, 5]));
+    let w = g.share(g.local_variable("owner", "w", [8, 5]));
     let z = g.relu(x);
     let pooled = g.reshape(g.avg_pool(z, 2), [IMAGES, 8]);
     g.output("y", g.reveal("client", g.matmul(pooled, w)));
@@ -312,6 +335,7 @@ fn what_is_averaged_after_a_gate_is_not_truncated() {
         let plan = plan(&graph, truncation);
         assert_eq!(plan.local_failure(), 0.0);
         assert!(!plan.to_string().contains("truncate"), "{plan}");
+        assert_eq!(plan.table().low_bits(), Some(38));
         assert_eq!(plan.rounds(), 4);
         let inputs = player_inputs([
             ("client", "x", vec![IMAGES, 4, 4, 2], units(IMAGES * 32, 900.0, 6)),

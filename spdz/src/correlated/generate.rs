@@ -6,9 +6,10 @@ use bytemuck::Pod;
 use super::seeds::{generated_seed, mask_seed, packed_mask_seed, packed_share_seed};
 use crate::buffer::Buffer;
 use crate::channel::{Channel, ChannelError, Phase, Tag};
+use crate::low;
 use crate::observer::Observer;
 use crate::ops::{Kept, PackedRandomness, Producer, ProtocolRing, Randomness};
-use crate::packed::{draw, rows};
+use crate::packed::{ROW, draw, rows};
 use crate::plan::Plan;
 use crate::prg::{KeyStream, Seed};
 use crate::ring::{Plane, Ring, Sampler, Side, update_part};
@@ -219,6 +220,9 @@ impl<R: ProtocolRing> Producer<R> for GeneratedStep<'_, '_, R> {
             unreachable!("an operation shares once an evaluation");
         };
         let mut stream = generated_seed(key, self.masks.inference, self.index).into_stream();
+        if let Some(bits) = self.masks.plan.table().low_bits() {
+            return send_low::<R>(link, tag, (words, bits), &mut stream, make);
+        }
         let mut sampler = R::sampler(&mut stream, words);
         let mut other = Buffer::zeros(R::PART.min(words));
         send_made(link, tag, words, R::PART, &mut |first, share| {
@@ -232,6 +236,10 @@ impl<R: ProtocolRing> Producer<R> for GeneratedStep<'_, '_, R> {
     fn width(&self, id: MaskedId) -> u32 {
         let table = self.masks.plan.table();
         table.encoding(id).bits() as u32
+    }
+
+    fn ring_bits(&self) -> u32 {
+        self.masks.plan.table().ring_bits()
     }
 
     fn packed_masks(&self, written: TensorId) -> [KeyStream; 2] {
@@ -257,6 +265,30 @@ impl<R: ProtocolRing> Producer<R> for GeneratedStep<'_, '_, R> {
             part.iter_mut().for_each(|word| *word = word.to_le());
         })
     }
+}
+
+/// Sends the low bits of so many words, in place of what one server expands, packed.
+fn send_low<R: Ring>(
+    link: &mut dyn Channel,
+    tag: Tag,
+    (words, bits): (usize, u32),
+    stream: &mut KeyStream,
+    make: &mut dyn FnMut(usize, &mut [R::Word]),
+) -> Result<(), ChannelError> {
+    let row = bits as usize;
+    // As many rows as `make` makes at once.
+    let most = row * (R::PART / ROW).max(1);
+    let mut made = Buffer::<R::Word>::zeros(R::PART.max(ROW).min(words));
+    send_made(link, tag, row * rows(words), most, &mut |first, part: &mut [u64]| {
+        let first = first / row * ROW;
+        let made = &mut made[..(part.len() / row * ROW).min(words - first)];
+        make(first, made);
+        draw(stream, part);
+        for (packed, made) in part.chunks_exact_mut(row).zip(made.chunks(ROW)) {
+            low::subtract_from::<R>(made, bits, packed);
+            packed.iter_mut().for_each(|word| *word = word.to_le());
+        }
+    })
 }
 
 /// Sends a message of so many words, of which `most` are made at a time: `make` is given the

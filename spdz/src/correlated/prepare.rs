@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use super::bundle::Bundle;
 use super::seeds::{generated_seed, mask_seed, packed_mask_seed, packed_share_seed};
 use crate::channel::{Channel, ChannelError, Phase, Tag};
+use crate::low;
 use crate::masked::Masked;
 use crate::observer::Observer;
 use crate::ops::{Correlation, Kept, PackedRandomness, Preparation, ProtocolRing, Randomness};
@@ -80,9 +81,27 @@ struct PreparedStep<'a, R: Ring, C> {
     producer: &'a mut C,
 }
 
-impl<R: Ring, C> PreparedStep<'_, R, C> {
+impl<R: Ring, C: Channel> PreparedStep<'_, R, C> {
     fn tag(&self) -> Tag {
         Tag::new(Phase::Offline, self.inference, self.index as u32)
+    }
+
+    fn low_bits(&self) -> Option<u32> {
+        self.context.plan.table().low_bits()
+    }
+
+    /// Packed values that the producer sends.
+    fn receive_packed(&mut self, len: usize, bits: usize) -> Result<Packed, ChannelError> {
+        let (tag, mut packed) = (self.tag(), Packed::zeros(len, bits));
+        let words = packed.words_mut();
+        let mut taken = 0;
+        self.producer.recv_parts(tag, size_of_val(words), &mut |part| {
+            let bytes: &mut [u8] = bytemuck::cast_slice_mut(words);
+            bytes[taken..taken + part.len()].copy_from_slice(part);
+            taken += part.len();
+        })?;
+        words.iter_mut().for_each(|word| *word = u64::from_le(*word));
+        Ok(packed)
     }
 }
 
@@ -96,11 +115,9 @@ impl<R: ProtocolRing, C: Channel> Preparation<R> for PreparedStep<'_, R, C> {
     }
 
     fn generated(&mut self) -> Result<Share<R>, ChannelError> {
-        if self.receives {
-            let tag = self.tag();
-            return Share::received(self.producer, tag, self.randomness.generated);
-        }
-        Ok(self.expanded())
+        let mut share = self.expanded();
+        self.join(&mut share)?;
+        Ok(share)
     }
 
     fn expanded(&mut self) -> Share<R> {
@@ -109,15 +126,26 @@ impl<R: ProtocolRing, C: Channel> Preparation<R> for PreparedStep<'_, R, C> {
             return Share::zeros(len);
         }
         let seed = generated_seed(self.context.key, self.inference, self.index);
-        Share::sample(&mut seed.into_stream(), len)
+        let mut stream = seed.into_stream();
+        let Some(bits) = self.low_bits() else {
+            return Share::sample(&mut stream, len);
+        };
+        let mut share = Share::zeros(len);
+        low::add(&mut share, &Packed::sample(&mut stream, len, bits as usize));
+        share
     }
 
     fn join(&mut self, share: &mut Share<R>) -> Result<(), ChannelError> {
-        if self.receives {
-            let tag = self.tag();
-            share.receive(self.producer, tag, R::Plane::add)?;
+        if !self.receives {
+            return Ok(());
         }
-        Ok(())
+        match self.low_bits() {
+            None => share.receive(self.producer, self.tag(), R::Plane::add),
+            Some(bits) => {
+                low::add(share, &self.receive_packed(share.len(), bits as usize)?);
+                Ok(())
+            }
+        }
     }
 
     fn packed_mask(&mut self) -> Packed {
@@ -132,16 +160,7 @@ impl<R: ProtocolRing, C: Channel> Preparation<R> for PreparedStep<'_, R, C> {
             let seed = packed_share_seed(self.context.key, self.inference, self.index);
             return Ok(Packed::sample(&mut seed.into_stream(), len, shared));
         }
-        let (tag, mut share) = (self.tag(), Packed::zeros(len, shared));
-        let words = share.words_mut();
-        let mut taken = 0;
-        self.producer.recv_parts(tag, size_of_val(words), &mut |part| {
-            let bytes: &mut [u8] = bytemuck::cast_slice_mut(words);
-            bytes[taken..taken + part.len()].copy_from_slice(part);
-            taken += part.len();
-        })?;
-        words.iter_mut().for_each(|word| *word = u64::from_le(*word));
-        Ok(share)
+        self.receive_packed(len, shared)
     }
 
     fn mask_share(&self, id: MaskedId) -> Cow<'_, Share<R>> {

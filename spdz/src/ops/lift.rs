@@ -48,8 +48,8 @@ impl Operation for Lift {
     }
 
     fn randomness(&self, table: &Table) -> Randomness {
-        let upper = 8 * table.format().wire_bytes() - width(table, self.wire) as usize;
-        Randomness::packed(table.len(self.output), 0, 2 * upper)
+        let upper = table.ring_bits() - width(table, self.wire);
+        Randomness::packed(table.len(self.output), 0, 2 * upper as usize)
     }
 
     fn list(&self, f: &mut fmt::Formatter<'_>, table: &Table) -> fmt::Result {
@@ -61,15 +61,16 @@ impl Operation for Lift {
 impl<R: BinaryRing> Execute<R> for Lift {
     fn generate(&self, producer: &mut dyn Producer<R>) -> Result<(), ChannelError> {
         let bits = producer.width(self.wire);
+        let upper = producer.ring_bits() - bits;
         let mut wires = RowSum::new(producer.packed_masks(self.wire.into()), bits as usize);
-        producer.share_packed(&mut |words| deal(bits, R::BITS - bits, &wires.integers(bits), words))
+        producer.share_packed(&mut |words| deal(bits, upper, &wires.integers(bits), words))
     }
 
     fn compute(&self, values: &mut Values<'_, R>, correlation: Correlation<R>) {
         let [shared] = correlation.into_packed();
         let (wire, side) = (values.wire(self.wire), values.side());
         let (len, bits) = (wire.opened.len(), wire.opened.bits() as u32);
-        let upper = R::BITS - bits;
+        let upper = values.ring_bits() - bits;
         let mut out = Buffer::<R::Word>::zeros(len);
         let mut row = [R::word(0); ROW];
         let rows = wire.opened.rows().zip(wire.mask.rows()).zip(shared.rows());

@@ -52,7 +52,11 @@ impl<R: Ring> Execute<R> for Open {
         values: &'a Values<'_, R>,
         correlation: Correlation<R>,
     ) -> Box<dyn Opening<R> + 'a> {
-        correlation.into_mask().opening(values.get(self.input))
+        let (x, mask) = (values.get(self.input), correlation.into_mask());
+        match values.low_bits() {
+            None => mask.opening(x),
+            Some(bits) => mask.opening_low(x, bits),
+        }
     }
 }
 

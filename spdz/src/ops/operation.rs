@@ -62,6 +62,11 @@ pub trait Operation: Any + fmt::Debug + Send + Sync + InEveryRing {
         None
     }
 
+    /// Whether it needs all bits of the ring's elements, not the low ones alone.
+    fn needs_all_bits(&self) -> bool {
+        false
+    }
+
     /// How far its messages, as a server sees them, are at most from messages that do not depend
     /// on any input: a statistical distance. Nothing where they are uniformly random.
     fn distance(&self, table: &Table) -> f64 {
@@ -407,6 +412,8 @@ pub trait Producer<R: Ring> {
     ) -> Result<(), ChannelError>;
     /// Bits of a wire, a masked tensor of narrow values.
     fn width(&self, id: MaskedId) -> u32;
+    /// Bits of the ring that count ([`Table::ring_bits`]).
+    fn ring_bits(&self) -> u32;
     /// The streams of the servers' shares of the packed mask of the step that wrote a tensor,
     /// from their beginnings: rows of [`PackedRandomness::drawn`] words.
     fn packed_masks(&self, written: TensorId) -> [KeyStream; 2];

@@ -41,7 +41,7 @@ pub struct Select {
 /// What the producer shares of a value, in the order of its bits.
 #[derive(Clone, Copy)]
 struct Parts {
-    /// Bits of the ring.
+    /// Bits of the ring that count.
     ring: u32,
     /// Bits of the ring above the wire's.
     upper: u32,
@@ -90,8 +90,7 @@ impl Operation for Select {
     }
 
     fn randomness(&self, table: &Table) -> Randomness {
-        let ring = 8 * table.format().wire_bytes() as u32;
-        let parts = Parts::new(ring, width(table, self.wire));
+        let parts = Parts::new(table.ring_bits(), width(table, self.wire));
         Randomness::packed(table.len(self.output), 1, parts.sum())
     }
 
@@ -104,7 +103,7 @@ impl Operation for Select {
 impl<R: BinaryRing> Execute<R> for Select {
     fn generate(&self, producer: &mut dyn Producer<R>) -> Result<(), ChannelError> {
         let bits = producer.width(self.wire);
-        let parts = Parts::new(R::BITS, bits);
+        let parts = Parts::new(producer.ring_bits(), bits);
         let mut wires = RowSum::new(producer.packed_masks(self.wire.into()), bits as usize);
         let mut hidden = RowSum::new(producer.packed_masks(self.output.into()), 1);
         producer.share_packed(&mut |words| {
@@ -131,8 +130,8 @@ impl<R: BinaryRing> Execute<R> for Select {
             };
             *word = (not_high ^ less ^ hidden) & lanes(len, index);
         }
+        let parts = Parts::new(values.ring_bits(), bits);
         Box::new(PackedOpening::new(Order::Planes, ours, move |ours, theirs| {
-            let parts = Parts::new(R::BITS, bits);
             let mut out = Buffer::<R::Word>::zeros(len);
             let (mut numbers, mut row) = ([[0; ROW]; 5], [R::word(0); ROW]);
             let rows = wire.opened.rows().zip(wire.mask.rows()).zip(shared.rows());

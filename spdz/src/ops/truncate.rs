@@ -38,6 +38,10 @@ impl Operation for Truncate {
         Some(self.bits)
     }
 
+    fn needs_all_bits(&self) -> bool {
+        true
+    }
+
     fn list(&self, f: &mut fmt::Formatter<'_>, _: &Table) -> fmt::Result {
         write!(f, " {} bits {} -> {}", self.input, self.bits, self.output)
     }

@@ -60,6 +60,10 @@ impl Operation for TruncateInteractive {
         Some(self.bits)
     }
 
+    fn needs_all_bits(&self) -> bool {
+        true
+    }
+
     fn distance(&self, table: &Table) -> f64 {
         table.format().dividend_distance() * table.len(self.output) as f64
     }

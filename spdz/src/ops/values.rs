@@ -87,6 +87,18 @@ impl<'a, R: Ring> Values<'a, R> {
         self.table.len(id)
     }
 
+    /// The low bits of the ring's elements that count, if not all do.
+    #[must_use]
+    pub fn low_bits(&self) -> Option<u32> {
+        self.table.low_bits()
+    }
+
+    /// Bits of the ring that count ([`Table::ring_bits`]).
+    #[must_use]
+    pub fn ring_bits(&self) -> u32 {
+        self.table.ring_bits()
+    }
+
     /// A public tensor's elements.
     #[must_use]
     pub fn public(&self, id: PublicId) -> &'a [R::Word] {

@@ -6,7 +6,7 @@ use super::step::Step;
 use crate::channel::Role;
 use crate::ops::Randomness;
 use crate::ring::Side;
-use crate::tensors::{Domain, Encoding, Message, Route};
+use crate::tensors::{Domain, Message, Route};
 
 impl Plan {
     /// The message of a step, if it has one.
@@ -96,8 +96,8 @@ impl Plan {
             let randomness = step.operation.randomness(self.table());
             let elements: usize = randomness.parts().sum();
             let packed = randomness.packed_parts().map(|bits| randomness.packed.bytes(bits));
-            // In memory a word is what it is on the wire.
-            self.generated_encoding().bytes(elements) + packed.sum::<usize>()
+            // In memory, and in a file, an element has all its bits.
+            Domain::Ring.encoding(self.format()).bytes(elements) + packed.sum::<usize>()
         };
         self.evaluation().map(bytes).sum()
     }
@@ -125,12 +125,8 @@ impl Plan {
         }
         self.steps().get(step).map_or(0, |step| {
             let Randomness { generated, packed, .. } = step.operation.randomness(self.table());
-            self.generated_encoding().bytes(generated) + packed.bytes(packed.shared)
+            self.table().elements().bytes(generated) + packed.bytes(packed.shared)
         })
-    }
-
-    fn generated_encoding(&self) -> Encoding {
-        Domain::Ring.encoding(self.format())
     }
 
     /// The steps for which the producer shares something, with how many bytes, and the

@@ -36,6 +36,9 @@ impl fmt::Display for Plan {
             "format {format} fraction {fraction} integral {integral} ring {ring} dividend {dividend}",
         )?;
         writeln!(f, "truncation {}", self.truncation())?;
+        if let Some(bits) = self.table().low_bits() {
+            writeln!(f, "low bits {bits}")?;
+        }
         for player in self.graph().players() {
             writeln!(f, "player {player}")?;
         }

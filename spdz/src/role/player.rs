@@ -12,6 +12,7 @@ use super::messages::{SESSION_SEEDS, recv_seeds, seeds_tag, session_input};
 use crate::channel::{Channel, Name, Phase, Role, Tag};
 use crate::fixed::RangeError;
 use crate::graph::{Lifetime, Plaintext, Tensors};
+use crate::low;
 use crate::masked;
 use crate::observer::{Observer, Outcome};
 use crate::plan::{InputSpec, OutputSpec, Plan};
@@ -301,6 +302,9 @@ pub fn check_inputs(
 fn decode<R: Ring>(plan: &Plan, spec: &OutputSpec, sum: &Share<R>) -> Result<Plaintext, Error> {
     let precision = plan.format().precision();
     let mut integers = R::to_integers(&sum.0);
+    if let Some(bits) = plan.table().low_bits() {
+        integers.iter_mut().for_each(|integer| *integer = low::signed(*integer, bits));
+    }
     let numbers = integers
         .iter()
         .enumerate()

@@ -14,6 +14,7 @@ use crate::buffer;
 use crate::channel::{Channel, ChannelError, ChannelFault, Name, Phase, Role, Tag};
 use crate::correlated::{self, Bundle};
 use crate::graph::Lifetime;
+use crate::low;
 use crate::masked::{Made, Mask, Masked, Padding};
 use crate::observer::{Observer, Outcome};
 use crate::ops::{Correlation, Kept, ProtocolRing, Session, Tensors, Values};
@@ -264,7 +265,11 @@ impl<R: ProtocolRing, C: Channel, O: Observer> Server<R, C, O> {
                 }
                 Some(Route::Output(output)) => {
                     let share = parts.reveal(&mut values);
-                    let share = rerandomised(&key, self.side, share, inference, index);
+                    let mut share = rerandomised(&key, self.side, share, inference, index);
+                    if let Some(bits) = table.low_bits() {
+                        // What is above them depends on masks and weights.
+                        low::keep(&mut share, bits);
+                    }
                     let player = plan.outputs()[output].player;
                     let Some(link) = find(&mut self.links.players, player) else {
                         unreachable!("who learns outputs takes part");

@@ -2,6 +2,7 @@
 
 use super::compiler::Compiler;
 use crate::plan::error::PlanError;
+use crate::plan::step::Step;
 use crate::ring::Truncation;
 
 /// The largest probability that truncating one number locally fails, whatever its value
@@ -22,6 +23,22 @@ impl Compiler<'_> {
             available: self.precision.dividend,
             format: self.format,
         })
+    }
+
+    /// The low bits of the ring that an exact graph needs: those of its numbers, their sign, and one
+    /// for what is added before a lift. `None` if it needs all.
+    pub(super) fn low_bits(&self) -> Option<u32> {
+        let all_bits = |step: &Step| step.operation.needs_all_bits();
+        if !self.exact || self.setup.iter().chain(&self.evaluation).any(all_bits) {
+            return None;
+        }
+        let fractions = self.lowered.iter().flat_map(|forms| {
+            let private = [forms.raw, forms.reduced].into_iter().flatten();
+            let masked = [forms.masked, forms.fine].into_iter().flatten();
+            private.map(|form| form.fraction).chain(masked.map(|form| form.fraction))
+        });
+        let bits = fractions.max()? + self.integral() + 2;
+        (bits < self.precision.ring as i32).then_some(bits as u32)
     }
 
     /// Whether numbers below `2^integral` are truncated locally without failing too often.

@@ -44,6 +44,7 @@ pub(in crate::plan) fn compile(
             return Err(PlanError::Steps { layer: compiler.place() });
         }
     }
+    compiler.table.low_bits = compiler.low_bits();
     let Compiler { setup, evaluation, table, local_failures, polynomial_error, .. } = compiler;
     Ok(Program { setup, evaluation, table, local_failures, polynomial_error })
 }
