@@ -34,7 +34,7 @@ use party::config::{
     AccuracyWorkload, Computation, Conditions, Deadlines, InspectWorkload, OfflineMode,
     PartyConfig, Store, Transport,
 };
-use party::net;
+use party::net::{self, Refusals};
 use party::result::LayerRange;
 use party::run::Stage;
 use party::stop::Stop;
@@ -497,6 +497,11 @@ fn strangers_keep_neither_probes_nor_parties_waiting() {
     wait_for("all parties", || (get(probe, "/readyz") == ready).then_some(()));
     let made = strangers.end();
     assert!(made.iter().all(|made| *made > 200), "{made:?}");
+    let page = get(probe, "/metrics").unwrap().1;
+    let refused = page.lines().find_map(|line| {
+        line.strip_prefix("secure_inference_refused_connections_total{role=\"server0\"} ")
+    });
+    assert!(refused.unwrap().parse::<u64>().unwrap() > 0, "{page}");
 }
 
 /// The labels of a series.
@@ -893,7 +898,7 @@ fn with_rogue_producer(act: impl FnOnce(&mut [net::Link])) -> BTreeMap<Role, Fai
     let config = scenario.remove(Role::Producer);
     let mut running = scenario.start();
     let plan = config.computation.plan().unwrap();
-    let mut links = net::connect(&config, &plan, &Stop::default()).unwrap();
+    let mut links = net::connect(&config, &plan, &Stop::default(), &Refusals::default()).unwrap();
     act(&mut links);
     let failures = failures(&mut running);
     drop(links);
@@ -966,7 +971,7 @@ fn a_peer_that_asks_and_does_not_listen_costs_no_more_than_the_agreed_memory() {
     let config = scenario.remove(Role::Server0);
     let mut running = scenario.start();
     let plan = config.computation.plan().unwrap();
-    let mut links = net::connect(&config, &plan, &Stop::default()).unwrap();
+    let mut links = net::connect(&config, &plan, &Stop::default(), &Refusals::default()).unwrap();
     let producer = links.iter_mut().find(|link| link.peer() == Role::Producer).unwrap();
     producer.recv(Tag::new(Phase::Setup, 0, 0), 32).unwrap();
     let prepare = Bytes::from_static(&[0]);

@@ -74,7 +74,7 @@ fn meet_and_play(
         Some(_) => Threads::default(),
     };
     telemetry.readiness(Readiness::Connecting);
-    let mut links = net::connect(config, plan, background.stop())?;
+    let mut links = net::connect(config, plan, background.stop(), telemetry.refusals())?;
     telemetry.connected(&links);
     for link in &mut links {
         if let Some(recorder) = &recorder {

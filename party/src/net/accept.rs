@@ -182,11 +182,18 @@ struct Gate {
 /// So many refusals are logged; of more, those whose number is a power of two.
 const LOGGED: usize = 32;
 
-/// Why connections were refused, for the error when somebody never comes.
-#[derive(Clone, Default)]
-struct Refusals(Arc<Mutex<(usize, String)>>);
+/// Connections that were refused: how many, and why the last one, for the error when somebody
+/// never comes.
+#[derive(Clone, Debug, Default)]
+pub struct Refusals(Arc<Mutex<(usize, String)>>);
 
 impl Refusals {
+    /// How many there are so far.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).0
+    }
+
     fn add(&self, reason: String) {
         let mut refusals = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = refusals.0 + 1;
@@ -290,6 +297,7 @@ pub(super) async fn listen(
     credentials: &Credentials,
     queue: usize,
     shaping: Option<Arc<Shaping>>,
+    refusals: Refusals,
 ) -> Result<Option<Acceptor>, ConnectError> {
     let Some(address) = config.listen else {
         return Ok(None);
@@ -297,7 +305,6 @@ pub(super) async fn listen(
     let listener = TcpListener::bind(address)
         .await
         .map_err(|source| ConnectError::Listen { address, source })?;
-    let refusals = Refusals::default();
     let (arrived, arrivals) = mpsc::unbounded_channel();
     let gate = Gate {
         role: config.role,

@@ -8,7 +8,7 @@ use spdz::channel::{Name, Role};
 use spdz::plan::Plan;
 use spdz::protocol::{Protocol, Spdz};
 
-use super::accept::{self, Acceptor};
+use super::accept::{self, Acceptor, Refusals};
 use super::dial;
 use super::error::ConnectError;
 use super::handshake::{Introduction, introduce};
@@ -23,9 +23,15 @@ use crate::stop::Stop;
 ///
 /// # Errors
 /// If a peer does not come in time, is not who it should be, or means another run; if `stop`
-/// tells this party to, which then goes for the connections too.
-pub fn connect(config: &PartyConfig, plan: &Plan, stop: &Stop) -> Result<Vec<Link>, ConnectError> {
-    connect_where(config, plan, stop, |_| true)
+/// tells this party to, which then goes for the connections too. Those that are refused, now and
+/// while there are links, are counted in `refusals`.
+pub fn connect(
+    config: &PartyConfig,
+    plan: &Plan,
+    stop: &Stop,
+    refusals: &Refusals,
+) -> Result<Vec<Link>, ConnectError> {
+    connect_where(config, plan, stop, refusals, |_| true)
 }
 
 /// Connects to `peer` alone, as [`connect`] does: for what concerns a pair of parties,
@@ -34,7 +40,9 @@ pub fn connect(config: &PartyConfig, plan: &Plan, stop: &Stop) -> Result<Vec<Lin
 /// # Errors
 /// As [`connect`]; if the role and `peer` do not talk to each other.
 pub fn connect_to(config: &PartyConfig, plan: &Plan, peer: Role) -> Result<Link, ConnectError> {
-    let found = connect_where(config, plan, &Stop::default(), |role| role == peer)?.pop();
+    let found =
+        connect_where(config, plan, &Stop::default(), &Refusals::default(), |role| role == peer)?
+            .pop();
     found.ok_or_else(|| {
         let problem = format!("does not let it talk to {peer}");
         ConfigError::Section { role: config.role, problem }.into()
@@ -45,6 +53,7 @@ fn connect_where(
     config: &PartyConfig,
     plan: &Plan,
     stop: &Stop,
+    refusals: &Refusals,
     wanted: impl Fn(Role) -> bool,
 ) -> Result<Vec<Link>, ConnectError> {
     let credentials = Credentials::load(&config.identity, config.role, config.session.0)?;
@@ -59,8 +68,15 @@ fn connect_where(
     let mut expected = Spdz::accepts(config.role, plan.graph().players());
     expected.retain(|peer| wanted(*peer));
     let connecting = async {
-        let mut acceptor =
-            accept::listen(config, expected, &credentials, queue, shaping.clone()).await?;
+        let mut acceptor = accept::listen(
+            config,
+            expected,
+            &credentials,
+            queue,
+            shaping.clone(),
+            refusals.clone(),
+        )
+        .await?;
         let mut arrivals = Vec::new();
         for &peer in Spdz::dials(config.role).iter().filter(|peer| wanted(**peer)) {
             arrivals.push(

@@ -27,6 +27,7 @@ mod traffic;
 #[allow(missing_docs, unreachable_pub, clippy::all)]
 pub mod wire;
 
+pub use accept::Refusals;
 pub use connect::{connect, connect_to};
 pub use error::ConnectError;
 pub use handshake::PROTOCOL_VERSION;

@@ -21,7 +21,7 @@ use spdz::role::Outcome;
 
 use super::observer::TimedObserver;
 use crate::COMMIT;
-use crate::net::{Counters, Link};
+use crate::net::{Counters, Link, Refusals};
 use crate::result::{Inspection, LayerRange};
 use crate::trace::Counts;
 
@@ -131,6 +131,8 @@ pub(crate) struct Metrics {
     layers: Option<Layers>,
     /// Where traces are sent.
     spans: Option<(Arc<Counts>, IntCounterVec)>,
+    /// Of a server, which listens.
+    refused: Option<(Refusals, IntCounterVec)>,
     /// Where bytes, rounds and what is available come from.
     links: Mutex<Vec<(Role, Arc<Counters>)>>,
     store: Arc<AtomicU64>,
@@ -208,6 +210,7 @@ impl Metrics {
             )?,
             layers: None,
             spans: None,
+            refused: None,
             links: Mutex::default(),
             store,
             registry,
@@ -297,6 +300,20 @@ impl Metrics {
         Ok(self)
     }
 
+    /// Adds the connections that a server refused.
+    ///
+    /// # Errors
+    /// If two of all metrics have the same name.
+    pub(crate) fn with_refusals(mut self, refusals: Refusals) -> Result<Self, prometheus::Error> {
+        let options = Opts::new(
+            "refused_connections_total",
+            "Connections of strangers, and second ones of a peer, that were closed.",
+        );
+        let family = register(&self.registry, IntCounterVec::new(options, &["role"])?)?;
+        self.refused = Some((refusals, family));
+        Ok(self)
+    }
+
     fn inference(&self, outcome: &str) -> IntCounter {
         self.inferences.with_label_values(&[self.part.role.name(), outcome])
     }
@@ -330,6 +347,9 @@ impl Metrics {
             for (outcome, count) in outcomes {
                 raise(&family.with_label_values(&[role, outcome]), count);
             }
+        }
+        if let Some((refusals, family)) = &self.refused {
+            raise(&family.with_label_values(&[role]), refusals.count() as u64);
         }
         if self.part.role.is_server() {
             let available = self.store.load(Ordering::Relaxed);

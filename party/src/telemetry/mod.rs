@@ -10,7 +10,7 @@ use crate::background::Background;
 use crate::config::PartyConfig;
 use crate::error::ProcessError;
 use crate::http;
-use crate::net::Link;
+use crate::net::{Link, Refusals};
 use crate::result::Inspection;
 use crate::termination::Reason;
 
@@ -36,6 +36,7 @@ pub(crate) struct Telemetry {
     /// Only if there is a collector.
     traces: Option<Traces>,
     available: Arc<AtomicU64>,
+    refusals: Refusals,
 }
 
 impl Telemetry {
@@ -51,6 +52,9 @@ impl Telemetry {
             let mut metrics = Metrics::new(config.role, plan, telemetry.available.clone())?;
             if config.computation.inspect && config.role == Role::CLIENT {
                 metrics = metrics.with_layers(plan)?;
+            }
+            if config.role.is_server() {
+                metrics = metrics.with_refusals(telemetry.refusals.clone())?;
             }
             if let Some(traces) = &telemetry.traces {
                 metrics = metrics.with_traces(traces.counts().clone())?;
@@ -91,6 +95,11 @@ impl Telemetry {
         if let Some(status) = &self.status {
             status.metrics().inspected(&inspection());
         }
+    }
+
+    /// Where refused connections are counted.
+    pub(crate) fn refusals(&self) -> &Refusals {
+        &self.refusals
     }
 
     /// Where a server says how many prepared evaluations it has.
