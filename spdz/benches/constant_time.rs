@@ -106,10 +106,10 @@ fn graph(format: NumberFormat) -> Graph {
     let other = g.private_input("alice", [1, 10]);
     let hidden = g.conv2d(image, filter, 1, 0);
     let hidden = match format.has_gates() {
-        true => g.relu(hidden),
-        false => hidden,
+        // Each pixel once, and some of them several times.
+        true => g.max_pool(g.relu(g.max_pool(hidden, 2, 2, 0)), 2, 1, [0, 1, 1, 0]),
+        false => g.avg_pool(hidden, 2),
     };
-    let hidden = g.avg_pool(hidden, 2);
     let hidden = g.matmul(g.flatten(hidden), weights);
     let product = g.mul(g.sigmoid(hidden), other);
     let outer = g.matmul(g.transpose(product, [1, 0]), other);

@@ -151,6 +151,8 @@ pub enum Made<R: Ring> {
     Wire(Wire),
     /// This server's share of bits.
     Bits(Packed),
+    /// This server's share of narrow integers.
+    Integers(Packed),
 }
 
 /// The message that came has bits that belong to no value.

@@ -22,7 +22,7 @@ pub fn rows(len: usize) -> usize {
 }
 
 /// How many of the values of row `index` are not padding, in a tensor of `len`.
-fn filled(len: usize, index: usize) -> usize {
+pub(crate) fn filled(len: usize, index: usize) -> usize {
     len.saturating_sub(index * ROW).min(ROW)
 }
 
@@ -166,6 +166,24 @@ impl Packed {
         self.bits
     }
 
+    /// The values from number `first` on, as a row. What is beyond the last row is zero.
+    #[inline(always)]
+    pub(crate) fn row_from(&self, first: usize) -> Row {
+        let at = first * self.bits;
+        let (words, shift) = (self.words.get(at / 64..).unwrap_or_default(), (at % 64) as u32);
+        if shift == 0 && words.len() >= self.bits {
+            return unpack(&words[..self.bits], self.bits as u32);
+        }
+        let word = |index: usize| words.get(index).copied().unwrap_or(0);
+        let mut row = [0; ROW];
+        let shifted = &mut row[..self.bits];
+        for (index, shifted) in shifted.iter_mut().enumerate() {
+            let upper = (word(index + 1) << 1).wrapping_shl(63 - shift);
+            *shifted = (word(index) >> shift) | upper;
+        }
+        unpack(shifted, self.bits as u32)
+    }
+
     /// All words.
     #[must_use]
     pub fn words(&self) -> &[u64] {
@@ -185,6 +203,53 @@ impl Packed {
     /// The words of each row, to write.
     pub(crate) fn rows_mut(&mut self) -> std::slice::ChunksExactMut<'_, u64> {
         self.words.chunks_exact_mut(self.bits)
+    }
+}
+
+/// Packs integers that come in pieces of any length.
+pub(crate) struct Packing {
+    packed: Packed,
+    row: Row,
+    /// Values of the row under way.
+    filled: usize,
+    /// Rows that are packed.
+    done: usize,
+}
+
+impl Packing {
+    /// For `len` integers below `2^bits`.
+    pub(crate) fn new(len: usize, bits: usize) -> Self {
+        Self { packed: Packed::zeros(len, bits), row: [0; ROW], filled: 0, done: 0 }
+    }
+
+    /// Appends some.
+    pub(crate) fn extend(&mut self, mut values: &[u64]) {
+        while !values.is_empty() {
+            let (now, later) = values.split_at(values.len().min(ROW - self.filled));
+            self.row[self.filled..][..now.len()].copy_from_slice(now);
+            self.filled += now.len();
+            if self.filled == ROW {
+                self.end_row();
+            }
+            values = later;
+        }
+    }
+
+    fn end_row(&mut self) {
+        let bits = self.packed.bits;
+        let words = &mut self.packed.words[self.done * bits..][..bits];
+        pack(&self.row, bits as u32, words);
+        self.done += 1;
+        self.filled = 0;
+    }
+
+    /// All of them; padding is zero.
+    pub(crate) fn finish(mut self) -> Packed {
+        if self.filled > 0 {
+            self.row[self.filled..].fill(0);
+            self.end_row();
+        }
+        self.packed
     }
 }
 
@@ -246,6 +311,25 @@ mod tests {
                     let read = (0..bits as usize).map(|i| bit(at + i) << i).sum::<u64>();
                     assert_eq!(read, *value);
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn rows_begin_at_any_value_and_values_come_in_any_pieces() {
+        for bits in [1, 3, 24, 37, 63, 64] {
+            let values: Vec<u64> =
+                words(200).into_iter().map(|word| word & low_bits(bits)).collect();
+            let packed = Packed::of(&values, bits);
+            for first in [0, 1, 5, 63, 64, 100, 136, 190, 256, 1000] {
+                let expected =
+                    std::array::from_fn(|index| values.get(first + index).copied().unwrap_or(0));
+                assert_eq!(packed.row_from(first), expected, "{bits} bits from {first}");
+            }
+            for piece in [1, 7, 64, 130] {
+                let mut packing = Packing::new(values.len(), bits as usize);
+                values.chunks(piece).for_each(|values| packing.extend(values));
+                assert_eq!(packing.finish().words(), packed.words(), "{bits} bits by {piece}");
             }
         }
     }

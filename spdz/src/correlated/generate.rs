@@ -1,6 +1,8 @@
 //! The producer's part: masks from the seeds it shares with the servers, and what it
 //! generates of them.
 
+use std::sync::Arc;
+
 use bytemuck::Pod;
 
 use super::seeds::{generated_seed, mask_seed, packed_mask_seed, packed_share_seed};
@@ -8,8 +10,8 @@ use crate::buffer::Buffer;
 use crate::channel::{Channel, ChannelError, Phase, Tag};
 use crate::low;
 use crate::observer::Observer;
-use crate::ops::{Kept, PackedRandomness, Producer, ProtocolRing, Randomness};
-use crate::packed::{ROW, draw, rows};
+use crate::ops::{Kept, PackedRandomness, Producer, ProtocolRing, Randomness, WireMasks};
+use crate::packed::{Packed, ROW, draw, rows};
 use crate::plan::Plan;
 use crate::prg::{KeyStream, Seed};
 use crate::ring::{Plane, Ring, Sampler, Side, update_part};
@@ -93,6 +95,8 @@ struct Masks<'a, R: Ring> {
     keys: &'a [Seed; 2],
     inference: u64,
     made: Vec<Option<Share<R>>>,
+    /// The servers' shares of the masks of wires that are made of others.
+    wires: Vec<Option<Arc<[Packed; 2]>>>,
     generator: &'a Generator<R>,
 }
 
@@ -105,14 +109,17 @@ impl<'a, R: Ring> Masks<'a, R> {
     ) -> Self {
         let mut made = Vec::new();
         made.resize_with(plan.table().masked.len(), || None);
-        Self { plan, keys, inference, made, generator }
+        let wires = vec![None; plan.table().masked.len()];
+        Self { plan, keys, inference, made, wires, generator }
     }
 
     /// Frees what no step after `index` reads.
     fn drop_unneeded(&mut self, index: usize) {
-        for (mask, spec) in self.made.iter_mut().zip(&self.plan.table().masked) {
+        let masks = self.made.iter_mut().zip(&mut self.wires);
+        for ((mask, wire), spec) in masks.zip(&self.plan.table().masked) {
             if spec.last_read <= index {
                 *mask = None;
+                *wire = None;
             }
         }
     }
@@ -233,6 +240,10 @@ impl<R: ProtocolRing> Producer<R> for GeneratedStep<'_, '_, R> {
         })
     }
 
+    fn len(&self, id: MaskedId) -> usize {
+        self.masks.plan.table().len(id)
+    }
+
     fn width(&self, id: MaskedId) -> u32 {
         let table = self.masks.plan.table();
         table.encoding(id).bits() as u32
@@ -247,6 +258,25 @@ impl<R: ProtocolRing> Producer<R> for GeneratedStep<'_, '_, R> {
         let step = plan.table().spec(written).written;
         let seed = |key| packed_mask_seed(key, *inference, step);
         keys.each_ref().map(|key| seed(key).into_stream())
+    }
+
+    fn wire_masks(&mut self, id: MaskedId) -> WireMasks {
+        let table = self.masks.plan.table();
+        let (written, len) = (table.spec(id.into()).written, table.len(id));
+        let operation = &*self.masks.plan.steps()[written].operation;
+        if operation.randomness(table).packed.drawn > 0 {
+            let streams = Box::new(self.packed_masks(id.into()));
+            return WireMasks::Drawn { streams, len, bits: table.encoding(id).bits() };
+        }
+        if let Some(made) = &self.masks.wires[id.0] {
+            return WireMasks::Made(made.clone());
+        }
+        // The operation that wrote the wire makes its mask.
+        let index = std::mem::replace(&mut self.index, written);
+        let made = Arc::new(R::parts(operation).wire_masks(self));
+        self.index = index;
+        self.masks.wires[id.0] = Some(made.clone());
+        WireMasks::Made(made)
     }
 
     fn share_packed(&mut self, make: &mut dyn FnMut(&mut [u64])) -> Result<(), ChannelError> {

@@ -4,11 +4,13 @@
 //! channels]`, filters `[height, width, in, out]`.
 
 mod linear;
+mod places;
 #[cfg(test)]
 mod tests;
 mod view;
 mod windows;
 
 pub use linear::{Convolution, Linear, MatMul, Pooling};
+pub use places::Places;
 pub use view::View;
 pub use windows::{Padding, Stride, Window, Windows};

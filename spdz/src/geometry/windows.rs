@@ -221,6 +221,12 @@ impl fmt::Display for Padding {
 }
 
 impl Padding {
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// What TensorFlow calls `SAME`: as many outputs as images of `[height, width]` have
     /// pixels, divided by the stride and rounded up. The odd pixel of what filters of
     /// `[height, width]` need goes below and to the right.

@@ -11,7 +11,7 @@ use super::limits::MAX_TENSOR;
 use super::op::{Lifetime, Node, NodeId, Op};
 use super::{Graph, GraphError};
 use crate::channel::Name;
-use crate::geometry::{Padding, Stride, Windows};
+use crate::geometry::{Padding, Stride, Window, Windows};
 use crate::polynomial::{Fit, Polynomial};
 
 /// A tensor of the graph that a [`GraphBuilder`] writes.
@@ -303,6 +303,36 @@ impl GraphBuilder {
         let windows = windows.into();
         let sums = self.sum_pool(x, windows);
         self.scale(sums, (windows.window.area().max(1) as f64).recip())
+    }
+
+    /// The largest values of windows of `[batch, height, width, channels]`, exact: the windows of
+    /// these sides that are `stride` apart, of images with `padding` around them. Padding has no
+    /// values and never is the largest; along each side it is less than a window. The result is
+    /// `[batch, rows, columns, channels]`, where `rows = (top + height + bottom - window height) /
+    /// vertical stride + 1`, rounded down, and `columns` alike; windows that do not fit are
+    /// refused.
+    ///
+    /// The number format must have a comparison, as for [`GraphBuilder::relu`]. Before or
+    /// after a ReLU it costs that many fewer ReLUs: both orders are the same.
+    ///
+    /// ```
+    /// # use spdz::graph::GraphBuilder;
+    /// # let g = GraphBuilder::new(["client"]);
+    /// let x = g.private_input("client", [1, 28, 28, 3]);
+    /// let y = g.max_pool(x, 3, 2, 1);
+    /// assert_eq!(g.shape(y), [1, 14, 14, 3]);
+    /// ```
+    #[track_caller]
+    pub fn max_pool(
+        &self,
+        x: Tensor,
+        window: impl Into<Window>,
+        stride: impl Into<Stride>,
+        padding: impl Into<Padding>,
+    ) -> Tensor {
+        let (window, stride, padding) = (window.into(), stride.into(), padding.into());
+        let stride = (Windows::from(window).stride != stride).then_some(stride);
+        self.push(Op::MaxPool { input: x.node, window, stride, padding }, &[x])
     }
 
     /// The same elements in another shape.

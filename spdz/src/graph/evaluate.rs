@@ -335,6 +335,7 @@ mod tests {
 
     use super::*;
     use crate::geometry::{Padding, Stride, Window};
+    use crate::graph::function::maximum;
     use crate::graph::{Function, GraphBuilder, Tensor};
     use crate::polynomial::Polynomial;
 
@@ -556,6 +557,26 @@ mod tests {
         // A stride is not needed where there is one window.
         let all = apply(&[&x], |g, x| g.sum_pool(x[0], Window::from([3, 5]).every(usize::MAX)));
         assert_eq!(all, plaintext([1, 1, 1, 1], [120.0]));
+    }
+
+    #[test]
+    fn largest_values_of_windows() {
+        let x = plaintext([1, 3, 3, 1], [1.0, -2.0, 3.0, 4.0, 5.0, 5.0, -7.0, -8.0, -9.0]);
+        let found = apply(&[&x], |g, x| g.max_pool(x[0], 2, 1, 0));
+        assert_eq!(found, plaintext([1, 2, 2, 1], [5.0, 5.0, 5.0, 5.0]));
+        let found = apply(&[&x], |g, x| g.max_pool(x[0], [1, 3], 1, 0));
+        assert_eq!(found, plaintext([1, 3, 1, 1], [3.0, 5.0, -7.0]));
+        // Padding is no value, not even beside negative ones.
+        let found = apply(&[&x], |g, x| g.max_pool(x[0], 2, 2, [0, 1, 1, 0]));
+        assert_eq!(found, plaintext([1, 2, 2, 1], [4.0, 5.0, -7.0, -8.0]));
+        let found = apply(&[&x], |g, x| g.max_pool(x[0], 3, 2, 1));
+        assert_eq!(found, plaintext([1, 2, 2, 1], [5.0, 5.0, 5.0, 5.0]));
+        assert_eq!(apply(&[&x], |g, x| g.max_pool(x[0], 1, 1, 0)), x);
+        let found = apply(&[&counted([2, 2, 2, 2])], |g, x| g.max_pool(x[0], 2, 2, 0));
+        assert_eq!(found, plaintext([2, 1, 1, 2], [7.0, 8.0, 15.0, 16.0]));
+        let all = apply(&[&x], |g, x| g.max_pool(x[0], 3, usize::MAX, 0));
+        assert_eq!(all, plaintext([1, 1, 1, 1], [5.0]));
+        assert!(maximum(f64::NAN, 1.0).is_nan() && maximum(1.0, f64::NAN).is_nan());
     }
 
     #[test]

@@ -64,6 +64,11 @@ pub(super) fn relu(x: f64) -> f64 {
     if x <= 0.0 { 0.0 } else { x }
 }
 
+/// The larger of two values; what is no number stays none.
+pub(super) fn maximum(x: f64, y: f64) -> f64 {
+    if y > x || y.is_nan() { y } else { x }
+}
+
 /// The place of the largest value, the earliest of equals.
 pub(super) fn argmax(values: &[f64]) -> f64 {
     let mut place = 0;

@@ -8,7 +8,7 @@ use super::limits::{
 };
 use super::op::{Lifetime, Node, Op};
 use crate::channel::Name;
-use crate::geometry::{Stride, Window, Windows};
+use crate::geometry::{Padding, Stride, Window, Windows};
 use crate::polynomial::Polynomial;
 
 /// Where a tensor's numbers are.
@@ -92,6 +92,46 @@ fn places(
     }
     let fits = height >= high && width >= wide;
     Ok(fits.then(|| [(height - high) / vertical + 1, (width - wide) / horizontal + 1]))
+}
+
+/// The shape of the largest values of windows.
+fn max_pool_shape(
+    images: &[usize],
+    window: Window,
+    stride: Stride,
+    padding: Padding,
+) -> Result<Vec<usize>, String> {
+    let &[batch, height, width, channels] = images else {
+        let found = Shape(images);
+        return Err(format!("shape {found}; expected [batch, height, width, channels]"));
+    };
+    let Window { height: high, width: wide } = window;
+    if high == 0 || wide == 0 {
+        return Err(format!("windows of {high}x{wide} pixels have none"));
+    }
+    let does_not_fit = || {
+        format!(
+            "windows of {high}x{wide} do not fit into {height}x{width} pixels with padding {padding}"
+        )
+    };
+    let padded = padding.around([height, width]).ok_or_else(does_not_fit)?;
+    let Some([rows, columns]) = places(stride, padded, [high, wide])? else {
+        return Err(does_not_fit());
+    };
+    let Padding { top, bottom, left, right } = padding;
+    if top.max(bottom) >= high || left.max(right) >= wide {
+        return Err(format!(
+            "padding {padding} has room for whole windows of {high}x{wide}, which have no largest value; expected less than a window along each side"
+        ));
+    }
+    let sides = [batch, rows, columns, channels, window.area()];
+    match sides.into_iter().try_fold(1usize, |product, side| product.checked_mul(side)) {
+        Some(..=MAX_TENSOR) => Ok(vec![batch, rows, columns, channels]),
+        _ => Err(format!(
+            "{rows}x{columns} windows of {high}x{wide} pixels of {} have more than {MAX_TENSOR} elements",
+            Shape(images)
+        )),
+    }
 }
 
 /// The shape of two operands broadcast against each other, as in NumPy.
@@ -373,6 +413,9 @@ impl Known<'_> {
                         "windows of {high}x{wide} do not fit into {height}x{width} pixels"
                     )),
                 }
+            }
+            Op::MaxPool { window, stride, padding, .. } => {
+                max_pool_shape(shape(0), *window, Windows::of(*window, *stride).stride, *padding)
             }
             Op::Reshape { shape: new, .. } => {
                 let len = new.iter().try_fold(1usize, |len, side| len.checked_mul(*side));

@@ -7,10 +7,10 @@ use ndarray::{
 };
 use zeroize::Zeroizing;
 
-use super::function::{Function, argmax, relu, softmax};
+use super::function::{Function, argmax, maximum, relu, softmax};
 use super::op::Op;
 use super::tensor::Plaintext;
-use crate::geometry::{Padding, Stride, Windows};
+use crate::geometry::{Padding, Places, Stride, Windows};
 
 /// Elements of images that a convolution gathers before it multiplies them.
 const PATCHES: usize = 1 << 20;
@@ -56,6 +56,24 @@ pub(super) fn compute(
                 }
             }
             sums
+        }
+        (Op::MaxPool { window, stride, padding, .. }, [x]) => {
+            let (&[batch, height, width, channels], Some(pixels)) = (x.shape(), x.as_slice())
+            else {
+                return Err(ShapeError::from_kind(ErrorKind::IncompatibleShape));
+            };
+            let Windows { window, stride } = Windows::of(*window, *stride);
+            let padding = *padding;
+            let places = Places { batch, height, width, channels, window, stride, padding };
+            let mut largest = vec![f64::NEG_INFINITY; places.place_len()];
+            let mut next = 0;
+            places.runs(|run| {
+                for (largest, x) in largest[next..].iter_mut().zip(&pixels[run]) {
+                    *largest = maximum(*largest, *x);
+                }
+                next = (next + channels) % places.place_len();
+            });
+            ArrayD::from_shape_vec(shape, largest)?
         }
         (Op::Reshape { .. }, [x]) => x.to_shape(shape)?.into_owned(),
         (Op::Transpose { axes, .. }, [x]) => x.view().permuted_axes(axes.as_slice()).to_owned(),

@@ -128,6 +128,19 @@ pub enum Op {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         stride: Option<Stride>,
     },
+    /// The largest values of windows of `[batch, height, width, channels]`.
+    MaxPool {
+        /// The images.
+        input: NodeId,
+        /// The sides of a window, at most those of the padded images.
+        window: Window,
+        /// How far apart windows are; next to each other if it is not given.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        stride: Option<Stride>,
+        /// What lies around each image and has no values: along each side less than a window.
+        #[serde(default, skip_serializing_if = "Padding::is_none")]
+        padding: Padding,
+    },
     /// The same elements in another shape.
     Reshape {
         /// The tensor.
@@ -195,7 +208,7 @@ impl Op {
     /// Whether it is a gate: an exact function that is not linear, which takes comparisons.
     #[must_use]
     pub fn is_gate(&self) -> bool {
-        matches!(self, Self::Relu { .. })
+        matches!(self, Self::Relu { .. } | Self::MaxPool { .. })
     }
 
     /// The nodes that it reads.
@@ -210,6 +223,7 @@ impl Op {
             | Self::Square { input }
             | Self::Relu { input }
             | Self::SumPool { input, .. }
+            | Self::MaxPool { input, .. }
             | Self::Reshape { input, .. }
             | Self::Transpose { input, .. }
             | Self::Slice { input, .. }
@@ -243,6 +257,7 @@ impl Op {
             Self::MatMul { .. } => "matmul",
             Self::Conv2d { .. } => "conv2d",
             Self::SumPool { .. } => "sum_pool",
+            Self::MaxPool { .. } => "max_pool",
             Self::Reshape { .. } => "reshape",
             Self::Transpose { .. } => "transpose",
             Self::Concat { .. } => "concat",

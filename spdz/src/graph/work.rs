@@ -22,6 +22,9 @@ const STEPS_OF_A_POWER: usize = 6;
 /// Steps of a gate, at most, besides the last: its operand's opening and comparison.
 const STEPS_OF_A_GATE: usize = 2;
 
+/// Steps of a level of a tree of comparisons, at most: those of two pairs of tensors.
+const STEPS_OF_A_LEVEL: usize = 10;
+
 /// Steps for one of the tensors that are concatenated, at most, besides its own.
 const STEPS_OF_A_PART: usize = 2;
 
@@ -159,7 +162,9 @@ impl Graph {
             Op::Constant { .. } => 0,
             Op::MatMul { right, .. } => len.saturating_mul(leading(right, 1)),
             Op::Conv2d { filter, .. } => len.saturating_mul(leading(filter, 3)),
-            Op::SumPool { window, .. } => len.saturating_mul(window.area()),
+            Op::SumPool { window, .. } | Op::MaxPool { window, .. } => {
+                len.saturating_mul(window.area())
+            }
             Op::Polynomial { polynomial, .. } => len.saturating_mul(polynomial.coefficients.len()),
             _ => len.max(read()),
         };
@@ -191,10 +196,18 @@ impl Graph {
             Op::Concat { inputs, .. } => inputs.len().saturating_mul(STEPS_OF_A_PART),
             Op::ReduceSum { axes, .. } => axes.len(),
             Op::Relu { .. } => STEPS_OF_A_GATE,
+            Op::MaxPool { window, .. } => {
+                STEPS_OF_A_GATE.saturating_add(levels(window.area()) * STEPS_OF_A_LEVEL)
+            }
             _ => 0,
         };
         add(&mut work.steps, more.saturating_add(STEPS_OF_A_NODE));
     }
+}
+
+/// Levels of a tree that ends with one of so many.
+fn levels(leaves: usize) -> usize {
+    leaves.next_power_of_two().ilog2() as usize
 }
 
 /// Whether an operation only selects elements and puts them in another order.

@@ -20,6 +20,7 @@ use std::fmt;
 use super::open_narrow::width;
 use super::operation::{Correlation, Execute, Operation, Producer, Randomness};
 use super::values::Values;
+use super::wire::MaskSums;
 use crate::channel::ChannelError;
 use crate::masked::{Made, Opening};
 use crate::packed::{Order, Packed, ROW, Row, draw, lanes, low_bits, unpack};
@@ -314,10 +315,10 @@ impl<R: Ring> Execute<R> for Compare {
     fn generate(&self, producer: &mut dyn Producer<R>) -> Result<(), ChannelError> {
         let bits = producer.width(self.input);
         let blocks = Blocks::best(bits - 1);
-        let mut wires = RowSum::new(producer.packed_masks(self.input.into()), bits as usize);
+        let mut wires = MaskSums::of(producer, self.input);
         let mut masks = RowSum::new(producer.packed_masks(self.output.into()), blocks.opened());
         producer.share_packed(&mut |words| {
-            let rho = wires.integers(bits);
+            let rho = wires.next_row();
             blocks.deal(&rho, masks.bits(), words);
         })
     }

@@ -11,10 +11,10 @@
 
 use std::fmt;
 
-use super::compare::RowSum;
 use super::open_narrow::width;
 use super::operation::{Correlation, Execute, Operation, Producer, Randomness};
 use super::values::Values;
+use super::wire::MaskSums;
 use crate::buffer::Buffer;
 use crate::channel::ChannelError;
 use crate::packed::{ROW, Row, low_bits, pack, unpack};
@@ -62,8 +62,8 @@ impl<R: BinaryRing> Execute<R> for Lift {
     fn generate(&self, producer: &mut dyn Producer<R>) -> Result<(), ChannelError> {
         let bits = producer.width(self.wire);
         let upper = producer.ring_bits() - bits;
-        let mut wires = RowSum::new(producer.packed_masks(self.wire.into()), bits as usize);
-        producer.share_packed(&mut |words| deal(bits, upper, &wires.integers(bits), words))
+        let mut wires = MaskSums::of(producer, self.wire);
+        producer.share_packed(&mut |words| deal(bits, upper, &wires.next_row(), words))
     }
 
     fn compute(&self, values: &mut Values<'_, R>, correlation: Correlation<R>) {

@@ -9,9 +9,9 @@ use std::fmt;
 
 use super::operation::{Correlation, Execute, Operation, Randomness};
 use super::values::Values;
-use crate::masked::{Made, Opening, Wire};
-use crate::packed::{Order, Packed, ROW, Row, low_bits, pack, unpack};
-use crate::packed_opening::PackedOpening;
+use super::wire::wire_opening;
+use crate::masked::Opening;
+use crate::packed::{Packed, ROW, Row, low_bits, pack, unpack};
 use crate::ring::kernels::vectorized;
 use crate::ring::{BinaryRing, Int100, Side};
 use crate::tensors::{Domain, MaskedId, Message, PrivateId, Route, Table, TensorId};
@@ -110,16 +110,7 @@ impl<R: BinaryRing> Execute<R> for OpenNarrow {
             );
             pack(&row, bits, words);
         }
-        Box::new(PackedOpening::new(Order::Values, ours, move |mut opened, theirs| {
-            for (words, theirs) in opened.rows_mut().zip(theirs.rows()) {
-                let (mut row, theirs) = (unpack(words, bits), unpack(theirs, bits));
-                for (value, theirs) in row.iter_mut().zip(&theirs) {
-                    *value = value.wrapping_add(*theirs) & low_bits(bits);
-                }
-                pack(&row, bits, words);
-            }
-            Made::Wire(Wire { opened, mask })
-        }))
+        wire_opening(ours, mask)
     }
 }
 

@@ -21,6 +21,7 @@ use crate::tensors::{Encoding, MaskedId, Message, PrivateId, PublicId, Table, Te
 
 use super::kept::Kept;
 use super::values::Values;
+use super::wire::WireMasks;
 
 /// The declaration of one operation.
 pub trait Operation: Any + fmt::Debug + Send + Sync + InEveryRing {
@@ -286,6 +287,13 @@ pub trait Execute<R: Ring> {
         producer.drawn()
     }
 
+    /// Producer: both servers' shares of the mask of the wire that the operation writes, if it
+    /// follows from those of other wires ([`Producer::wire_masks`]).
+    fn wire_masks(&self, producer: &mut dyn Producer<R>) -> [Packed; 2] {
+        let _ = producer;
+        undeclared("no mask of its wire")
+    }
+
     /// Server, offline: its shares of the correlated randomness, and whatever it can compute
     /// before the inputs are there.
     ///
@@ -410,6 +418,8 @@ pub trait Producer<R: Ring> {
         &mut self,
         make: &mut dyn FnMut(usize, &mut [R::Word]),
     ) -> Result<(), ChannelError>;
+    /// Elements of a tensor.
+    fn len(&self, id: MaskedId) -> usize;
     /// Bits of a wire, a masked tensor of narrow values.
     fn width(&self, id: MaskedId) -> u32;
     /// Bits of the ring that count ([`Table::ring_bits`]).
@@ -417,6 +427,8 @@ pub trait Producer<R: Ring> {
     /// The streams of the servers' shares of the packed mask of the step that wrote a tensor,
     /// from their beginnings: rows of [`PackedRandomness::drawn`] words.
     fn packed_masks(&self, written: TensorId) -> [KeyStream; 2];
+    /// Both servers' shares of a wire's mask: as they are drawn, or made of other wires'.
+    fn wire_masks(&mut self, id: MaskedId) -> WireMasks;
     /// Shares packed values row by row. `make` is given the words of a row that one server
     /// expands and puts the other server's share in their place.
     ///

@@ -16,11 +16,13 @@ use std::fmt;
 use super::compare::RowSum;
 use super::open_narrow::width;
 use super::operation::{Correlation, Execute, Operation, Producer, Randomness};
+use super::select_integers::chosen;
 use super::values::Values;
+use super::wire::MaskSums;
 use crate::buffer::Buffer;
 use crate::channel::ChannelError;
 use crate::masked::{Made, Opening};
-use crate::packed::{Order, Packed, ROW, Row, lanes, low_bits, pack, unpack, unpack_into};
+use crate::packed::{Order, ROW, Row, low_bits, pack, unpack, unpack_into};
 use crate::packed_opening::PackedOpening;
 use crate::ring::kernels::vectorized;
 use crate::ring::{BinaryRing, Int100, Side};
@@ -104,10 +106,10 @@ impl<R: BinaryRing> Execute<R> for Select {
     fn generate(&self, producer: &mut dyn Producer<R>) -> Result<(), ChannelError> {
         let bits = producer.width(self.wire);
         let parts = Parts::new(producer.ring_bits(), bits);
-        let mut wires = RowSum::new(producer.packed_masks(self.wire.into()), bits as usize);
+        let mut wires = MaskSums::of(producer, self.wire);
         let mut hidden = RowSum::new(producer.packed_masks(self.output.into()), 1);
         producer.share_packed(&mut |words| {
-            let (sums, hidden) = (wires.integers(bits), hidden.bits()[0]);
+            let (sums, hidden) = (wires.next_row(), hidden.bits()[0]);
             deal(parts, &sums, hidden, words);
         })
     }
@@ -120,17 +122,8 @@ impl<R: BinaryRing> Execute<R> for Select {
         let [hidden, shared] = correlation.into_packed();
         let (wire, less, side) = (values.wire(self.wire), values.bits(self.less), values.side());
         let (len, bits) = (wire.opened.len(), wire.opened.bits() as u32);
-        let mut ours = Packed::zeros(len, 1);
-        let rows = ours.words_mut().iter_mut().zip(wire.opened.rows());
-        let shares = less.words().iter().zip(hidden.words());
-        for (index, ((word, opened), (less, hidden))) in rows.zip(shares).enumerate() {
-            let not_high = match side {
-                Side::Zero => !high_bits(&unpack(opened, bits), bits),
-                Side::One => 0,
-            };
-            *word = (not_high ^ less ^ hidden) & lanes(len, index);
-        }
         let parts = Parts::new(values.ring_bits(), bits);
+        let ours = chosen(side, &wire.opened, less, &hidden);
         Box::new(PackedOpening::new(Order::Planes, ours, move |ours, theirs| {
             let mut out = Buffer::<R::Word>::zeros(len);
             let (mut numbers, mut row) = ([[0; ROW]; 5], [R::word(0); ROW]);
@@ -153,8 +146,8 @@ impl<R: BinaryRing> Execute<R> for Select {
     }
 }
 
-/// The highest bits of a row's values.
-fn high_bits(row: &Row, bits: u32) -> u64 {
+/// The highest of the `bits` bits of a row's values.
+pub(super) fn high_bits(row: &Row, bits: u32) -> u64 {
     vectorized(
         #[inline(always)]
         || {

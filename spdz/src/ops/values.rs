@@ -13,7 +13,7 @@ use super::kept::Kept;
 pub(crate) struct Tensors<R: Ring> {
     pub(crate) private: Vec<Option<Share<R>>>,
     pub(crate) masked: Vec<Option<Masked<R>>>,
-    /// Private tensors of bits.
+    /// Private tensors of bits and of narrow integers.
     bits: Vec<Option<Packed>>,
     /// Masked tensors of narrow values.
     wires: Vec<Option<Wire>>,
@@ -121,13 +121,20 @@ impl<'a, R: Ring> Values<'a, R> {
         self.own.masked[id.0] = Some(masked);
     }
 
+    /// Writes a masked tensor of narrow values.
+    pub fn put_wire(&mut self, id: MaskedId, wire: Wire) {
+        self.own.wires[id.0] = Some(wire);
+    }
+
     /// Writes what an exchange made.
     pub(crate) fn put_made(&mut self, id: TensorId, made: Made<R>) {
         match (id, made) {
             (TensorId::Masked(id), Made::Masked(masked)) => self.put_masked(id, masked),
             (TensorId::Private(id), Made::Private(share)) => self.put(id, share),
-            (TensorId::Masked(id), Made::Wire(wire)) => self.own.wires[id.0] = Some(wire),
-            (TensorId::Private(id), Made::Bits(bits)) => self.own.bits[id.0] = Some(bits),
+            (TensorId::Masked(id), Made::Wire(wire)) => self.put_wire(id, wire),
+            (TensorId::Private(id), Made::Bits(bits) | Made::Integers(bits)) => {
+                self.own.bits[id.0] = Some(bits);
+            }
             _ => unreachable!("an exchange makes the tensor that its operation writes"),
         }
     }
@@ -136,9 +143,15 @@ impl<'a, R: Ring> Values<'a, R> {
     #[must_use]
     pub fn bits(&self, id: PrivateId) -> &Packed {
         let Some(bits) = &self.own.bits[id.0] else {
-            unreachable!("a plan writes each tensor of bits before it reads it");
+            unreachable!("a plan writes each tensor of narrow values before it reads it");
         };
         bits
+    }
+
+    /// A private tensor of narrow integers: this server's share.
+    #[must_use]
+    pub fn integers(&self, id: PrivateId) -> &Packed {
+        self.bits(id)
     }
 
     /// A masked tensor of narrow values.

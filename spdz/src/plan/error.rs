@@ -91,8 +91,9 @@ pub enum PlanError {
     },
     /// The format has no comparison.
     #[error(
-        "{layer}: {format} cannot compare numbers, which an exact {gate} needs; choose {}, or a polynomial in place of the {gate}",
-        with_gates()
+        "{layer}: {format} cannot compare numbers, which an exact {gate} needs; choose {}{}",
+        with_gates(),
+        in_place_of(gate)
     )]
     Gate {
         /// The layer, and the node within the graph.
@@ -140,6 +141,15 @@ pub enum PlanError {
 fn with_gates() -> String {
     let with = NumberFormat::ALL.into_iter().filter(|format| format.has_gates());
     with.map(NumberFormat::name).collect::<Vec<_>>().join(" or ")
+}
+
+/// What a format without comparison has in place of a gate, for people.
+fn in_place_of(gate: &str) -> &'static str {
+    match gate {
+        "relu" => ", or a polynomial in place of the relu",
+        "max_pool" => ", or average pooling in place of the max_pool",
+        _ => "",
+    }
 }
 
 /// How wrong a polynomial would be, for people.

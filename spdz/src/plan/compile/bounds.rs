@@ -4,6 +4,7 @@ use super::compiler::Compiler;
 use crate::plan::error::PlanError;
 use crate::plan::step::Step;
 use crate::ring::Truncation;
+use crate::tensors::Domain;
 
 /// The largest probability that truncating one number locally fails, whatever its value
 /// within the range.
@@ -26,7 +27,7 @@ impl Compiler<'_> {
     }
 
     /// The low bits of the ring that an exact graph needs: those of its numbers, their sign, and one
-    /// for what is added before a lift. `None` if it needs all.
+    /// for what is added before a lift; and more than any wire has. `None` if it needs all.
     pub(super) fn low_bits(&self) -> Option<u32> {
         let all_bits = |step: &Step| step.operation.needs_all_bits();
         if !self.exact || self.setup.iter().chain(&self.evaluation).any(all_bits) {
@@ -37,7 +38,11 @@ impl Compiler<'_> {
             let masked = [forms.masked, forms.fine].into_iter().flatten();
             private.map(|form| form.fraction).chain(masked.map(|form| form.fraction))
         });
-        let bits = fractions.max()? + self.integral() + 2;
+        let wires = self.table.masked.iter().filter_map(|spec| match spec.domain {
+            Domain::Integers { bits } => Some(bits as i32),
+            Domain::Ring | Domain::Bits => None,
+        });
+        let bits = (fractions.max()? + self.integral() + 2).max(wires.max().unwrap_or(0) + 1);
         (bits < self.precision.ring as i32).then_some(bits as u32)
     }
 

@@ -19,6 +19,11 @@ impl Compiler<'_> {
             return raw;
         }
         let len = forms.len;
+        if let Some(wire) = forms.wire {
+            let lifted = self.lifted_wire(wire, 0, len);
+            self.lowered[slot].raw = Some(lifted);
+            return lifted;
+        }
         let scaled = match (forms.masked, forms.layout.clone()) {
             (Some(masked), _) => self.unmask(masked, len),
             (None, Some(Layout::Alias(source))) => return self.private(source),

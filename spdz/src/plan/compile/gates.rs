@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::compiler::Compiler;
-use super::lowered::Scaled;
+use super::lowered::{Layout, Scaled};
 use crate::graph::NodeId;
 use crate::ops;
 use crate::plan::error::PlanError;
@@ -13,9 +13,13 @@ impl Compiler<'_> {
     /// `max(input, 0)`: the input is opened without the fractional bits that it has too many,
     /// compared, and selected.
     pub(super) fn relu(&mut self, index: usize, input: NodeId) -> Result<(), PlanError> {
-        if !self.format.has_gates() {
-            let gate = self.graph.operation(NodeId(index)).name();
-            return Err(PlanError::Gate { layer: self.place(), gate, format: self.format });
+        self.check_gate()?;
+        if self.is_left_to_a_pool(index) {
+            self.lowered[index].layout = Some(Layout::Alias(input.0));
+            return Ok(());
+        }
+        if let Some(wire) = self.wire(input.0) {
+            return self.relu_of(index, wire);
         }
         let mut value = self.private(input.0);
         let ring = self.precision.ring as i32;
@@ -68,7 +72,7 @@ impl Compiler<'_> {
     }
 
     /// Bits of a value within the format's range, its sign included.
-    fn width(&self, fraction: i32) -> u32 {
+    pub(super) fn width(&self, fraction: i32) -> u32 {
         (fraction + self.integral() + 1).max(ops::NARROWEST as i32) as u32
     }
 }

@@ -19,6 +19,13 @@ pub(super) struct ScaledMask {
     pub(super) fraction: i32,
 }
 
+/// A wire whose values stand for theirs times `2^fraction`.
+#[derive(Clone, Copy)]
+pub(super) struct ScaledWire {
+    pub(super) id: MaskedId,
+    pub(super) fraction: i32,
+}
+
 /// Where the elements of a tensor that was not computed come from.
 #[derive(Clone)]
 pub(super) enum Layout {
@@ -44,5 +51,7 @@ pub(super) struct LoweredValue {
     pub(super) masked: Option<ScaledMask>,
     /// Masked, with a few more: a matrix product of an exact graph has room for them.
     pub(super) fine: Option<ScaledMask>,
+    /// Opened in as many bits as it has, and ready to be compared.
+    pub(super) wire: Option<ScaledWire>,
     pub(super) layout: Option<Layout>,
 }

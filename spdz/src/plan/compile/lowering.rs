@@ -6,7 +6,7 @@ use super::bounds::bits;
 use super::compiler::{Biased, Compiler};
 use super::lowered::{Layout, ScaledMask};
 use super::public::expanded_view;
-use crate::geometry::{Pooling, View, Windows};
+use crate::geometry::{Places, Pooling, View, Windows};
 use crate::graph::{Graph, NodeId, Op, Place};
 use crate::ops;
 use crate::plan::error::PlanError;
@@ -140,6 +140,15 @@ impl Compiler<'_> {
             }
             Op::ReduceSum { input, axes } => self.reduce_sum(index, *input, axes)?,
             Op::Relu { input } => self.relu(index, *input)?,
+            Op::MaxPool { input, window, stride, padding } => {
+                let &[batch, height, width, channels] = self.shape(*input) else {
+                    unreachable!("a graph's shapes agree");
+                };
+                let Windows { window, stride } = Windows::of(*window, *stride);
+                let padding = *padding;
+                let places = Places { batch, height, width, channels, window, stride, padding };
+                self.max_pool(index, *input, places)?;
+            }
             Op::Polynomial { input, polynomial } => self.polynomial(index, *input, polynomial)?,
             Op::Input { .. }
             | Op::Constant { .. }

@@ -7,6 +7,7 @@
 //! of the masked tensor.
 
 mod bounds;
+mod comparisons;
 mod compiler;
 mod elementwise;
 mod forms;

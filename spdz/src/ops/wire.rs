@@ -1,0 +1,107 @@
+//! What operations on wires have in common: shares of a wire, its mask as the producer knows it, and
+//! its opening.
+//!
+//! A wire is `x + rho` modulo `2^l`, which both servers know, and a share of `rho` at each. Values
+//! that follow from wires by sums and differences are wires, too, without a message: their masks
+//! are the same sums and differences, which servers and producer compute alone.
+
+use std::sync::Arc;
+
+use super::compare::RowSum;
+use super::operation::Producer;
+use crate::masked::{Made, Opening, Wire};
+use crate::packed::{Order, Packed, Row, low_bits, pack, unpack};
+use crate::packed_opening::PackedOpening;
+use crate::prg::KeyStream;
+use crate::ring::{Ring, Side};
+use crate::tensors::MaskedId;
+
+/// Both servers' shares of a wire's mask, as the producer knows them.
+#[derive(Debug)]
+pub enum WireMasks {
+    /// Drawn from the servers' streams, which are at their beginning.
+    Drawn {
+        /// Of each server.
+        streams: Box<[KeyStream; 2]>,
+        /// Values.
+        len: usize,
+        /// Their width.
+        bits: usize,
+    },
+    /// Made of other wires' masks.
+    Made(Arc<[Packed; 2]>),
+}
+
+impl WireMasks {
+    /// All of them.
+    #[must_use]
+    pub fn shares(self) -> Arc<[Packed; 2]> {
+        match self {
+            Self::Drawn { streams, len, bits } => {
+                Arc::new(streams.map(|mut stream| Packed::sample(&mut stream, len, bits)))
+            }
+            Self::Made(shares) => shares,
+        }
+    }
+}
+
+/// The sums of the servers' shares of a wire's mask, row by row: the mask and, in the bit above the
+/// wire's, their carry.
+pub(super) enum MaskSums {
+    Drawn { sums: Box<RowSum>, bits: u32 },
+    Made { shares: Arc<[Packed; 2]>, next: usize },
+}
+
+impl MaskSums {
+    pub(super) fn of<R: Ring>(producer: &mut dyn Producer<R>, wire: MaskedId) -> Self {
+        match producer.wire_masks(wire) {
+            WireMasks::Drawn { streams, bits, .. } => {
+                Self::Drawn { sums: Box::new(RowSum::new(*streams, bits)), bits: bits as u32 }
+            }
+            WireMasks::Made(shares) => Self::Made { shares, next: 0 },
+        }
+    }
+
+    pub(super) fn next_row(&mut self) -> Row {
+        match self {
+            Self::Drawn { sums, bits } => sums.integers(*bits),
+            Self::Made { shares, next } => {
+                let [mut sum, other] = shares.each_ref().map(|share| {
+                    let bits = share.bits();
+                    let words = &share.words()[*next * bits..][..bits];
+                    unpack(words, bits as u32)
+                });
+                *next += 1;
+                sum.iter_mut().zip(&other).for_each(|(sum, other)| *sum += other);
+                sum
+            }
+        }
+    }
+}
+
+/// A server's share of a row of a wire's values, of which the low bits count.
+#[inline(always)]
+pub(super) fn share_of(side: Side, opened: &Row, mask: &Row) -> Row {
+    let public = if side == Side::Zero { u64::MAX } else { 0 };
+    let mut share = *opened;
+    for (share, mask) in share.iter_mut().zip(mask) {
+        *share = (*share & public).wrapping_sub(*mask);
+    }
+    share
+}
+
+/// The exchange of `ours`, shares of values and of their mask, that makes a wire; `mask` is this
+/// server's share of the mask.
+pub(super) fn wire_opening<'a, R: Ring>(ours: Packed, mask: Packed) -> Box<dyn Opening<R> + 'a> {
+    let bits = mask.bits() as u32;
+    Box::new(PackedOpening::new(Order::Values, ours, move |mut opened, theirs| {
+        for (words, theirs) in opened.rows_mut().zip(theirs.rows()) {
+            let (mut row, theirs) = (unpack(words, bits), unpack(theirs, bits));
+            for (value, theirs) in row.iter_mut().zip(&theirs) {
+                *value = value.wrapping_add(*theirs) & low_bits(bits);
+            }
+            pack(&row, bits, words);
+        }
+        Made::Wire(Wire { opened, mask })
+    }))
+}
