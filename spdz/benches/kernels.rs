@@ -11,7 +11,7 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use spdz::prg::Seed;
 use spdz::ring::kernels::residues::{PackedResidues, multiply_add_with};
-use spdz::ring::kernels::{InstructionSet, PackedRight, Rows, multiply_with, vectorized};
+use spdz::ring::kernels::{InstructionSet, PackedRight, Rows, Word, multiply_with, vectorized};
 use spdz::ring::residues::{self, Bounded, Modulus};
 use spdz::ring::{Int100, Ring};
 
@@ -20,12 +20,18 @@ fn words(count: usize) -> Vec<u64> {
     (1..=count as u64).map(|i| i.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29) ^ i).collect()
 }
 
-/// Those with a kernel of their own for 64-bit words.
+/// The same in 32 bits.
+fn short_words(count: usize) -> Vec<u32> {
+    words(count).into_iter().map(|word| word as u32).collect()
+}
+
+/// Those with a kernel of their own for words.
 fn word_instruction_sets() -> impl Iterator<Item = InstructionSet> {
     InstructionSet::available().filter(|isa| *isa != InstructionSet::Avx512Vnni)
 }
 
-fn products(criterion: &mut Criterion) {
+/// Products of matrices of words, in a group of the name of those.
+fn products<W: Word>(criterion: &mut Criterion, name: &str, words: fn(usize) -> Vec<W>) {
     let matrices = [
         (512, 512, 512),
         (64, 500, 50),
@@ -39,12 +45,12 @@ fn products(criterion: &mut Criterion) {
         (576, 25, 16),
         (64, 400, 16),
     ];
-    let mut group = criterion.benchmark_group("matrix");
+    let mut group = criterion.benchmark_group(format!("matrix{name}"));
     for (m, k, n) in matrices {
         let left = words(m * k);
         let right = PackedRight::new(&words(k * n), k, n);
         let rows = Rows::matrix(&left, m, k).unwrap();
-        let mut out = vec![0; m * n];
+        let mut out = vec![W::default(); m * n];
         group.throughput(Throughput::Elements((m * k * n) as u64));
         for isa in word_instruction_sets() {
             let id = BenchmarkId::new(format!("{m}x{k}x{n}"), format!("{isa:?}"));
@@ -57,8 +63,8 @@ fn products(criterion: &mut Criterion) {
 }
 
 /// Convolutions of 5 by 5 over a square channels-last image, without padding.
-fn convolutions(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("convolution");
+fn convolutions<W: Word>(criterion: &mut Criterion, name: &str, words: fn(usize) -> Vec<W>) {
+    let mut group = criterion.benchmark_group(format!("convolution{name}"));
     for (size, channels, filters) in [(28, 1, 20), (28, 1, 16), (12, 20, 50), (12, 16, 16)] {
         let side = size - 4;
         let (m, k, n) = (side * side, 25 * channels, filters);
@@ -67,7 +73,7 @@ fn convolutions(criterion: &mut Criterion) {
             (0..m).map(|row| ((row / side * size + row % side) * channels) as u32).collect();
         let right = PackedRight::new(&words(k * n), k, n);
         let rows = Rows::new(&image, &starts, 5, size * channels, 5 * channels).unwrap();
-        let mut out = vec![0; m * n];
+        let mut out = vec![W::default(); m * n];
         group.throughput(Throughput::Elements((m * k * n) as u64));
         for isa in word_instruction_sets() {
             let id = BenchmarkId::new(format!("{m}x{k}x{n}"), format!("{isa:?}"));
@@ -77,6 +83,14 @@ fn convolutions(criterion: &mut Criterion) {
         }
     }
     group.finish();
+}
+
+/// Products of both kinds of words.
+fn word_products(criterion: &mut Criterion) {
+    products(criterion, "", words);
+    products(criterion, "-u32", short_words);
+    convolutions(criterion, "", words);
+    convolutions(criterion, "-u32", short_words);
 }
 
 /// Residues without a pattern: all planes of `count` elements.
@@ -267,6 +281,6 @@ criterion_group! {
         .sample_size(10)
         .warm_up_time(Duration::from_millis(100))
         .measurement_time(Duration::from_millis(300));
-    targets = products, convolutions, residue_products, residue_elements, packing, elementwise
+    targets = word_products, residue_products, residue_elements, packing, elementwise
 }
 criterion_main!(benches);

@@ -1,9 +1,10 @@
 //! Matrix products of shares, as fast as the machine allows.
 //!
 //! Most of the arithmetic of a private inference is products of shares,
-//! which are matrices of integers modulo 2⁶⁴ or modulo some small primes. BLAS knows
+//! which are matrices of integers modulo 2⁶⁴, 2³² or some small primes. BLAS knows
 //! no such product, and code compiled for any x86-64 may use none of the instructions
-//! that make it fast: one `vpmullq` of AVX-512 replaces eight scalar multiplications.
+//! that make it fast: one `vpmullq` of AVX-512 replaces eight scalar multiplications, one
+//! `vpmulld` sixteen.
 //! So the kernels here are compiled several times, once for each [`InstructionSet`],
 //! and the widest one the machine has is chosen while the program runs.
 //!
@@ -31,7 +32,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 pub mod residues;
 mod words;
 
-pub use words::{PackedRight, multiply, multiply_add, multiply_with};
+pub use words::{PackedRight, Word, multiply, multiply_add, multiply_with};
 
 /// Instruction sets the kernels are written for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,10 +41,10 @@ pub enum InstructionSet {
     /// products of 16 bits, multiplied and added by one instruction.
     Avx512Vnni,
     /// AVX-512 with its F, DQ, BW and VL parts, which servers with AVX-512 have had
-    /// together since 2017: eight 64-bit products by one instruction.
+    /// together since 2017: eight 64-bit products or sixteen of 32 bits by one instruction.
     Avx512,
-    /// AVX2: four 64-bit products, each pieced together from 32-bit ones, or sixteen
-    /// of 16 bits.
+    /// AVX2: four 64-bit products, each pieced together from 32-bit ones, eight of 32 bits,
+    /// or sixteen of 16 bits.
     Avx2,
     /// What the crate was compiled for, on any processor.
     Portable,
@@ -140,7 +141,7 @@ enum Starts<'a> {
 /// `data[starts[r] + s * stride..][..length]`, and `k = segments * length`. A matrix
 /// has one segment a row. An unpadded convolution of a channels-last image has one
 /// segment per row of the filter, and overlapping rows: the patches that `im2col`
-/// would copy. The words are `u64`, or `i16` for [`residues`].
+/// would copy. The words are those of [`PackedRight`], or `i16` for [`residues`].
 // What the kernels rely on: for every row r < m and every segment s, the range
 // `start(r) + s * stride..` has `length` words within `data`, and no computation of
 // it overflows. The fields are private and set by `matrix` and `new` alone.

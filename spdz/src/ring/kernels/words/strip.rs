@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use super::packed::{LANES, Line};
+use super::packed::Line;
+use super::word::Word;
 use crate::ring::kernels::Rows;
 
 /// Some rows of the left operand times one panel of the right one.
@@ -11,27 +12,27 @@ use crate::ring::kernels::Rows;
 // more than `(vectors - 1) * LANES` and at most `vectors * LANES`; `panel` has
 // `vectors` lines for each of the k > 0 words of a row of `left`; and 1 <= vectors <=
 // PANEL_VECTORS. `multiply_with` alone makes them.
-pub(super) struct Strip<'a> {
-    pub(super) left: &'a Rows<'a>,
+pub struct Strip<'a, W: Word> {
+    pub(super) left: &'a Rows<'a, W>,
     pub(super) rows: Range<usize>,
-    pub(super) panel: &'a [Line],
+    pub(super) panel: &'a [Line<W>],
     pub(super) vectors: usize,
     pub(super) columns: Range<usize>,
-    pub(super) out: &'a mut [u64],
+    pub(super) out: &'a mut [W],
     pub(super) n: usize,
     pub(super) accumulate: bool,
 }
 
-/// Writes a line of sums to the columns of it that are in the product.
+/// Writes sums to the columns of them that are in the product.
 #[inline(always)]
-pub(super) fn write(out: &mut [u64], sums: &Line, accumulate: bool) {
-    if let (Ok(out), false) = (<&mut [u64; LANES]>::try_from(&mut *out), accumulate) {
-        *out = sums.0;
+pub(super) fn write<W: Word>(out: &mut [W], sums: &[W], accumulate: bool) {
+    if out.len() == sums.len() && !accumulate {
+        out.copy_from_slice(sums);
     } else if accumulate {
-        for (out, sum) in out.iter_mut().zip(sums.0) {
-            *out = out.wrapping_add(sum);
+        for (out, sum) in out.iter_mut().zip(sums) {
+            *out = out.plus(*sum);
         }
     } else {
-        out.copy_from_slice(&sums.0[..out.len()]);
+        out.copy_from_slice(&sums[..out.len()]);
     }
 }

@@ -1,4 +1,4 @@
-//! The kernel for AVX2.
+//! The kernel of 64-bit words for AVX2, which multiplies 32 bits.
 
 use std::arch::x86_64::{
     __m256i, _mm256_add_epi32, _mm256_add_epi64, _mm256_load_si256, _mm256_mul_epu32,
@@ -6,8 +6,11 @@ use std::arch::x86_64::{
     _mm256_slli_epi64, _mm256_store_si256,
 };
 
-use super::packed::{LANES, Line};
+use super::packed::Line;
 use super::strip::{Strip, write};
+use super::word::Kernels;
+
+const LANES: usize = u64::LANES;
 
 /// Vectors of four words in a line of eight.
 const HALVES: usize = 2;
@@ -19,7 +22,7 @@ const SWAP: i32 = 0b10_11_00_01;
 /// eight for two rows, which with their operands fill the 16 registers. Three rows
 /// do not fit, and are slower by a third for it.
 #[target_feature(enable = "avx2")]
-pub(super) fn multiply(mut strip: Strip<'_>) {
+pub(super) fn multiply(mut strip: Strip<'_, u64>) {
     for column in 0..strip.vectors {
         let mut row = strip.rows.start;
         while row < strip.rows.end {
@@ -49,7 +52,7 @@ pub(super) fn multiply(mut strip: Strip<'_>) {
 /// The strip has these rows, and more than `column` vectors.
 #[target_feature(enable = "avx2")]
 #[inline]
-unsafe fn block<const ROWS: usize>(strip: &mut Strip<'_>, row: usize, column: usize) -> usize {
+unsafe fn block<const ROWS: usize>(strip: &mut Strip<'_, u64>, row: usize, column: usize) -> usize {
     let left = strip.left;
     let mut starts = [left.data.as_ptr(); ROWS];
     for (i, start) in starts.iter_mut().enumerate() {
@@ -88,7 +91,7 @@ unsafe fn block<const ROWS: usize>(strip: &mut Strip<'_>, row: usize, column: us
     let first = strip.columns.start + column * LANES;
     let width = LANES.min(strip.columns.end - first);
     for i in 0..ROWS {
-        let mut sums = Line::default();
+        let mut sums = Line::<u64>::default();
         for v in 0..HALVES {
             let cross = cross[i][v];
             let cross = _mm256_add_epi32(cross, _mm256_shuffle_epi32::<SWAP>(cross));
@@ -97,7 +100,7 @@ unsafe fn block<const ROWS: usize>(strip: &mut Strip<'_>, row: usize, column: us
             unsafe { _mm256_store_si256((&raw mut sums).cast::<__m256i>().add(v), sum) };
         }
         let out = &mut strip.out[(row + i) * strip.n + first..][..width];
-        write(out, &sums, strip.accumulate);
+        write(out, sums.words(), strip.accumulate);
     }
     ROWS
 }
