@@ -101,6 +101,11 @@ impl Channel for AtPlayer {
 fn graph(format: NumberFormat) -> Graph {
     let g = GraphBuilder::named("all", ["alice"]);
     let image = g.private_input("alice", [1, 8, 8, 2]);
+    if !format.has_polynomials() {
+        let sums = g.sum_pool(g.relu(image), 2);
+        g.private_output("alice", g.relu(g.sub(g.concat(&[sums, sums], 3), g.scalar(0.5))));
+        return g.build().unwrap();
+    }
     let filter = g.private_variable("alice", "filter", [3, 3, 2, 4]);
     let weights = g.private_variable("alice", "weights", [36, 10]);
     let other = g.private_input("alice", [1, 10]);

@@ -2,7 +2,8 @@
 //!
 //! A real `x` with `fraction` fractional bits is the integer nearest to
 //! `x * 2^fraction`. Numbers must lie within the format's range, chosen so that
-//! no inner product of the sizes that a plan admits can wrap around.
+//! no inner product of the sizes that a plan admits can wrap around, unless the range of
+//! such sums is declared ([`DECLARES_RANGES`](crate::ring::Ring::DECLARES_RANGES)).
 
 use zeroize::Zeroizing;
 
@@ -39,7 +40,8 @@ impl Precision {
     }
 
     /// The largest inner dimension of a product that cannot wrap around,
-    /// whatever values within the range are multiplied.
+    /// whatever values within the range are multiplied. Says nothing where the range of sums is
+    /// [declared](crate::ring::Ring::DECLARES_RANGES).
     #[must_use]
     pub fn largest_inner_dimension(&self) -> usize {
         1 << self.dividend.saturating_sub(2 * (self.fraction + self.integral))
@@ -115,7 +117,7 @@ fn nearest(x: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ring::{Int64, Ring};
+    use crate::ring::{Int64, NumberFormat, Ring};
     use proptest::prelude::*;
 
     const FORMAT: Precision = Int64::PRECISION;
@@ -163,11 +165,27 @@ mod tests {
 
     #[test]
     fn the_largest_inner_product_does_not_wrap() {
-        let k = FORMAT.largest_inner_dimension() as i128;
-        let largest = (1i128 << (FORMAT.fraction + FORMAT.integral)) - 1;
-        let sum = k * largest * largest;
-        let mut words = [0; 2];
-        Int64::from_integers(&[sum, -sum], &mut words);
-        assert_eq!(Int64::to_integers(&words), [sum, -sum]);
+        fn check<R: Ring>() {
+            let precision = R::PRECISION;
+            let k = precision.largest_inner_dimension() as i128;
+            let largest = (1i128 << (precision.fraction + precision.integral)) - 1;
+            let sum = k * largest * largest;
+            let mut words = vec![R::Word::default(); 2 * R::PLANES];
+            R::from_integers(&[sum, -sum], &mut words);
+            let holds = R::to_integers(&words) == [sum, -sum];
+            assert_eq!(holds, !R::DECLARES_RANGES, "{}", R::NAME);
+        }
+        macro_rules! check_all {
+            ($($ring:ident),+) => { $(check::<crate::ring::$ring>();)+ };
+        }
+        crate::ring::for_each_ring!(check_all);
+    }
+
+    #[test]
+    fn a_declared_range_is_that_of_the_values_and_fills_the_ring() {
+        for format in NumberFormat::ALL.into_iter().filter(|format| format.declares_ranges()) {
+            let Precision { fraction, integral, ring, dividend } = format.precision();
+            assert_eq!((2 * fraction + integral, dividend), (dividend, ring - 1), "{format}");
+        }
     }
 }

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 
 use common::{
     Outcome, PlayerInputs, Settings, is_key_or_command, noise, player_inputs, run, uniform_bytes,
+    with_gates,
 };
 use spdz::channel::{Phase, Role};
 use spdz::graph::{Graph, GraphBuilder};
@@ -17,6 +18,13 @@ use spdz::plan::{NumberFormat, Plan, Truncation};
 const UNIT: f64 = 4096.0;
 
 const TRUNCATIONS: [Truncation; 2] = [Truncation::Local, Truncation::Interactive];
+
+/// What tests of ReLU alone run in.
+fn everywhere() -> impl Iterator<Item = (NumberFormat, Truncation)> {
+    let each = with_gates();
+    // All have the same unit.
+    each.inspect(|(format, _)| assert_eq!(f64::from(format.precision().fraction).exp2(), UNIT))
+}
 
 fn settings(truncation: Truncation, randomness: u8) -> Settings {
     Settings::new(NumberFormat::Int64, truncation, randomness)
@@ -92,19 +100,20 @@ fn matmul(x: &[i64], y: &[i64], k: usize, n: usize) -> Vec<i64> {
 fn relu_is_that_of_the_integers_at_the_ends_of_the_range() {
     // The last row of 64 is not filled.
     const LEN: usize = 203;
-    let largest = 1024.0 - UNIT.recip();
-    let mut x = vec![0.0, UNIT.recip(), -UNIT.recip(), largest, -largest, 512.0, -512.0, 1.0];
-    x.extend(units(LEN - x.len(), largest, 5));
     let graph = relu_alone(LEN);
-    let inputs = player_inputs([("alice", "x", vec![LEN], x.clone())]);
-    for truncation in TRUNCATIONS {
+    for (format, truncation) in everywhere() {
+        let limit = format.precision().limit();
+        let (largest, half) = (limit - UNIT.recip(), limit / 2.0);
+        let mut x = vec![0.0, UNIT.recip(), -UNIT.recip(), largest, -largest, half, -half, 1.0];
+        x.extend(units(LEN - x.len(), largest, 5));
+        let inputs = player_inputs([("alice", "x", vec![LEN], x.clone())]);
         for ahead in [false, true] {
-            let settings = Settings { ahead, ..settings(truncation, 3) };
+            let settings = Settings { ahead, ..Settings::new(format, truncation, 3) };
             let outcome = run(&graph, settings, &[inputs.clone(), inputs.clone()]);
             for evaluation in 0..2 {
                 let found = outcome.output(evaluation, "alice", "y");
                 let expected: Vec<f64> = x.iter().map(|x| x.max(0.0)).collect();
-                assert_eq!(found, expected, "{truncation} {ahead}");
+                assert_eq!(found, expected, "{format} {truncation} {ahead}");
             }
         }
     }
@@ -232,12 +241,17 @@ fn comparisons_of_a_level_share_their_exchanges() {
 #[test]
 fn every_message_of_a_relu_is_uniform() {
     // The same values each time, all negative or all positive; only the randomness differs.
-    for sign in [-1.0, 1.0] {
+    for (format, sign) in [
+        (NumberFormat::Int64, -1.0),
+        (NumberFormat::Int64, 1.0),
+        (NumberFormat::Int32, -1.0),
+        (NumberFormat::Int32, 1.0),
+    ] {
         let inputs = player_inputs([("alice", "x", vec![256], vec![sign * 3.75; 256])]);
         let graph = relu_alone(256);
         let mut bytes: HashMap<_, Vec<u8>> = HashMap::new();
         for randomness in 0..60 {
-            let settings = settings(Truncation::Local, randomness);
+            let settings = Settings::new(format, Truncation::Local, randomness);
             let outcome = run(&graph, settings, &[inputs.clone(), inputs.clone()]);
             for (from, to, tag, message) in outcome.messages {
                 if to.is_server() && !is_key_or_command(from, to, tag) {
@@ -249,17 +263,17 @@ fn every_message_of_a_relu_is_uniform() {
         // Alice's input to both servers, three exchanges, and what the producer shares of two.
         assert_eq!(bytes.len(), 2 + 2 * 3 + 2, "{:?}", bytes.keys());
         for (place, bytes) in &bytes {
-            uniform_bytes(&format!("{place:?}"), bytes);
+            uniform_bytes(&format!("{format} {place:?}"), bytes);
         }
         // What both servers' messages of an exchange make together is uniform, too.
-        let plan = plan(&graph, Truncation::Local);
+        let plan = Plan::compile(&graph, format, Truncation::Local).unwrap();
         for round in plan.exchanges() {
             let of = |from, to| &bytes[&(from, to, Phase::Online, round.start as u32)];
             let both =
                 of(Role::Server0, Role::Server1).iter().zip(of(Role::Server1, Role::Server0));
             let sums: Vec<u8> = both.map(|(x, y)| x ^ y).collect();
             if plan.steps()[round.start].operation.name() != "open_narrow" {
-                uniform_bytes(&format!("opened in {round:?}"), &sums);
+                uniform_bytes(&format!("{format}: opened in {round:?}"), &sums);
             }
         }
     }
@@ -315,7 +329,7 @@ fn a_format_without_comparison_says_so() {
         let refused = Plan::compile(&layers(), NumberFormat::Int100, truncation).unwrap_err();
         assert_eq!(
             refused.to_string(),
-            "act1, node 8 (relu): Int100 cannot compare numbers, which an exact relu needs; choose Int64, or a polynomial in place of the relu"
+            "act1, node 8 (relu): Int100 cannot compare numbers, which an exact relu needs; choose Int64 or Int32, or a polynomial in place of the relu"
         );
     }
 }

@@ -8,7 +8,7 @@ mod common;
 
 use std::cell::RefCell;
 
-use common::{PlayerInputs, Settings, noise, run};
+use common::{PlayerInputs, Settings, noise, run, with_gates, with_polynomials};
 use proptest::prelude::*;
 use spdz::channel::Role;
 use spdz::graph::{
@@ -18,13 +18,6 @@ use spdz::graph::{
 use spdz::network::Network;
 use spdz::plan::{NumberFormat, Plan, PlanError, Route, Truncation};
 use spdz::polynomial::{Fit, Polynomial};
-
-const EVERY: [(NumberFormat, Truncation); 4] = [
-    (NumberFormat::Int64, Truncation::Local),
-    (NumberFormat::Int64, Truncation::Interactive),
-    (NumberFormat::Int100, Truncation::Local),
-    (NumberFormat::Int100, Truncation::Interactive),
-];
 
 /// Numbers from -2 to 2 for every input of a graph.
 fn random_inputs(graph: &Graph, seed: u64) -> PlayerInputs {
@@ -41,8 +34,18 @@ fn random_inputs(graph: &Graph, seed: u64) -> PlayerInputs {
     graph.players().iter().map(|player| (*player, tensors(*player))).collect()
 }
 
-/// Runs the graph twice under every format and truncation and compares all outputs.
+/// Runs the graph twice under every format that holds any graph without comparisons, with every
+/// truncation, and compares all outputs.
 fn check(graph: &Graph, tolerance: f64) {
+    check_in(graph, tolerance, with_polynomials());
+}
+
+/// The same in some formats.
+fn check_in(
+    graph: &Graph,
+    tolerance: f64,
+    formats: impl IntoIterator<Item = (NumberFormat, Truncation)>,
+) {
     let evaluations = [random_inputs(graph, 1), random_inputs(graph, 2)];
     let evaluations = evaluations.map(|mut player_inputs| {
         // What lasts for the session is what the first evaluation brings.
@@ -57,7 +60,7 @@ fn check(graph: &Graph, tolerance: f64) {
         }
         player_inputs
     });
-    for (format, truncation) in EVERY {
+    for (format, truncation) in formats {
         for ahead in [false, true] {
             let settings = Settings { ahead, ..Settings::new(format, truncation, 3) };
             let outcome = run(graph, settings, &evaluations);
@@ -155,6 +158,53 @@ fn operations_of_private_tensors_with_public_ones() {
         &graph("broadcast", |g, x, _, p| g.add(g.mul(g.slice(x, [(0, 1, 1), (0, 4, 1)]), p), p)),
         5e-3,
     );
+}
+
+/// What needs no products of values is in Int32 as it is elsewhere.
+#[test]
+fn sums_layouts_and_comparisons_of_int32() {
+    let t = |g: &GraphBuilder, x| g.transpose(x, [1, 0]);
+    let graphs = [
+        graph("add", |g, x, y, _| g.add(x, y)),
+        graph("sub", |g, x, y, p| g.sub(g.sub(x, y), p)),
+        graph("neg", |g, x, _, _| g.neg(x)),
+        graph("double", |g, x, _, _| g.scale(x, 2.0)),
+        graph("layouts", |g, x, y, _| g.reshape(g.add(t(g, x), t(g, y)), [12])),
+        graph("concat", |g, x, y, p| g.concat(&[x, g.neg(y), p], 1)),
+        graph("slice", |g, x, y, _| g.slice(g.sub(x, y), [(0, 3, 2), (1, 4, 2)])),
+        graph("expand", |g, x, _, _| g.expand(x, [2, 3, 4])),
+        graph("sum", |g, x, y, _| g.reduce_sum(g.add(x, y), [0, 1])),
+        graph("relu", |g, x, _, _| g.relu(x)),
+        graph("relus", |g, x, y, p| g.relu(g.sub(g.relu(g.add(x, y)), g.relu(g.sub(p, x))))),
+    ];
+    for graph in &graphs {
+        check_in(graph, 1e-3, with_gates().filter(|(format, _)| !format.has_polynomials()));
+    }
+}
+
+#[test]
+fn what_int32_does_not_hold_is_refused_with_what_to_choose() {
+    let square = graph("square", |g, x, _, _| g.square(x));
+    let polynomial = graph("polynomial", |g, x, _, _| g.polynomial(x, Polynomial::relu(3.0)));
+    for truncation in [Truncation::Local, Truncation::Interactive] {
+        let refusal = |graph| {
+            let refused = Plan::compile(graph, NumberFormat::Int32, truncation);
+            refused.unwrap_err().to_string()
+        };
+        assert_eq!(
+            refusal(&square),
+            "main, node 5 (square): 24 fractional and 14 integral bits are more than the 31 that Int32 can hold; choose Int64 or Int100, or a network with ReLU in place of polynomials"
+        );
+        let refused = refusal(&polynomial);
+        assert!(refused.contains("Int32 with") && refused.contains("too few bits"), "{refused}");
+        let advice = "; choose Int64 or Int100, or a network with ReLU in place of polynomials";
+        assert!(refused.ends_with(advice), "{refused}");
+    }
+    // What is left after a local truncation fails for one number in some thousands.
+    let third = graph("scale", |g, x, _, _| g.scale(x, 0.3));
+    let refused = Plan::compile(&third, NumberFormat::Int32, Truncation::Local).unwrap_err();
+    assert!(matches!(refused, PlanError::Truncation { .. }), "{refused}");
+    check_in(&third, 1e-3, [(NumberFormat::Int32, Truncation::Interactive)]);
 }
 
 #[test]
@@ -471,7 +521,7 @@ fn independent_openings_share_a_round() {
     });
     for (graph, local) in [(&product, 1), (&chains, 2)] {
         assert_eq!(rounds(graph, NumberFormat::Int64, Truncation::Local), local);
-        for (format, truncation) in EVERY {
+        for (format, truncation) in with_polynomials() {
             let plan = Plan::compile(graph, format, truncation).unwrap();
             let exchanges = plan.exchanges();
             // All exchanges belong to a round, in the order of the steps.
@@ -782,7 +832,7 @@ proptest! {
     ) {
         let graph = random_graph(&choices);
         let most = graph.work().steps;
-        for (format, truncation) in EVERY {
+        for (format, truncation) in with_polynomials() {
             // Values may outgrow the format: nothing is compiled then.
             if let Ok(plan) = Plan::compile(&graph, format, truncation) {
                 prop_assert!(plan.steps().len() <= most, "{} of {most}", plan.steps().len());

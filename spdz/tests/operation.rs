@@ -10,7 +10,7 @@ mod common;
 use std::fmt;
 use std::sync::Arc;
 
-use common::{Settings, player_inputs, run_compiled};
+use common::{Settings, player_inputs, run_compiled, with_polynomials};
 use spdz::channel::{ChannelError, Role};
 use spdz::graph::{Graph, GraphBuilder};
 use spdz::masked::Masked;
@@ -109,22 +109,19 @@ fn an_operation_from_outside_runs_on_five_parties() {
         ("alice", x_name.as_str(), vec![2, 3], x.to_vec()),
         ("bob", y_name.as_str(), vec![2, 3], y.to_vec()),
     ]);
-    for format in NumberFormat::ALL {
-        for truncation in [Truncation::Local, Truncation::Interactive] {
-            for ahead in [false, true] {
-                let plan = squared_difference(format, truncation);
-                let settings = Settings { ahead, ..Settings::new(format, truncation, 5) };
-                // Ahead, what was prepared is sealed and opened again.
-                let outcome = run_compiled(plan, settings, &[inputs.clone(), inputs.clone()]);
-                for evaluation in 0..2 {
-                    let player_outputs =
-                        &outcome.player_outputs[evaluation][&"alice".parse().unwrap()];
-                    let player_outputs = player_outputs.as_ref().unwrap().values().next().unwrap();
-                    for ((x, y), found) in x.iter().zip(&y).zip(player_outputs.as_slice()) {
-                        let expected = (x - y).powi(2);
-                        let error = (found - expected).abs();
-                        assert!(error < 1e-3, "{format} {truncation} {ahead}: {found} {expected}");
-                    }
+    for (format, truncation) in with_polynomials() {
+        for ahead in [false, true] {
+            let plan = squared_difference(format, truncation);
+            let settings = Settings { ahead, ..Settings::new(format, truncation, 5) };
+            // Ahead, what was prepared is sealed and opened again.
+            let outcome = run_compiled(plan, settings, &[inputs.clone(), inputs.clone()]);
+            for evaluation in 0..2 {
+                let player_outputs = &outcome.player_outputs[evaluation][&"alice".parse().unwrap()];
+                let player_outputs = player_outputs.as_ref().unwrap().values().next().unwrap();
+                for ((x, y), found) in x.iter().zip(&y).zip(player_outputs.as_slice()) {
+                    let expected = (x - y).powi(2);
+                    let error = (found - expected).abs();
+                    assert!(error < 1e-3, "{format} {truncation} {ahead}: {found} {expected}");
                 }
             }
         }
@@ -140,9 +137,9 @@ fn the_page_shows_this_operation() {
 
 #[test]
 fn what_a_plan_is_asked_covers_an_operation_from_outside() {
-    for format in NumberFormat::ALL {
-        let other = Plan::compile(&product(), format, Truncation::Local).unwrap();
-        let plan = squared_difference(format, Truncation::Local);
+    for (format, truncation) in with_polynomials() {
+        let other = Plan::compile(&product(), format, truncation).unwrap();
+        let plan = squared_difference(format, truncation);
         let step = plan.steps().iter().position(|s| s.operation.name() == "squared_difference");
         let step = step.unwrap();
         let bytes = 6 * format.wire_bytes();
@@ -157,6 +154,6 @@ fn what_a_plan_is_asked_covers_an_operation_from_outside() {
         assert!(plan.describe(step).contains("squared_difference of main"));
         // Parties without it do not agree with those that have it.
         assert_ne!(plan.digest(), other.digest());
-        assert_eq!(plan, squared_difference(format, Truncation::Local));
+        assert_eq!(plan, squared_difference(format, truncation));
     }
 }

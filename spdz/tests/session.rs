@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use common::{
     Callback, Outcome, Randomness, Settings, batches, is_key_or_command, logits, noise,
-    player_inputs, run, uniform_bytes, uniform_counts, weights,
+    player_inputs, run, uniform_bytes, uniform_counts, weights, with_polynomials,
 };
 use spdz::channel::{Name, Phase, Role};
 use spdz::graph::{GraphBuilder, Tensors};
@@ -52,13 +52,6 @@ fn everything_weights(network: &Network, seed: u64) -> Tensors {
     })
 }
 
-const EVERY: [(NumberFormat, Truncation); 4] = [
-    (NumberFormat::Int64, Truncation::Local),
-    (NumberFormat::Int64, Truncation::Interactive),
-    (NumberFormat::Int100, Truncation::Local),
-    (NumberFormat::Int100, Truncation::Interactive),
-];
-
 fn settings(randomness: u8) -> Settings {
     Settings::new(NumberFormat::Int64, Truncation::Local, randomness)
 }
@@ -93,7 +86,7 @@ fn inputs(len: usize, seed: u64) -> Vec<f32> {
 fn a_session_computes_the_network() {
     let network = everything();
     let weights = everything_weights(&network, 3);
-    for (format, truncation) in EVERY {
+    for (format, truncation) in with_polynomials() {
         for (batch, ahead) in [(1, false), (3, true)] {
             let images: Vec<_> = (0..4).map(|i| inputs(batch * 128, 100 + i)).collect();
             let settings = Settings { ahead, ..Settings::new(format, truncation, 7) };
@@ -129,7 +122,7 @@ fn other_pool_sizes_and_layers_in_any_order_work() {
         let network = Network { name: "shuffled".into(), input: vec![6, 6, 1], layers };
         let weights = everything_weights(&network, 5);
         let images = [inputs(36, 77)];
-        for (format, truncation) in EVERY {
+        for (format, truncation) in with_polynomials() {
             let settings = Settings::new(format, truncation, 1);
             let (found, expected, _) = infer(&network, &weights, 1, &images, settings);
             for (expected, found) in expected[0].iter().zip(found[0].as_ref().unwrap()) {
@@ -152,7 +145,7 @@ fn a_linear_layer_is_exact_to_the_truncation() {
     let random = std::cell::RefCell::new(noise(9));
     let weights = weights(&network, |_, _, _| (random.borrow_mut()() * 4096.0).round() * unit);
     let images = [inputs(50, 10).iter().map(|x| (x * 4096.0).round() * unit).collect()];
-    for (format, truncation) in EVERY {
+    for (format, truncation) in with_polynomials() {
         let settings = Settings::new(format, truncation, 2);
         let (found, expected, _) = infer(&network, &weights, 1, &images, settings);
         let unit = f64::from(format.precision().fraction).exp2();
@@ -206,7 +199,7 @@ fn polynomials_are_as_good_as_their_plan_says_over_all_of_their_range() {
         Polynomial::fit(function, Fit { bound, degree, range: bound }).unwrap()
     };
     let sigmoid = |x: f64| (1.0 + (-x).exp()).recip();
-    // A bound in units of each of `EVERY` that a change must not exceed.
+    // A bound in units of each of `with_polynomials` that a change must not exceed.
     let cases = [
         ("ReLU of degree 4 on 8", Polynomial::relu(3.0), [6.0, 1.6, 4.2, 5.8]),
         ("ReLU of degree 4 on 3", Polynomial::relu(3.0).within(3.0), [1.3, 1.1, 1.2, 1.7]),
@@ -220,7 +213,7 @@ fn polynomials_are_as_good_as_their_plan_says_over_all_of_their_range() {
         ),
     ];
     for (name, polynomial, bounds) in cases {
-        for ((format, truncation), allowed) in EVERY.into_iter().zip(bounds) {
+        for ((format, truncation), allowed) in with_polynomials().zip(bounds) {
             let (largest, mean, bound) = polynomial_errors(&polynomial, format, truncation);
             let what = format!(
                 "{name}, {format} {truncation}: {largest:.2} units, {mean:.2} on average, bound {bound:.2}"
@@ -238,7 +231,7 @@ fn every_message_a_server_receives_is_uniform() {
     let weights = everything_weights(&network, 3);
     // The same input and the same weights each time; only the randomness differs.
     let images = [inputs(128, 1), inputs(128, 1)];
-    for (format, truncation) in EVERY {
+    for (format, truncation) in with_polynomials() {
         let mut words: HashMap<(Role, Role, Phase, u32), Vec<u8>> = HashMap::new();
         for randomness in 0..60 {
             let settings = Settings::new(format, truncation, randomness);
@@ -260,8 +253,8 @@ fn every_message_a_server_receives_is_uniform() {
         assert!(places > openings + inputs, "{places} places: {:?}", words.keys());
         for (place, bytes) in words {
             match format {
-                NumberFormat::Int64 => uniform_bytes(&format!("{place:?}"), &bytes),
                 NumberFormat::Int100 => uniform_residues(&format!("{place:?}"), &bytes),
+                _ => uniform_bytes(&format!("{place:?}"), &bytes),
             }
         }
     }
@@ -281,7 +274,7 @@ fn uniform_residues(place: &str, bytes: &[u8]) {
 #[test]
 fn what_the_producer_sends_does_not_depend_on_inputs_or_weights() {
     let network = everything();
-    for (format, truncation) in EVERY {
+    for (format, truncation) in with_polynomials() {
         let transcript = |weights_seed, input_seed| {
             let weights = everything_weights(&network, weights_seed);
             let images = [inputs(128, input_seed), inputs(128, input_seed + 1)];
@@ -318,7 +311,7 @@ fn masks_are_fresh_for_every_inference() {
     let network = everything();
     let weights = everything_weights(&network, 3);
     let input = inputs(128, 1);
-    for (format, truncation) in EVERY {
+    for (format, truncation) in with_polynomials() {
         let settings = Settings::new(format, truncation, 4);
         let (_, _, outcome) = infer(&network, &weights, 1, &vec![input.clone(); 5], settings);
         let mut seen = std::collections::HashSet::new();
@@ -450,7 +443,7 @@ fn observers_are_told_of_every_part_that_their_role_has() {
     let graph_brought = [tensors(1.0), tensors(30.0)];
     let network = network.graph(1).unwrap();
     for (graph, evaluations) in [(&network, &network_brought[..]), (&graph, &graph_brought)] {
-        for (format, truncation) in EVERY {
+        for (format, truncation) in with_polynomials() {
             for ahead in [false, true] {
                 let settings = Settings { ahead, ..Settings::new(format, truncation, 7) };
                 let plan = Plan::compile(graph, format, truncation).unwrap();

@@ -14,7 +14,7 @@ use spdz::plan::{NumberFormat, Plan, Truncation};
 use spdz::prg::{KeyStream, Purpose, Seed, SessionId};
 use spdz::ratchet::Ratchet;
 use spdz::ring::residues::{MODULI, MODULUS};
-use spdz::ring::{Int64, Int100, Ring};
+use spdz::ring::{Int32, Int64, Int100, Ring};
 use spdz::role::Player;
 
 const PAGE: &str = include_str!("../../docs/wire.md");
@@ -59,7 +59,7 @@ fn sampled<R: Ring>(vector: &'static str, elements: usize) -> Vec<R::Word> {
 }
 
 #[test]
-fn key_streams_and_masks_of_int64() {
+fn key_streams_and_masks_of_int64_and_int32() {
     let vector = block("vector stream");
     let mut bytes = [0; 48];
     stream(vector).fill(&mut bytes);
@@ -71,6 +71,13 @@ fn key_streams_and_masks_of_int64() {
         .map(|word| u64::from_str_radix(word, 16).unwrap())
         .collect();
     assert_eq!(sampled::<Int64>(vector, expected.len()), expected);
+
+    let vector = block("vector mask-int32");
+    let expected: Vec<u32> = field(vector, "elements")
+        .split(' ')
+        .map(|word| u32::from_str_radix(word, 16).unwrap())
+        .collect();
+    assert_eq!(sampled::<Int32>(vector, expected.len()), expected);
 }
 
 #[test]
@@ -182,15 +189,14 @@ fn values<R: Ring>(vector: &'static str, precision: Precision) {
 #[test]
 fn numbers_on_the_wire() {
     values::<Int64>(block("vector value-int64"), Int64::PRECISION);
+    values::<Int32>(block("vector value-int32"), Int32::PRECISION);
     values::<Int100>(block("vector value-int100"), Int100::PRECISION);
     // The table of formats.
     let moduli = MODULI.map(|modulus| modulus.to_string()).join(", ");
-    for (name, precision, bytes) in [
-        ("Int64", Int64::PRECISION, Int64::WIRE_BYTES),
-        ("Int100", Int100::PRECISION, Int100::WIRE_BYTES),
-    ] {
+    for format in NumberFormat::ALL {
+        let (precision, bytes) = (format.precision(), format.wire_bytes());
         let row =
-            format!("| `{name}` | {bytes} | {} | {} |", precision.fraction, precision.limit());
+            format!("| `{format}` | {bytes} | {} | {} |", precision.fraction, precision.limit());
         assert!(PAGE.contains(&row), "{row}");
     }
     for text in [moduli, MODULUS.to_string()] {

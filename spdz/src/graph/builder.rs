@@ -428,8 +428,8 @@ impl GraphBuilder {
     }
 
     /// `max(x, 0)` of each element, exact. The number format must have a comparison, which
-    /// `Int64` has and `Int100` has not: for any format there is the polynomial of
-    /// [`GraphBuilder::fitted`].
+    /// `Int64` and `Int32` have and `Int100` has not: there, and in `Int64` too, is the polynomial
+    /// of [`GraphBuilder::fitted`].
     #[track_caller]
     pub fn relu(&self, x: Tensor) -> Tensor {
         self.push(Op::Relu { input: x.node }, &[x])

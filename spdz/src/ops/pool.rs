@@ -115,7 +115,7 @@ fn sum_windows<E: Copy>(
 mod tests {
     use super::*;
     use crate::geometry::{Stride, Window};
-    use crate::ring::{Int64, Int100};
+    use crate::ring::{Int32, Int64, Int100};
     use proptest::prelude::*;
 
     #[test]
@@ -177,6 +177,7 @@ mod tests {
             let stride = Stride { vertical, horizontal };
             let (height, width) = (high + below, wide + right);
             let pooling = Pooling { batch, height, width, channels, window, stride };
+            agrees::<Int32>(pooling);
             agrees::<Int64>(pooling);
             agrees::<Int100>(pooling);
         }
@@ -187,6 +188,7 @@ mod tests {
         for stride in [1, 3, usize::MAX] {
             let (window, stride) = (3.into(), stride.into());
             let pooling = Pooling { batch: 2, height: 3, width: 3, channels: 5, window, stride };
+            agrees::<Int32>(pooling);
             agrees::<Int64>(pooling);
             agrees::<Int100>(pooling);
         }

@@ -155,7 +155,7 @@ impl<R: Ring> ProductTriple<R> {
 mod tests {
     use super::*;
     use crate::geometry::{Convolution, Stride};
-    use crate::ring::{Int64, Int100};
+    use crate::ring::{Int32, Int64, Int100};
     use proptest::prelude::*;
 
     /// A sum of the convolution's definition: an output of the filter's place `(y, x)`.
@@ -232,6 +232,7 @@ mod tests {
             };
             c.filter_height = filter_height.min(c.padded_height());
             c.filter_width = filter_width.min(c.padded_width());
+            agrees::<Int32>(&c);
             agrees::<Int64>(&c);
             agrees::<Int100>(&c);
         }

@@ -229,10 +229,15 @@ mod tests {
     use super::*;
     use crate::ops::compare::tests::{compare, drawn, random};
     use crate::prg::KeyStream;
-    use crate::ring::Int64;
+    use crate::ring::{Int32, Int64, Plane};
 
     /// `max(0, x)` of a row of values under masks whose shares are given, on both servers.
-    fn relu(bits: u32, x: &Row, shares: &[Row; 2], stream: &mut KeyStream) -> [u64; ROW] {
+    fn relu<R: BinaryRing>(
+        bits: u32,
+        x: &Row,
+        shares: &[Row; 2],
+        stream: &mut KeyStream,
+    ) -> [u64; ROW] {
         let mut sums = [0; ROW];
         let mut opened = [0; ROW];
         for index in 0..ROW {
@@ -241,19 +246,19 @@ mod tests {
         }
         let less = compare(bits, &opened, &sums, stream);
         let hidden = drawn(stream, 2);
-        let parts = Parts::new(64, bits);
+        let parts = Parts::new(R::BITS, bits);
         let expanded = drawn(stream, parts.sum());
         let mut sent = expanded.clone();
         deal(parts, &sums, hidden[0] ^ hidden[1], &mut sent);
         let chosen = !high_bits(&opened, bits) ^ less[0] ^ less[1] ^ hidden[0] ^ hidden[1];
-        let mut out = [[0; ROW]; 2];
+        let mut out = [[R::word(0); ROW]; 2];
         for (side, server, words) in [(Side::Zero, 0, &expanded), (Side::One, 1, &sent)] {
             let (mask, mut shared) = (&shares[server], [[0; ROW]; 5]);
             parts.unpack(words, &mut shared);
-            select::<Int64>(side, bits, chosen, &opened, mask, &shared, &mut out[server]);
+            select::<R>(side, bits, chosen, &opened, mask, &shared, &mut out[server]);
         }
         let [share0, share1] = out;
-        std::array::from_fn(|index| share0[index].wrapping_add(share1[index]))
+        std::array::from_fn(|index| R::plane(0).add(share0[index], share1[index]).into())
     }
 
     /// Checks all pairs of a value, modulo `2^bits`, and a mask.
@@ -267,11 +272,12 @@ mod tests {
                 shares[0][index] = part;
                 shares[1][index] = rho.wrapping_sub(part) & low_bits(bits);
             }
-            let found = relu(bits, &x, &shares, stream);
+            let found = [relu::<Int64>, relu::<Int32>].map(|relu| relu(bits, &x, &shares, stream));
             for (index, (value, rho)) in pairs.iter().enumerate() {
                 let negative = value >> (bits - 1) & 1 == 1;
                 let expected = if negative { 0 } else { *value };
-                assert_eq!(found[index], expected, "{bits} bits: {value} under {rho}");
+                let found = found.each_ref().map(|found| found[index]);
+                assert_eq!(found, [expected; 2], "{bits} bits: {value} under {rho}");
             }
         }
     }

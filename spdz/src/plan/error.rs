@@ -70,8 +70,13 @@ pub enum PlanError {
     },
     /// The format has too few bits for a polynomial.
     #[error(
-        "{layer}: {format} with {truncation} truncation has too few bits for the polynomial of degree {degree} and arguments up to {range}: {}; lower its range or degree, or choose another format or truncation",
-        coarseness(*.error, *.share)
+        "{layer}: {format} with {truncation} truncation has too few bits for the polynomial of degree {degree} and arguments up to {range}: {}; {}",
+        coarseness(*.error, *.share),
+        if !.format.has_polynomials() {
+            without_polynomials()
+        } else {
+            "lower its range or degree, or choose another format or truncation".into()
+        }
     )]
     Coarse {
         /// The layer, and the node within the graph.
@@ -121,7 +126,12 @@ pub enum PlanError {
     },
     /// An intermediate result has too many bits.
     #[error(
-        "{layer}: {fraction} fractional and {integral} integral bits are more than the {available} that {format} can hold; each addition in a row counts one bit more, a reduceSum of all terms only the logarithm of their number"
+        "{layer}: {fraction} fractional and {integral} integral bits are more than the {available} that {format} can hold; {}",
+        if !.format.has_polynomials() {
+            without_polynomials()
+        } else {
+            "each addition in a row counts one bit more, a reduceSum of all terms only the logarithm of their number".into()
+        }
     )]
     Precision {
         /// The layer, and the node within the graph.
@@ -139,8 +149,17 @@ pub enum PlanError {
 
 /// The formats that can compare numbers, for people.
 fn with_gates() -> String {
-    let with = NumberFormat::ALL.into_iter().filter(|format| format.has_gates());
-    with.map(NumberFormat::name).collect::<Vec<_>>().join(" or ")
+    names(NumberFormat::with_gates())
+}
+
+/// What to do where a format holds no products of values, for people.
+fn without_polynomials() -> String {
+    let wider = names(NumberFormat::with_polynomials());
+    format!("choose {wider}, or a network with ReLU in place of polynomials")
+}
+
+fn names(formats: impl Iterator<Item = NumberFormat>) -> String {
+    formats.map(NumberFormat::name).collect::<Vec<_>>().join(" or ")
 }
 
 /// What a format without comparison has in place of a gate, for people.

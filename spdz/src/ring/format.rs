@@ -70,6 +70,8 @@ formats! { $
     Int64,
     /// Ten residues of integers modulo a number of 103 bits.
     Int100,
+    /// Integers modulo 2^32.
+    Int32,
 }
 
 /// A name that no number format has.
@@ -105,6 +107,30 @@ impl NumberFormat {
     #[must_use]
     pub fn precision(self) -> Precision {
         with_ring!(self, R => R::PRECISION)
+    }
+
+    /// Whether it holds products of any values within its range, and so polynomials. Others hold
+    /// sums of products with weights, and comparisons in place of polynomials.
+    #[must_use]
+    pub fn has_polynomials(self) -> bool {
+        !self.declares_ranges()
+    }
+
+    /// Those that hold polynomials, in the order of [`NumberFormat::ALL`].
+    pub fn with_polynomials() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(|format| format.has_polynomials())
+    }
+
+    /// Those whose numbers can be compared exactly, in the order of [`NumberFormat::ALL`].
+    pub fn with_gates() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(|format| format.has_gates())
+    }
+
+    /// Interactive truncation divides integers of magnitude below two to the power of it
+    /// ([`Ring::DIVIDEND_BITS`]).
+    #[must_use]
+    pub fn dividend_bits(self) -> u32 {
+        with_ring!(self, R => R::DIVIDEND_BITS)
     }
 
     /// The truncation that the paper pairs it with.
@@ -188,15 +214,25 @@ mod tests {
             assert_eq!(written, format!("\"{format}\""));
             assert_eq!(serde_json::from_str::<NumberFormat>(&written).unwrap(), format);
         }
-        let unknown = "Int32".parse::<NumberFormat>().unwrap_err().to_string();
-        assert_eq!(unknown, "there is no number format \"Int32\"; choose one of Int64, Int100");
+        let unknown = "Int128".parse::<NumberFormat>().unwrap_err().to_string();
+        let expected = "there is no number format \"Int128\"; choose one of Int64, Int100, Int32";
+        assert_eq!(unknown, expected);
     }
 
     #[test]
     fn the_dispatch_reaches_the_ring_of_the_same_name() {
         for format in NumberFormat::ALL {
             assert!(with_ring!(format, R => std::any::type_name::<R>()).ends_with(format.name()));
-            assert_eq!(with_ring!(format, R => R::DIVIDEND_BITS), format.precision().dividend);
+            assert_eq!(with_ring!(format, R => R::WIRE_BYTES), format.wire_bytes());
+        }
+    }
+
+    #[test]
+    fn interactive_truncation_takes_what_sums_of_products_may_be() {
+        for format in NumberFormat::ALL {
+            // Of a declared range it takes half, as it needs a bit to see a wrap.
+            let declared = u32::from(format.declares_ranges());
+            assert_eq!(format.dividend_bits() + declared, format.precision().dividend, "{format}");
         }
     }
 }

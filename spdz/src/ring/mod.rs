@@ -14,8 +14,10 @@ use bytes::Bytes;
 
 pub mod kernels;
 
+mod binary;
 mod format;
 mod int100;
+mod int32;
 mod int64;
 
 pub mod residues;
@@ -28,6 +30,7 @@ mod truncation;
 
 pub(crate) use format::for_each_ring;
 pub use format::{NumberFormat, UnknownFormat};
+pub use int32::Int32;
 pub use int64::Int64;
 pub use int100::Int100;
 #[cfg(feature = "threads")]

@@ -214,6 +214,24 @@ impl<R: Ring> Store<R> for Sealed<R> {
     }
 }
 
+/// The formats that hold any graph without comparisons, with each truncation.
+pub fn with_polynomials() -> impl Iterator<Item = (NumberFormat, Truncation)> {
+    truncated(NumberFormat::with_polynomials())
+}
+
+/// The formats that compare numbers, with each truncation.
+pub fn with_gates() -> impl Iterator<Item = (NumberFormat, Truncation)> {
+    truncated(NumberFormat::with_gates())
+}
+
+fn truncated(
+    formats: impl Iterator<Item = NumberFormat>,
+) -> impl Iterator<Item = (NumberFormat, Truncation)> {
+    formats.flat_map(|format| {
+        [Truncation::Local, Truncation::Interactive].map(|truncation| (format, truncation))
+    })
+}
+
 /// Runs an evaluation of `graph` for each of `evaluations`.
 pub fn run(graph: &Graph, settings: Settings, evaluations: &[PlayerInputs]) -> Outcome {
     let plan = Plan::compile(graph, settings.format, settings.truncation).unwrap();

@@ -51,6 +51,21 @@ impl Compiler<'_> {
         self.truncation == Truncation::Local && self.failure(fraction, integral) <= LARGEST_FAILURE
     }
 
+    /// Notes if a dividend of an interactive truncation has more bits than that takes. It takes all
+    /// that [`Compiler::check_bits`] admits, except where the format's range is declared.
+    pub(super) fn check_dividend(&mut self, fraction: i32, integral: i32) {
+        let available = self.format.dividend_bits();
+        if fraction.max(fraction + integral) > available as i32 && self.unreliable.is_none() {
+            self.unreliable = Some(PlanError::Precision {
+                layer: self.place(),
+                fraction,
+                integral: integral.max(0) as u32,
+                available,
+                format: self.format,
+            });
+        }
+    }
+
     /// Whether values with so many bits can be truncated again, and locally without failing
     /// too often once they are within the format's range.
     pub(super) fn truncates_well(&self, fraction: i32, integral: i32) -> bool {

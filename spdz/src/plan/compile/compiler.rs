@@ -47,7 +47,7 @@ pub(super) struct Compiler<'graph> {
     pub(super) local_failures: f64,
     /// The largest error of a polynomial, units in the last place.
     pub(super) polynomial_error: f64,
-    /// The first local truncation that fails too often.
+    /// The first truncation that fails too often, or whose dividends have too many bits.
     pub(super) unreliable: Option<PlanError>,
 }
 

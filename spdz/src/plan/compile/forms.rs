@@ -105,6 +105,7 @@ impl Compiler<'_> {
             self.push(Arc::new(ops::Truncate { input: value.id, bits, output }));
             return (Scaled { id: output, fraction, integral }, None);
         }
+        self.check_dividend(value.fraction, integral);
         let output = self.masked_of(len);
         self.push(Arc::new(ops::TruncateInteractive { input: value.id, bits, output }));
         let masked = ScaledMask { id: output, fraction };

@@ -45,7 +45,7 @@ impl Compiler<'_> {
         let f = self.f();
         let budget = BitBudget {
             fraction: f,
-            dividend: self.precision.dividend as i32,
+            dividend: self.format.dividend_bits() as i32,
             free: !self.truncates_seldom(),
             truncation_error: self.format.truncation_error(self.truncation),
         };
