@@ -61,6 +61,13 @@ impl Inspect {
     /// # Errors
     /// If files are missing or wrong, parties fail, or on interruption.
     pub fn run(&self, interrupted: &AtomicBool) -> anyhow::Result<Report> {
+        // What has no plan is refused before anything starts.
+        for name in &self.networks {
+            for &format in &self.formats {
+                let plan = self.computation(name, format).plan();
+                plan.with_context(|| format!("{name} {format} is impossible"))?;
+            }
+        }
         let mut reporter = Reporter::new();
         reporter.warn(NOT_PRIVATE);
         let mut found = Vec::new();
@@ -82,6 +89,11 @@ impl Inspect {
         Ok(Report(found))
     }
 
+    fn computation(&self, network: &str, format: NumberFormat) -> Computation {
+        let computation = Computation::of_network(network, self.batch_size, format);
+        Computation { truncation: self.truncation, inspect: true, ..computation }
+    }
+
     fn measure(
         &self,
         network: &str,
@@ -100,10 +112,9 @@ impl Inspect {
                 weights.display()
             )
         })?;
-        let computation = Computation::of_network(network, self.batch_size, format);
         let owner = PlayerTask { inputs: Some(weights.clone()), ..PlayerTask::default() };
         let job = Job {
-            computation: Computation { truncation: self.truncation, inspect: true, ..computation },
+            computation: self.computation(network, format),
             players: BTreeMap::from([(Name::MODEL_OWNER, owner)]),
             workload: Some(Workload {
                 images: fs::canonicalize(data::TEST_IMAGES.locate(&self.files.data)?)?,

@@ -83,7 +83,8 @@ impl Default for Settings {
             networks: ["A", "B", "C"].map(String::from).into(),
             graphs: Vec::new(),
             batch_sizes: vec![1],
-            formats: NumberFormat::ALL.into(),
+            // What the paper's networks, whose activations are polynomials, run in.
+            formats: NumberFormat::with_polynomials().collect(),
             truncations: vec![Truncate::Usual],
             offline: vec![OfflineMode::Inline],
             conditions: vec![Link::Loopback],
@@ -611,7 +612,11 @@ mod tests {
         let graph = "{file: nowhere.yaml}";
         for (yaml, expected) in [
             ("batchSize: [1]", "unknown field `batchSize`, expected one of"),
-            ("formats: [Int32]", "unknown variant `Int32`, expected `Int64` or `Int100`"),
+            (
+                "formats: [Int128]",
+                "unknown variant `Int128`, expected one of `Int64`, `Int100`, `Int32`",
+            ),
+            ("formats: [Int32]", "A Int32 Local, batch 1 is impossible: "),
             ("networks: []", "measures nothing: networks, with graphs, is empty"),
             ("batchSizes: []", "measures nothing: batchSizes is empty; name at least one"),
             ("offline: []", "measures nothing: offline is empty"),

@@ -203,7 +203,7 @@ fn server_and_operator_agree_on_what_may_be_made() {
         (false, "a", two),
         (false, "a", three),
         (false, "a", json!({"model": {"builtin": "D"}})),
-        (false, "a", with(builtin(), "numberFormat", json!("Int32"))),
+        (false, "a", with(builtin(), "numberFormat", json!("Int128"))),
         (true, "a", with(builtin(), "numberFormat", json!("Int100"))),
         (true, "a", with(builtin(), "truncation", json!("Interactive"))),
         (false, "a", with(builtin(), "truncation", json!("None"))),

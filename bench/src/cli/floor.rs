@@ -22,7 +22,7 @@ pub struct Arguments {
     networks: Vec<String>,
     /// Number formats, each with its usual truncation
     #[arg(long, value_name = "FORMATS", value_delimiter = ',', ignore_case = true)]
-    #[arg(value_parser = format(), default_values_t = NumberFormat::ALL)]
+    #[arg(value_parser = format(), default_values_t = NumberFormat::with_polynomials())]
     formats: Vec<NumberFormat>,
     /// Images of one inference
     #[arg(long, value_name = "NUMBERS", value_delimiter = ',', default_value = "1,100")]

@@ -18,7 +18,7 @@ pub struct Arguments {
     networks: Vec<String>,
     /// Number formats
     #[arg(long, value_name = "FORMATS", value_delimiter = ',', ignore_case = true)]
-    #[arg(value_parser = format(), default_values_t = NumberFormat::ALL)]
+    #[arg(value_parser = format(), default_values_t = NumberFormat::with_polynomials())]
     formats: Vec<NumberFormat>,
     /// How products are truncated to the format's precision
     #[arg(long, value_name = "HOW", ignore_case = true, default_value = "usual")]

@@ -15,7 +15,7 @@ pub(super) struct Selection {
     /// Networks to measure [default: A,B,C]
     #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = BUILTIN)]
     networks: Option<Vec<String>>,
-    /// Number formats to measure [default: all]
+    /// Number formats to measure [default: Int64,Int100]
     #[arg(long, value_name = "FORMATS", value_delimiter = ',', ignore_case = true)]
     #[arg(value_parser = format())]
     formats: Option<Vec<NumberFormat>>,

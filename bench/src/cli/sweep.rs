@@ -36,7 +36,7 @@ line replaces what the file says:
   on: local                  # or cluster: through the operator
   networks: [A, B, C]        # [] for none
   batchSizes: [1, 10, 100]
-  formats: [Int64, Int100]
+  formats: [Int64, Int100]   # or Int32, for graphs with relu in place of polynomials
   truncations: [usual]       # or Local, Interactive
   offline: [inline]          # or ahead
   conditions: [loopback]     # or lan (0.5 ms, 10 Gbit/s), wan (40 ms, 100 Mbit/s),

@@ -86,14 +86,15 @@ pub const MAX_GRAPH_BYTES: usize = 512 << 10;
 pub struct SecureInferenceSpec {
     /// What is computed, and whose weights it uses.
     pub model: Model,
-    /// The numbers that shares are made of: `Int64` (integers modulo 2^64, the faster) or
-    /// `Int100` (the paper's ten residues, the more exact).
+    /// The numbers that shares are made of: `Int64` (integers modulo 2^64, fast), `Int100` (the
+    /// paper's ten residues, the more exact) or `Int32` (integers modulo 2^32: half the bytes, for
+    /// networks with ReLU, without polynomials; values and sums must stay below 128).
     #[serde(default)]
     #[schemars(schema_with = "format_schema")]
     pub number_format: NumberFormat,
     /// How products are truncated to the format's precision: `Local` (without a message;
     /// wrong with a small probability) or `Interactive` (one round; never wrong). Without it
-    /// what the paper does: `Local` for `Int64`, `Interactive` for `Int100`.
+    /// what the paper does: `Local` for `Int64`, `Interactive` for `Int100`. `Local` for `Int32`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "TruncationSchema")]
     pub truncation: Option<Truncation>,

@@ -52,7 +52,7 @@ fn invalid() -> Vec<Invalid> {
     vec![
         named("no-model", json!({}), By::Server, "model"),
         named("network", json!({ "model": { "builtin": "D" } }), By::Server, "builtin"),
-        named("format", network(json!({ "numberFormat": "Int32" })), By::Server, "numberFormat"),
+        named("format", network(json!({ "numberFormat": "Int128" })), By::Server, "numberFormat"),
         named("batch", network(json!({ "workload": { "batchSize": 0 } })), By::Server, "batchSize"),
         named(
             "repetitions",
@@ -95,6 +95,8 @@ fn invalid() -> Vec<Invalid> {
             By::Rules,
             "spec.model.volume.source",
         ),
+        // Its activations are polynomials.
+        named("narrow", network(json!({ "numberFormat": "Int32" })), By::Operator, "Int32"),
         named(
             "player",
             graph(json!({ "mallory": {} })),
