@@ -101,11 +101,6 @@ impl Channel for AtPlayer {
 fn graph(format: NumberFormat) -> Graph {
     let g = GraphBuilder::named("all", ["alice"]);
     let image = g.private_input("alice", [1, 8, 8, 2]);
-    if !format.has_polynomials() {
-        let sums = g.sum_pool(g.relu(image), 2);
-        g.private_output("alice", g.relu(g.sub(g.concat(&[sums, sums], 3), g.scalar(0.5))));
-        return g.build().unwrap();
-    }
     let filter = g.private_variable("alice", "filter", [3, 3, 2, 4]);
     let weights = g.private_variable("alice", "weights", [36, 10]);
     let other = g.private_input("alice", [1, 10]);
@@ -116,6 +111,11 @@ fn graph(format: NumberFormat) -> Graph {
         false => g.avg_pool(hidden, 2),
     };
     let hidden = g.matmul(g.flatten(hidden), weights);
+    if !format.has_polynomials() {
+        let product = g.mul(g.relu(hidden), other);
+        g.private_output("alice", g.concat(&[product, g.square(other)], 0));
+        return g.build().unwrap();
+    }
     let product = g.mul(g.sigmoid(hidden), other);
     let outer = g.matmul(g.transpose(product, [1, 0]), other);
     let sum = g.reduce_sum(g.concat(&[g.square(product), g.scale(other, 0.3)], 0), [0]);

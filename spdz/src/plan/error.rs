@@ -152,7 +152,7 @@ fn with_gates() -> String {
     names(NumberFormat::with_gates())
 }
 
-/// What to do where a format holds no products of values, for people.
+/// What to do where a format has too few bits for polynomials, for people.
 fn without_polynomials() -> String {
     let wider = names(NumberFormat::with_polynomials());
     format!("choose {wider}, or a network with ReLU in place of polynomials")

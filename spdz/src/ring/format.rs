@@ -109,8 +109,8 @@ impl NumberFormat {
         with_ring!(self, R => R::PRECISION)
     }
 
-    /// Whether it holds products of any values within its range, and so polynomials. Others hold
-    /// sums of products with weights, and comparisons in place of polynomials.
+    /// Whether it holds products of any values within its range, and so polynomials. In others what
+    /// is multiplied must stay within the range too, and comparisons take the place of polynomials.
     #[must_use]
     pub fn has_polynomials(self) -> bool {
         !self.declares_ranges()
