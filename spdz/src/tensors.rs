@@ -210,6 +210,8 @@ pub struct OutputSpec {
     pub len: usize,
     /// Fractional bits.
     pub fraction: i32,
+    /// Values are below two to the power of this in magnitude.
+    pub integral: u32,
     /// The step at which it is sent.
     pub step: usize,
 }

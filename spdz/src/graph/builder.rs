@@ -435,6 +435,25 @@ impl GraphBuilder {
         self.push(Op::Relu { input: x.node }, &[x])
     }
 
+    /// The larger of `x` and `y`, element by element, broadcast; exact. The number format must have
+    /// a comparison, as for [`GraphBuilder::relu`].
+    #[track_caller]
+    pub fn maximum(&self, x: Tensor, y: Tensor) -> Tensor {
+        self.push(Op::Maximum { left: x.node, right: y.node }, &[x, y])
+    }
+
+    /// The smaller of `x` and `y`; see [`GraphBuilder::maximum`].
+    #[track_caller]
+    pub fn minimum(&self, x: Tensor, y: Tensor) -> Tensor {
+        self.push(Op::Minimum { left: x.node, right: y.node }, &[x, y])
+    }
+
+    /// The magnitude of each element, exact; the format as for [`GraphBuilder::relu`].
+    #[track_caller]
+    pub fn abs(&self, x: Tensor) -> Tensor {
+        self.push(Op::Abs { input: x.node }, &[x])
+    }
+
     /// The logistic function; of private tensors its fit of degree 9 on `[-8, 8]`.
     #[track_caller]
     pub fn sigmoid(&self, x: Tensor) -> Tensor {
@@ -459,10 +478,23 @@ impl GraphBuilder {
         self.function(x, Function::Softmax)
     }
 
-    /// The place of the largest value along the last axis of a local tensor.
+    /// The place of the largest value along the last axis, which goes; the first of equals. Of
+    /// private tensors it is exact too: who is revealed it learns the place and nothing else of
+    /// the values. They are 2 to 65536 in a row, and the number format must have a comparison, as for
+    /// [`GraphBuilder::relu`]. Places from 1024 on are beyond the range of what may be multiplied.
     #[track_caller]
     pub fn argmax(&self, x: Tensor) -> Tensor {
-        self.function(x, Function::ArgMax)
+        if self.facts(x).is_some_and(|facts| facts.place != Place::Private) {
+            return self.function(x, Function::ArgMax);
+        }
+        self.push(Op::ArgMax { input: x.node }, &[x])
+    }
+
+    /// One at the place of the largest value along the last axis, the first of equals, and zeros
+    /// elsewhere; see [`GraphBuilder::argmax`].
+    #[track_caller]
+    pub fn one_hot_argmax(&self, x: Tensor) -> Tensor {
+        self.push(Op::OneHotArgMax { input: x.node }, &[x])
     }
 
     /// Batch normalisation over the last axis with statistics from training:

@@ -436,6 +436,12 @@ mod tests {
         let x = plaintext([3], [-1.5, 0.0, 2.0]);
         assert_eq!(apply(&[&x], |g, x| g.neg(x[0])), plaintext([3], [1.5, 0.0, -2.0]));
         assert_eq!(apply(&[&x], |g, x| g.square(x[0])), plaintext([3], [2.25, 0.0, 4.0]));
+        assert_eq!(apply(&[&x], |g, x| g.abs(x[0])), plaintext([3], [1.5, 0.0, 2.0]));
+        let y = plaintext([2, 1], [1.0, -1.0]);
+        let larger = apply(&[&x, &y], |g, x| g.maximum(x[0], x[1]));
+        assert_eq!(larger, plaintext([2, 3], [1.0, 1.0, 2.0, -1.0, 0.0, 2.0]));
+        let smaller = apply(&[&x, &y], |g, x| g.minimum(x[0], x[1]));
+        assert_eq!(smaller, plaintext([2, 3], [-1.5, 0.0, 1.0, -1.5, -1.0, -1.0]));
         let cubic = Polynomial { coefficients: vec![1.0, 0.0, -2.0, 4.0], range: 2.0 };
         let cubed = apply(&[&x], |g, x| g.polynomial(x[0], cubic.clone()));
         assert_eq!(cubed, plaintext([3], [-17.0, 1.0, 25.0]));

@@ -4,7 +4,8 @@ use std::fmt;
 
 use super::function::Function;
 use super::limits::{
-    MAX_AXES, MAX_DEGREE, MAX_LABEL_BYTES, MAX_NODES, MAX_POLYNOMIALS, MAX_TENSOR, too_many,
+    MAX_AXES, MAX_CHOICES, MAX_DEGREE, MAX_LABEL_BYTES, MAX_NODES, MAX_POLYNOMIALS, MAX_TENSOR,
+    too_many,
 };
 use super::op::{Lifetime, Node, Op};
 use crate::channel::Name;
@@ -92,6 +93,20 @@ fn places(
     }
     let fits = height >= high && width >= wide;
     Ok(fits.then(|| [(height - high) / vertical + 1, (width - wide) / horizontal + 1]))
+}
+
+/// The shape of the places of the largest values.
+fn argmax_shape(shape: &[usize]) -> Result<&[usize], String> {
+    let [leading @ .., side] = shape else {
+        return Err("a single number has no last axis".into());
+    };
+    if !(2..=MAX_CHOICES).contains(side) {
+        return Err(format!(
+            "shape {} has {side} elements along its last axis; expected 2 to {MAX_CHOICES} to choose from",
+            Shape(shape)
+        ));
+    }
+    Ok(leading)
 }
 
 /// The shape of the largest values of windows.
@@ -322,7 +337,8 @@ impl Known<'_> {
             | Op::Output { .. }
             | Op::Neg { .. }
             | Op::Square { .. }
-            | Op::Relu { .. } => Ok(shape(0).to_vec()),
+            | Op::Relu { .. }
+            | Op::Abs { .. } => Ok(shape(0).to_vec()),
             Op::Polynomial { polynomial, .. } => {
                 let Polynomial { coefficients, range } = polynomial;
                 if coefficients.is_empty() || coefficients.iter().any(|c| !c.is_finite()) {
@@ -348,14 +364,17 @@ impl Known<'_> {
                 (Function::ArgMax, [leading @ .., _]) => Ok(leading.to_vec()),
                 (_, shape) => Ok(shape.to_vec()),
             },
-            Op::Add { .. } | Op::Sub { .. } | Op::Mul { .. } => broadcast(shape(0), shape(1))
-                .ok_or_else(|| {
-                    format!(
-                        "shapes {} and {} cannot be broadcast against each other",
-                        Shape(shape(0)),
-                        Shape(shape(1))
-                    )
-                }),
+            Op::Add { .. }
+            | Op::Sub { .. }
+            | Op::Mul { .. }
+            | Op::Maximum { .. }
+            | Op::Minimum { .. } => broadcast(shape(0), shape(1)).ok_or_else(|| {
+                format!(
+                    "shapes {} and {} cannot be broadcast against each other",
+                    Shape(shape(0)),
+                    Shape(shape(1))
+                )
+            }),
             Op::MatMul { .. } => match (shape(0), shape(1)) {
                 (&[m, k], &[l, n]) if k == l => Ok(vec![m, n]),
                 (left, right) => Err(format!(
@@ -414,6 +433,8 @@ impl Known<'_> {
                     )),
                 }
             }
+            Op::ArgMax { .. } => argmax_shape(shape(0)).map(<[usize]>::to_vec),
+            Op::OneHotArgMax { .. } => argmax_shape(shape(0)).map(|_| shape(0).to_vec()),
             Op::MaxPool { window, stride, padding, .. } => {
                 max_pool_shape(shape(0), *window, Windows::of(*window, *stride).stride, *padding)
             }

@@ -29,6 +29,9 @@ pub(super) fn compute(
         (Op::Neg { .. }, [x]) => x.mapv(|x| -x),
         (Op::Square { .. }, [x]) => x.mapv(|x| x * x),
         (Op::Relu { .. }, [x]) => x.mapv(relu),
+        (Op::Maximum { .. }, [x, y]) => element_wise(shape, x, y, maximum)?,
+        (Op::Minimum { .. }, [x, y]) => element_wise(shape, x, y, |x, y| -maximum(-x, -y))?,
+        (Op::Abs { .. }, [x]) => x.mapv(f64::abs),
         (Op::Polynomial { polynomial, .. }, [x]) => x.mapv(|x| polynomial.evaluate(x)),
         (Op::MatMul { .. }, [x, y]) => {
             let (x, y) = (x.view(), y.view());
@@ -74,6 +77,22 @@ pub(super) fn compute(
                 next = (next + channels) % places.place_len();
             });
             ArrayD::from_shape_vec(shape, largest)?
+        }
+        (Op::ArgMax { .. } | Op::OneHotArgMax { .. }, [x]) => {
+            let side = x.shape().last().copied().unwrap_or(1);
+            let rows = x.as_slice().unwrap_or_default().chunks_exact(side);
+            let places = rows.map(argmax);
+            let results = match op {
+                Op::ArgMax { .. } => places.collect(),
+                _ => {
+                    let mut ones = vec![0.0; x.len()];
+                    for (row, place) in ones.chunks_exact_mut(side).zip(places) {
+                        row[place as usize] = 1.0;
+                    }
+                    ones
+                }
+            };
+            ArrayD::from_shape_vec(shape, results)?
         }
         (Op::Reshape { .. }, [x]) => x.to_shape(shape)?.into_owned(),
         (Op::Transpose { axes, .. }, [x]) => x.view().permuted_axes(axes.as_slice()).to_owned(),

@@ -20,6 +20,9 @@ pub const MAX_POLYNOMIALS: usize = 1 << 11;
 /// Largest degree of a polynomial: far beyond what a number format has the precision for.
 pub const MAX_DEGREE: usize = 64;
 
+/// Most values in a row of which the place of the largest one is asked for.
+pub const MAX_CHOICES: usize = 1 << 16;
+
 /// Longest label of a node, and longest name of an input or output, bytes.
 ///
 /// They and the graph's name are visible ASCII characters, without white space: people

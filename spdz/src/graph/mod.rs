@@ -42,7 +42,7 @@ pub use infer::{Facts, Place};
 use infer::{Known, check_visible};
 use limits::MAX_NAME_BYTES;
 pub use limits::{
-    MAX_DEGREE, MAX_LABEL_BYTES, MAX_NODES, MAX_PLAYERS, MAX_POLYNOMIALS, MAX_PUBLIC,
+    MAX_CHOICES, MAX_DEGREE, MAX_LABEL_BYTES, MAX_NODES, MAX_PLAYERS, MAX_POLYNOMIALS, MAX_PUBLIC,
     MAX_PUBLIC_TERMS, MAX_TENSOR,
 };
 pub use op::{Lifetime, Node, NodeId, Op};

@@ -24,7 +24,7 @@ pub enum Lifetime {
 }
 
 /// An operation on tensors. Layouts are row-major and channels last; operands of
-/// `Add`, `Sub` and `Mul` are broadcast as in NumPy.
+/// `Add`, `Sub`, `Mul`, `Maximum` and `Minimum` are broadcast as in NumPy.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "camelCase", deny_unknown_fields)]
 pub enum Op {
@@ -188,6 +188,36 @@ pub enum Op {
         /// The arguments.
         input: NodeId,
     },
+    /// The larger of two elements, exact.
+    Maximum {
+        /// The first of each.
+        left: NodeId,
+        /// The second of each.
+        right: NodeId,
+    },
+    /// The smaller of two elements, exact.
+    Minimum {
+        /// The first of each.
+        left: NodeId,
+        /// The second of each.
+        right: NodeId,
+    },
+    /// The magnitude of each element, exact.
+    Abs {
+        /// The arguments.
+        input: NodeId,
+    },
+    /// The place of the largest value along the last axis, which goes; the first of equals. A
+    /// number without a fraction.
+    ArgMax {
+        /// The values.
+        input: NodeId,
+    },
+    /// One at the place of the largest value along the last axis, zeros elsewhere.
+    OneHotArgMax {
+        /// The values.
+        input: NodeId,
+    },
     /// A polynomial of each element.
     Polynomial {
         /// The arguments.
@@ -208,7 +238,16 @@ impl Op {
     /// Whether it is a gate: an exact function that is not linear, which takes comparisons.
     #[must_use]
     pub fn is_gate(&self) -> bool {
-        matches!(self, Self::Relu { .. } | Self::MaxPool { .. })
+        matches!(
+            self,
+            Self::Relu { .. }
+                | Self::MaxPool { .. }
+                | Self::Maximum { .. }
+                | Self::Minimum { .. }
+                | Self::Abs { .. }
+                | Self::ArgMax { .. }
+                | Self::OneHotArgMax { .. }
+        )
     }
 
     /// The nodes that it reads.
@@ -222,6 +261,9 @@ impl Op {
             | Self::Neg { input }
             | Self::Square { input }
             | Self::Relu { input }
+            | Self::Abs { input }
+            | Self::ArgMax { input }
+            | Self::OneHotArgMax { input }
             | Self::SumPool { input, .. }
             | Self::MaxPool { input, .. }
             | Self::Reshape { input, .. }
@@ -234,6 +276,8 @@ impl Op {
             Self::Add { left, right }
             | Self::Sub { left, right }
             | Self::Mul { left, right }
+            | Self::Maximum { left, right }
+            | Self::Minimum { left, right }
             | Self::MatMul { left, right } => vec![*left, *right],
             Self::Conv2d { input, filter, .. } => vec![*input, *filter],
             Self::Concat { inputs, .. } => inputs.clone(),
@@ -265,6 +309,11 @@ impl Op {
             Self::Expand { .. } => "expand",
             Self::ReduceSum { .. } => "reduce_sum",
             Self::Relu { .. } => "relu",
+            Self::Maximum { .. } => "maximum",
+            Self::Minimum { .. } => "minimum",
+            Self::Abs { .. } => "abs",
+            Self::ArgMax { .. } => "argmax",
+            Self::OneHotArgMax { .. } => "one_hot_argmax",
             Self::Polynomial { .. } => "polynomial",
             Self::Function { function, .. } => function.name(),
         }

@@ -182,7 +182,11 @@ impl Graph {
             let copy = match operation {
                 // A single number is not repeated.
                 _ if self.facts(*input).len() == 1 => 1,
-                Op::Add { .. } | Op::Sub { .. } | Op::Mul { .. } => len,
+                Op::Add { .. }
+                | Op::Sub { .. }
+                | Op::Mul { .. }
+                | Op::Maximum { .. }
+                | Op::Minimum { .. } => len,
                 _ => self.facts(*input).len(),
             };
             add(&mut work.public_elements, copy);
@@ -196,6 +200,14 @@ impl Graph {
             Op::Concat { inputs, .. } => inputs.len().saturating_mul(STEPS_OF_A_PART),
             Op::ReduceSum { axes, .. } => axes.len(),
             Op::Relu { .. } => STEPS_OF_A_GATE,
+            Op::Maximum { .. } | Op::Minimum { .. } | Op::Abs { .. } => {
+                2 * STEPS_OF_A_GATE + STEPS_OF_A_LEVEL
+            }
+            Op::ArgMax { input } | Op::OneHotArgMax { input } => {
+                // Trees of values in powers of two, each with its levels.
+                let levels = levels(self.facts(*input).shape.last().copied().unwrap_or(1)) + 1;
+                2 * STEPS_OF_A_GATE + levels * levels * STEPS_OF_A_LEVEL
+            }
             Op::MaxPool { window, .. } => {
                 STEPS_OF_A_GATE.saturating_add(levels(window.area()) * STEPS_OF_A_LEVEL)
             }

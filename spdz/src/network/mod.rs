@@ -26,8 +26,22 @@ pub const IMAGES: &str = "images";
 /// What the client calls the outputs of a network's graph.
 pub const LOGITS: &str = "logits";
 
+/// What the client calls the outputs of a network's graph that reveals labels.
+pub const LABELS: &str = "labels";
+
 /// The variance floor of batch normalisation, as the training uses it.
 pub const BATCH_NORM_EPSILON: f64 = 1e-5;
+
+/// What the client of a network learns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Reveal {
+    /// What the last layer puts out: [`LOGITS`].
+    #[default]
+    Logits,
+    /// The place of the largest logit, the first of equals, and nothing else of them:
+    /// [`LABELS`]. From logits a client learns more of the weights than from labels.
+    Label,
+}
 
 /// One layer of a network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -202,7 +216,16 @@ impl Network {
     /// If the layers do not fit together, none has weights, or the batch is outside 1 to
     /// [`MAX_BATCH`].
     pub fn graph(&self, batch: usize) -> Result<Graph, NetworkError> {
-        self.compose(batch, false)
+        self.revealing_graph(batch, Reveal::Logits)
+    }
+
+    /// The [`graph`](Self::graph) of which the client learns what `reveal` says. A label takes
+    /// comparisons, which the number format must have.
+    ///
+    /// # Errors
+    /// As [`graph`](Self::graph); and if there are no two logits to choose from.
+    pub fn revealing_graph(&self, batch: usize, reveal: Reveal) -> Result<Graph, NetworkError> {
+        self.compose(batch, false, reveal)
     }
 
     /// The [`graph`](Self::graph) in which the client also learns what every layer puts out,
@@ -212,10 +235,15 @@ impl Network {
     /// # Errors
     /// As [`graph`](Self::graph).
     pub fn inspected_graph(&self, batch: usize) -> Result<Graph, NetworkError> {
-        self.compose(batch, true)
+        self.compose(batch, true, Reveal::Logits)
     }
 
-    fn compose(&self, batch: usize, inspected: bool) -> Result<Graph, NetworkError> {
+    fn compose(
+        &self,
+        batch: usize,
+        inspected: bool,
+        reveal: Reveal,
+    ) -> Result<Graph, NetworkError> {
         if !(1..=MAX_BATCH).contains(&batch) {
             return Err(NetworkError::Batch { found: batch });
         }
@@ -256,7 +284,13 @@ impl Network {
                 g.output(name, g.reveal(client.as_str(), x));
             }
         }
-        g.output(LOGITS, g.reveal(client.as_str(), x));
+        match reveal {
+            Reveal::Logits => g.output(LOGITS, g.reveal(client.as_str(), x)),
+            Reveal::Label => {
+                g.label("label");
+                g.output(LABELS, g.reveal(client.as_str(), g.argmax(x)));
+            }
+        }
         g.build().map_err(|source| NetworkError::Graph { network: self.name.clone(), source })
     }
 

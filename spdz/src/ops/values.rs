@@ -99,6 +99,12 @@ impl<'a, R: Ring> Values<'a, R> {
         self.table.ring_bits()
     }
 
+    /// Bits of a tensor's elements.
+    #[must_use]
+    pub fn width(&self, id: impl Into<TensorId>) -> usize {
+        self.table.encoding(id).bits()
+    }
+
     /// A public tensor's elements.
     #[must_use]
     pub fn public(&self, id: PublicId) -> &'a [R::Word] {

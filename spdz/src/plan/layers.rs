@@ -23,7 +23,8 @@ pub struct PlanLayer {
 fn weight(operation: &Op) -> u8 {
     match operation {
         Op::Conv2d { .. } | Op::MatMul { .. } => 0,
-        Op::Polynomial { .. } | Op::Relu { .. } | Op::MaxPool { .. } => 1,
+        Op::Polynomial { .. } => 1,
+        gate if gate.is_gate() => 1,
         Op::Mul { .. } | Op::Square { .. } => 2,
         Op::SumPool { .. } | Op::ReduceSum { .. } => 3,
         Op::Share { .. } => 5,

@@ -10,7 +10,7 @@ use super::commands::{Command, Commands, unprepared};
 use super::error::{Error, at};
 use super::messages::{SESSION_SEEDS, recv_seeds, seeds_tag, session_input};
 use crate::channel::{Channel, Name, Phase, Role, Tag};
-use crate::fixed::RangeError;
+use crate::fixed::{Precision, RangeError};
 use crate::graph::{Lifetime, Plaintext, Tensors};
 use crate::low;
 use crate::masked;
@@ -300,7 +300,7 @@ pub fn check_inputs(
 
 /// The numbers that a revealed tensor stands for.
 fn decode<R: Ring>(plan: &Plan, spec: &OutputSpec, sum: &Share<R>) -> Result<Plaintext, Error> {
-    let precision = plan.format().precision();
+    let precision = Precision { integral: spec.integral, ..plan.format().precision() };
     let mut integers = R::to_integers(&sum.0);
     if let Some(bits) = plan.table().low_bits() {
         integers.iter_mut().for_each(|integer| *integer = low::signed(*integer, bits));

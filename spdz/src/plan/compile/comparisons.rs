@@ -18,7 +18,16 @@ use crate::tensors::{Domain, MaskedId, PrivateId};
 const DIFFERENCE_BITS: u32 = 1;
 
 /// Values of a wire from a number on.
-type From = (MaskedId, usize);
+pub(super) type From = (MaskedId, usize);
+
+/// Which of two values.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Extreme {
+    /// The larger one.
+    Largest,
+    /// The smaller one.
+    Smallest,
+}
 
 impl Compiler<'_> {
     /// Refuses a gate in a format that has none.
@@ -61,24 +70,102 @@ impl Compiler<'_> {
             None if places.are_apart() => self.opened_wire(input.0, Some(places.view())),
             known => {
                 let images = known.unwrap_or_else(|| self.opened_wire(input.0, None));
-                let source = self.source(input.0);
-                self.lowered[source].wire = Some(images);
                 let output = self.alike(images.id, places.len());
                 self.push(Arc::new(ops::Windows { input: images.id, places, output }));
                 ScaledWire { id: output, ..images }
             }
         };
         let [left, right] = self.last_two(wire.id, count, len);
-        let rectified = self.is_left_to_a_pool(input.0);
-        if !rectified && !self.is_only_compared(index) {
-            return self.larger(index, left, right, wire.fraction);
+        if self.is_left_to_a_pool(input.0) {
+            let id = self.opened_extreme(left, right, len, Extreme::Largest);
+            return self.relu_of(index, ScaledWire { id, ..wire });
         }
-        let largest = ScaledWire { id: self.opened_larger(left, right, len), ..wire };
-        if rectified {
-            return self.relu_of(index, largest);
+        self.last_extreme(index, left, right, wire.fraction, Extreme::Largest)
+    }
+
+    /// The larger or smaller of two elements.
+    pub(super) fn extreme(
+        &mut self,
+        index: usize,
+        left: NodeId,
+        right: NodeId,
+        extreme: Extreme,
+    ) -> Result<(), PlanError> {
+        self.check_gate()?;
+        let shape = self.shape(NodeId(index));
+        match (self.is_private(left), self.is_private(right)) {
+            (true, false) => return self.extreme_of_public(index, left, right, extreme),
+            (false, true) => return self.extreme_of_public(index, right, left, extreme),
+            _ => {}
         }
-        self.lowered[index].wire = Some(largest);
-        Ok(())
+        let slots = [left, right].map(|id| self.expanded(id, shape));
+        let fractions = slots.map(|slot| match self.wire(slot) {
+            Some(wire) => wire.fraction,
+            None => self.private(slot).fraction.min(self.f()),
+        });
+        let fraction = fractions[0].max(fractions[1]);
+        let [left, right] = slots.map(|slot| match self.wire(slot) {
+            Some(wire) if wire.fraction == fraction => (wire.id, 0),
+            _ if self.private(slot).fraction >= fraction => (self.opened_wire(slot, None).id, 0),
+            _ => {
+                let value = self.private(slot);
+                let value = self.lifted(value, fraction);
+                (self.opened_value(value).id, 0)
+            }
+        });
+        self.last_extreme(index, left, right, fraction, extreme)
+    }
+
+    /// The same of private and public ones: `c + max(0, x - c)`, or `c - max(0, c - x)`.
+    fn extreme_of_public(
+        &mut self,
+        index: usize,
+        private: NodeId,
+        public: NodeId,
+        extreme: Extreme,
+    ) -> Result<(), PlanError> {
+        let shape = self.shape(NodeId(index));
+        let sign = if extreme == Extreme::Largest { 1 } else { -1 };
+        let slot = self.expanded(private, shape);
+        let value = self.openable(slot);
+        let value = self.lifted(value, self.f());
+        // The same multiples of a unit in the last place before and after rounding.
+        let numbers = self.public_values(public, shape)?;
+        let units = self.encode(&numbers, self.f())?;
+        let shift = value.fraction - self.f();
+        let less = units.iter().map(|c| (c * i128::from(-sign)) << shift).collect();
+        let less = self.public(less, value.fraction);
+        let (turned, difference) = (self.private_of(units.len()), self.private_of(units.len()));
+        let terms = vec![(value.id, sign)];
+        self.push(Arc::new(ops::Combine { terms, constant: 0, output: turned }));
+        self.push(Arc::new(ops::AddPublic { input: turned, public: less, output: difference }));
+        let wire = self.opened_value(Scaled { id: difference, ..value });
+        let compared = self.private_in(Domain::Bits, units.len());
+        self.push(Arc::new(ops::Compare { input: wire.id, output: compared }));
+        let (more, turned) = (self.private_of(units.len()), self.private_of(units.len()));
+        self.push(Arc::new(ops::Select { wire: wire.id, less: compared, output: more }));
+        let terms = vec![(more, sign)];
+        self.push(Arc::new(ops::Combine { terms, constant: 0, output: turned }));
+        let public = self.public(units, wire.fraction);
+        self.set(index, wire.fraction, self.integral(), |output| {
+            Arc::new(ops::AddPublic { input: turned, public, output })
+        })
+    }
+
+    /// The magnitude: `2 max(0, x) - x`.
+    pub(super) fn abs(&mut self, index: usize, input: NodeId) -> Result<(), PlanError> {
+        self.check_gate()?;
+        let wire = self.wire(input.0).unwrap_or_else(|| self.opened_wire(input.0, None));
+        let len = self.lowered[index].len;
+        let less = self.private_in(Domain::Bits, len);
+        self.push(Arc::new(ops::Compare { input: wire.id, output: less }));
+        let positive = self.private_of(len);
+        self.push(Arc::new(ops::Select { wire: wire.id, less, output: positive }));
+        let value = self.lifted_wire(wire, 0, len);
+        let terms = vec![(positive, 2), (value.id, -1)];
+        self.set(index, wire.fraction, self.integral(), |output| {
+            Arc::new(ops::Combine { terms, constant: 0, output })
+        })
     }
 
     /// Whether a ReLU is left to the pooling that alone reads it, which has fewer values.
@@ -92,27 +179,47 @@ impl Compiler<'_> {
 
     /// Whether nothing but comparisons reads a tensor.
     fn is_only_compared(&self, index: usize) -> bool {
-        let compares = |user: &usize| {
-            matches!(self.graph.nodes()[*user].operation, Op::Relu { .. } | Op::MaxPool { .. })
+        let compares = |user: &usize| match self.graph.nodes()[*user].operation {
+            Op::Relu { .. } | Op::MaxPool { .. } | Op::Abs { .. } => true,
+            // What is repeated or beside public numbers is opened anew.
+            Op::Maximum { left, right } | Op::Minimum { left, right } => [left, right]
+                .iter()
+                .all(|id| self.is_private(*id) && self.shape(*id) == self.shape(NodeId(*user))),
+            _ => false,
         };
         !self.users[index].is_empty() && self.users[index].iter().all(compares)
     }
 
-    /// Opens some elements of a tensor, without the fractional bits that it has too many, in as
-    /// many bits as their differences have.
-    fn opened_wire(&mut self, slot: usize, view: Option<View>) -> ScaledWire {
-        let mut value = self.private(slot);
-        let ring = self.precision.ring as i32;
-        let bits = |fraction| self.width(fraction) + DIFFERENCE_BITS;
-        if value.fraction - self.f() > ring - bits(self.f()) as i32 {
-            // What is left of the ring would be less than the values need.
-            value = self.reduced(slot);
-        }
+    /// Opens a tensor, or some elements of it, without the fractional bits that it has too many,
+    /// in as many bits as their differences have.
+    pub(super) fn opened_wire(&mut self, slot: usize, view: Option<View>) -> ScaledWire {
+        let mut value = self.openable(slot);
+        let whole = view.is_none();
         if let Some(view) = view {
             let output = self.private_of(view.len());
             self.push(Arc::new(ops::View { input: value.id, view, output }));
             value.id = output;
         }
+        let wire = self.opened_value(value);
+        if whole {
+            let source = self.source(slot);
+            self.lowered[source].wire = Some(wire);
+        }
+        wire
+    }
+
+    /// A private form that has as many bits as differences need, once it is without the fractional
+    /// bits that it has too many.
+    pub(super) fn openable(&mut self, slot: usize) -> Scaled {
+        let value = self.private(slot);
+        let bits = self.width(self.f()) + DIFFERENCE_BITS;
+        if value.fraction - self.f() > self.precision.ring as i32 - bits as i32 {
+            return self.reduced(slot);
+        }
+        value
+    }
+
+    pub(super) fn opened_value(&mut self, value: Scaled) -> ScaledWire {
         let fraction = value.fraction.min(self.f());
         let bits = self.width(fraction) + DIFFERENCE_BITS;
         let len = self.table.len(value.id);
@@ -123,7 +230,7 @@ impl Compiler<'_> {
     }
 
     /// A wire for `len` values of the width that another has.
-    fn alike(&mut self, wire: MaskedId, len: usize) -> MaskedId {
+    pub(super) fn alike(&mut self, wire: MaskedId, len: usize) -> MaskedId {
         let domain = self.table.spec(wire.into()).domain;
         self.masked_in(domain, len)
     }
@@ -140,11 +247,14 @@ impl Compiler<'_> {
                 _ => {}
             }
             let half = count / 2;
-            let larger = self.opened_larger((wire, 0), (wire, half * len), half * len);
+            let larger =
+                self.opened_extreme((wire, 0), (wire, half * len), half * len, Extreme::Largest);
             if count % 2 == 1 {
                 let left_over = (wire, 2 * half * len);
                 waiting = Some(match waiting {
-                    Some(other) => (self.opened_larger(left_over, other, len), 0),
+                    Some(other) => {
+                        (self.opened_extreme(left_over, other, len, Extreme::Largest), 0)
+                    }
                     None => left_over,
                 });
             }
@@ -152,45 +262,86 @@ impl Compiler<'_> {
         }
     }
 
-    /// What `right` has more than `left`, compared with zero.
-    fn compared(&mut self, left: From, right: From, len: usize) -> (MaskedId, PrivateId) {
-        let difference = self.alike(left.0, len);
-        self.push(Arc::new(ops::Difference {
-            left: right.0,
-            right: left.0,
-            pairs: vec![Pairs { left: right.1, right: left.1, len }],
-            output: difference,
-        }));
-        let less = self.private_in(Domain::Bits, len);
-        self.push(Arc::new(ops::Compare { input: difference, output: less }));
-        (difference, less)
-    }
-
-    /// The larger values of two parts, as a wire: `left` and what `right` has more.
-    fn opened_larger(&mut self, left: From, right: From, len: usize) -> MaskedId {
-        let (wire, less) = self.compared(left, right, len);
-        let domain = self.table.spec(wire.into()).domain;
-        let more = self.private_in(domain, len);
-        self.push(Arc::new(ops::SelectIntegers { wire, less, value: wire, output: more }));
-        let output = self.alike(wire, len);
-        self.push(Arc::new(ops::OpenIntegers { wire: Some(left), input: more, output }));
+    /// What `left` has more than `right`.
+    pub(super) fn difference(&mut self, left: From, right: From, len: usize) -> MaskedId {
+        let output = self.alike(left.0, len);
+        let pairs = vec![Pairs { left: left.1, right: right.1, len }];
+        self.push(Arc::new(ops::Difference { left: left.0, right: right.0, pairs, output }));
         output
     }
 
-    /// The larger values of two parts, lifted to the ring.
-    fn larger(
+    /// By how much `right` is the larger, or by how much it is the smaller, compared with zero.
+    fn compared(
+        &mut self,
+        left: From,
+        right: From,
+        len: usize,
+        extreme: Extreme,
+    ) -> (MaskedId, PrivateId) {
+        let wire = match extreme {
+            Extreme::Largest => self.difference(right, left, len),
+            Extreme::Smallest => self.difference(left, right, len),
+        };
+        let less = self.private_in(Domain::Bits, len);
+        self.push(Arc::new(ops::Compare { input: wire, output: less }));
+        (wire, less)
+    }
+
+    /// The larger values of two parts, or the smaller ones, as a wire: `left` and what is
+    /// added where it is the other's.
+    fn opened_extreme(
+        &mut self,
+        left: From,
+        right: From,
+        len: usize,
+        extreme: Extreme,
+    ) -> MaskedId {
+        let (wire, less) = self.compared(left, right, len, extreme);
+        let value = match extreme {
+            Extreme::Largest => wire,
+            Extreme::Smallest => self.difference(right, left, len),
+        };
+        self.selected(wire, less, value, left)
+    }
+
+    /// Opens `first` and, where a compared wire is not negative, the values of another.
+    pub(super) fn selected(
+        &mut self,
+        wire: MaskedId,
+        less: PrivateId,
+        value: MaskedId,
+        first: From,
+    ) -> MaskedId {
+        let spec = *self.table.spec(value.into());
+        let more = self.private_in(spec.domain, spec.len);
+        self.push(Arc::new(ops::SelectIntegers { wire, less, value, output: more }));
+        let output = self.alike(value, spec.len);
+        self.push(Arc::new(ops::OpenIntegers { wire: Some(first), input: more, output }));
+        output
+    }
+
+    /// The larger values of two parts, or the smaller ones, as the result: a wire if it is compared
+    /// again and nothing else, or lifted to the ring.
+    fn last_extreme(
         &mut self,
         index: usize,
         left: From,
         right: From,
         fraction: i32,
+        extreme: Extreme,
     ) -> Result<(), PlanError> {
         let len = self.lowered[index].len;
-        let (wire, less) = self.compared(left, right, len);
+        if self.is_only_compared(index) {
+            let id = self.opened_extreme(left, right, len, extreme);
+            self.lowered[index].wire = Some(ScaledWire { id, fraction });
+            return Ok(());
+        }
+        let (wire, less) = self.compared(left, right, len, extreme);
         let more = self.private_of(len);
         self.push(Arc::new(ops::Select { wire, less, output: more }));
         let first = self.lifted_wire(ScaledWire { id: left.0, fraction }, left.1, len);
-        let terms = vec![(first.id, 1), (more, 1)];
+        let sign = if extreme == Extreme::Largest { 1 } else { -1 };
+        let terms = vec![(first.id, 1), (more, sign)];
         self.set(index, fraction, self.integral(), |output| {
             Arc::new(ops::Combine { terms, constant: 0, output })
         })

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::bounds::bits;
+use super::comparisons::Extreme;
 use super::compiler::{Biased, Compiler};
 use super::lowered::{Layout, ScaledMask};
 use super::public::expanded_view;
@@ -62,6 +63,11 @@ impl Compiler<'_> {
                 layer: node.label.clone(),
                 len: self.lowered[index].len,
                 fraction: value.fraction,
+                // Numbers without a fraction, which count something, have more bits.
+                integral: match value.fraction {
+                    0 => value.integral.max(self.integral()) as u32,
+                    _ => self.integral() as u32,
+                },
                 step: 0,
             });
             let output = self.table.outputs.len() - 1;
@@ -140,6 +146,11 @@ impl Compiler<'_> {
             }
             Op::ReduceSum { input, axes } => self.reduce_sum(index, *input, axes)?,
             Op::Relu { input } => self.relu(index, *input)?,
+            Op::Maximum { left, right } => self.extreme(index, *left, *right, Extreme::Largest)?,
+            Op::Minimum { left, right } => self.extreme(index, *left, *right, Extreme::Smallest)?,
+            Op::Abs { input } => self.abs(index, *input)?,
+            Op::ArgMax { input } => self.argmax(index, *input, false)?,
+            Op::OneHotArgMax { input } => self.argmax(index, *input, true)?,
             Op::MaxPool { input, window, stride, padding } => {
                 let &[batch, height, width, channels] = self.shape(*input) else {
                     unreachable!("a graph's shapes agree");

@@ -6,6 +6,7 @@
 //! masked once however often it is used, and an operation of layout alone selects elements
 //! of the masked tensor.
 
+mod argmax;
 mod bounds;
 mod comparisons;
 mod compiler;
