@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use spdz::network::weights::Weights;
-use spdz::network::{Layer, Network};
+use spdz::network::{Activation, Builtin, Layer, Network, Pooling, UnknownNetwork, Variant};
 
 use crate::data::Dataset;
 use crate::plaintext::{self, PlaintextError};
@@ -11,8 +11,14 @@ use crate::plaintext::{self, PlaintextError};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ModelCard {
-    /// The network's name.
+    /// The paper's network: `A`, `B` or `C`.
     pub network: String,
+    /// Its activations.
+    #[serde(default)]
+    pub activation: Activation,
+    /// Its pooling; `average` of a network without one.
+    #[serde(default)]
+    pub pooling: Pooling,
     /// How it was trained.
     #[serde(flatten)]
     pub training: Training,
@@ -23,6 +29,17 @@ pub struct ModelCard {
     pub sha256: String,
     /// The library that trained it, with its version.
     pub trained_with: String,
+}
+
+impl ModelCard {
+    /// The network that it is of.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn model(&self) -> Result<Builtin, UnknownNetwork> {
+        let Self { activation, pooling, .. } = *self;
+        Builtin::new(&self.network, Variant { activation, pooling })
+    }
 }
 
 /// How a model is trained.
@@ -71,7 +88,7 @@ pub struct Augmentation {
 pub struct Measured {
     /// Share of the images whose class is right.
     pub plaintext_accuracy: f64,
-    /// Largest magnitude that enters an activation.
+    /// Largest magnitude that enters an activation, or the max pooling before one.
     pub largest_pre_activation: f32,
     /// Largest magnitude of a logit.
     pub largest_logit: f32,
@@ -91,7 +108,9 @@ impl Measured {
         let entering: Vec<&String> = names
             .iter()
             .zip(network.layers.iter().skip(1))
-            .filter(|(_, next)| matches!(next, Layer::Activation(_)))
+            .filter(|(_, next)| {
+                matches!(next, Layer::Activation(_) | Layer::Relu | Layer::MaxPool { .. })
+            })
             .map(|(name, _)| name)
             .collect();
         let largest = |values: &mut dyn Iterator<Item = &f32>| {

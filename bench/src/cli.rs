@@ -44,14 +44,15 @@ pub struct Cli {
 pub enum Command {
     /// Fetch MNIST and check it
     Data(data::Arguments),
-    /// Train the networks on MNIST, with the polynomial activation
+    /// Train the networks on MNIST, in the paper's form or with exact ReLU
     ///
     /// Writes NAME.safetensors, the weights, and NAME.json, the model card, for
     /// each network. The same command gives the same files on the same machine.
     ///
     /// With glibc, MALLOC_MMAP_THRESHOLD_=4294967296 and
     /// MALLOC_TRIM_THRESHOLD_=8589934592 in the environment halve the time: they
-    /// keep the memory of one step for the next.
+    /// keep the memory of one step for the next. RAYON_NUM_THREADS=1 does so on a machine
+    /// that is busy, whose threads wait for each other.
     #[command(hide = cfg!(not(feature = "train")))]
     Train(train::Arguments),
     /// Measure the paper's Table 1 on this machine

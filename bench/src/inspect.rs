@@ -14,9 +14,11 @@ use party::config::{
 use party::inspection::NOT_PRIVATE;
 use party::result::{Inspection, LayerRange, RunResult};
 use spdz::channel::Name;
+use spdz::network::Builtin;
 use spdz::plan::{NumberFormat, Truncation};
 
 use crate::data;
+use crate::forms;
 use crate::launch::here::Files;
 use crate::launch::local::{self, Job};
 use crate::layout::{Align, Table, fill};
@@ -37,9 +39,9 @@ unless all of them are configured for it, log a warning, and the result says so.
 /// What to inspect.
 #[derive(Clone, Debug)]
 pub struct Inspect {
-    /// `A`, `B`, `C`.
-    pub networks: Vec<String>,
-    /// Each network in each of these.
+    /// The networks.
+    pub networks: Vec<Builtin>,
+    /// Each network in each of these in which it can be computed.
     pub formats: Vec<NumberFormat>,
     /// Without it the usual one of the format.
     pub truncation: Option<Truncation>,
@@ -62,21 +64,21 @@ impl Inspect {
     /// If files are missing or wrong, parties fail, or on interruption.
     pub fn run(&self, interrupted: &AtomicBool) -> anyhow::Result<Report> {
         // What has no plan is refused before anything starts.
-        for name in &self.networks {
-            for &format in &self.formats {
-                let plan = self.computation(name, format).plan();
-                plan.with_context(|| format!("{name} {format} is impossible"))?;
+        for &network in &self.networks {
+            for format in forms::formats(network, &self.formats) {
+                let plan = self.computation(network, format).plan();
+                plan.with_context(|| format!("{network} {format} is impossible"))?;
             }
         }
         let mut reporter = Reporter::new();
         reporter.warn(NOT_PRIVATE);
         let mut found = Vec::new();
-        for name in &self.networks {
-            for &format in &self.formats {
-                let label = format!("{name} {format}");
+        for &network in &self.networks {
+            for format in forms::formats(network, &self.formats) {
+                let label = format!("{network} {format}");
                 reporter.begin(&label, "starting five parties");
                 let result = self
-                    .measure(name, format, |progress| reporter.update(progress), interrupted)
+                    .measure(network, format, |progress| reporter.update(progress), interrupted)
                     .with_context(|| format!("{label} failed"))?;
                 let inspection = result.inspection.clone();
                 let inspection = inspection.context(
@@ -89,14 +91,14 @@ impl Inspect {
         Ok(Report(found))
     }
 
-    fn computation(&self, network: &str, format: NumberFormat) -> Computation {
-        let computation = Computation::of_network(network, self.batch_size, format);
+    fn computation(&self, network: Builtin, format: NumberFormat) -> Computation {
+        let computation = Computation::of_network(network.name(), self.batch_size, format);
         Computation { truncation: self.truncation, inspect: true, ..computation }
     }
 
     fn measure(
         &self,
-        network: &str,
+        network: Builtin,
         format: NumberFormat,
         on_progress: impl FnMut(party::run::Progress),
         interrupted: &AtomicBool,

@@ -9,6 +9,7 @@ mod console;
 pub mod data;
 pub mod environment;
 pub mod floor;
+pub mod forms;
 pub mod graph_file;
 pub mod inspect;
 pub mod launch;

@@ -103,8 +103,8 @@ pub const BATCHES: Batches = Batches {
 
 /// Which cells have a figure of the paper beside them, for people who see that one has none.
 pub const COMPARABLE: &str = "The paper measured networks A, B and C at batch 1, and C with Int64 at 10 and \
-     100 too: Int64 truncated locally and Int100 interactively, randomness generated within the \
-     runtime, in one region of a cloud. Its figures stand beside such cells alone.";
+     100 too: with its polynomial, Int64 truncated locally and Int100 interactively, randomness \
+     generated within the runtime, in one region of a cloud. Its figures stand beside such cells alone.";
 
 /// What the paper says of a cell.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -173,6 +173,8 @@ mod tests {
             (cell("C", Int100, Interactive, 10), None),
             (cell("B", Int64, Local, 10), None),
             (cell("score", Int64, Local, 1), None),
+            (cell("A-relu", Int64, Local, 1), None),
+            (cell("C-relu-max", Int64, Local, 10), None),
             (CellId { offline_mode: OfflineMode::Ahead, ..cell("A", Int64, Local, 1) }, None),
             (of(cell("A", Int64, Local, 1), Conditions::WAN), None),
             (of(cell("A", Int64, Local, 1), far), None),

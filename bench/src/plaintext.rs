@@ -150,7 +150,18 @@ fn apply(
             }
             Ok(values)
         }
-        Layer::AvgPool { window } => Ok(average_pool(&values, image_shape(shape)?, window)),
+        Layer::Relu => {
+            values.iter_mut().for_each(|value| *value = value.max(0.0));
+            Ok(values)
+        }
+        Layer::AvgPool { window } => {
+            let factor = 1.0 / (window * window) as f32;
+            let add = |sum: f32, value: f32| sum + factor * value;
+            Ok(pool(&values, image_shape(shape)?, window, 0.0, add))
+        }
+        Layer::MaxPool { window } => {
+            Ok(pool(&values, image_shape(shape)?, window, f32::NEG_INFINITY, f32::max))
+        }
     }
 }
 
@@ -171,19 +182,25 @@ fn product(
     Ok(product.iter().copied().collect())
 }
 
-/// The averages of `[n, height, width, channels]` images over disjoint windows.
-fn average_pool(values: &[f32], [_, width, channels]: [usize; 3], window: usize) -> Vec<f32> {
-    let factor = 1.0 / (window * window) as f32;
-    let mut means = vec![0.0; values.len() / (window * window)];
+/// Disjoint windows of `[n, height, width, channels]` images, each folded into one value of each
+/// channel.
+fn pool(
+    values: &[f32],
+    [_, width, channels]: [usize; 3],
+    window: usize,
+    first: f32,
+    fold: impl Fn(f32, f32) -> f32,
+) -> Vec<f32> {
+    let mut pooled = vec![first; values.len() / (window * window)];
     for (pixel, values) in values.chunks_exact(channels).enumerate() {
         // Images lie below each other, and windows tile them.
         let (row, column) = (pixel / width, pixel % width);
         let output = row / window * (width / window) + column / window;
-        for (mean, value) in means[output * channels..][..channels].iter_mut().zip(values) {
-            *mean += factor * value;
+        for (pooled, value) in pooled[output * channels..][..channels].iter_mut().zip(values) {
+            *pooled = fold(*pooled, *value);
         }
     }
-    means
+    pooled
 }
 
 #[cfg(test)]
@@ -192,19 +209,17 @@ mod tests {
     use safetensors::{Dtype, tensor::TensorView};
     use spdz::polynomial::Polynomial;
 
-    /// Every kind of layer, small.
+    /// Every kind of layer, small, with these two between the convolution and the dense layer.
+    fn with(between: [Layer; 2]) -> Network {
+        let mut layers =
+            vec![Layer::Conv2d { filter: 3, channels: 3, stride: 1, padding: 1 }, Layer::BatchNorm];
+        layers.extend(between);
+        layers.push(Layer::Dense { outputs: 4 });
+        Network { name: "small".into(), input: vec![4, 4, 2], layers }
+    }
+
     fn small() -> Network {
-        Network {
-            name: "small".into(),
-            input: vec![4, 4, 2],
-            layers: vec![
-                Layer::Conv2d { filter: 3, channels: 3, stride: 1, padding: 1 },
-                Layer::BatchNorm,
-                Layer::Activation(Polynomial::relu(3.0)),
-                Layer::AvgPool { window: 2 },
-                Layer::Dense { outputs: 4 },
-            ],
-        }
+        with([Layer::Activation(Polynomial::relu(3.0)), Layer::AvgPool { window: 2 }])
     }
 
     fn wave(count: usize, step: f32) -> Vec<f32> {
@@ -233,10 +248,10 @@ mod tests {
         Weights::from_safetensors(&file, network).unwrap()
     }
 
-    /// The small network's logits for one image, from its folded weights, term by term.
-    fn by_hand(weights: &Weights, image: &[f32]) -> Vec<f64> {
+    /// A small network's logits for one image, from its folded weights, term by term: `fold`
+    /// puts a value into its window, which begins with 0.
+    fn by_hand(weights: &Weights, image: &[f32], fold: &dyn Fn(f64, f64) -> f64) -> Vec<f64> {
         let folded = weights.fold(&small()).unwrap();
-        let activation = Polynomial::relu(3.0);
         let mut pooled = [0.0; 2 * 2 * 3];
         for (y, x, out) in (0..4 * 4 * 3).map(|i| (i / 12, i / 3 % 4, i % 3)) {
             let mut sum = folded[0].bias[[out]];
@@ -246,7 +261,8 @@ mod tests {
                     sum += f64::from(pixel) * folded[0].weight[[dy, dx, channel, out]];
                 }
             }
-            pooled[(y / 2 * 2 + x / 2) * 3 + out] += activation.evaluate(sum) / 4.0;
+            let pooled = &mut pooled[(y / 2 * 2 + x / 2) * 3 + out];
+            *pooled = fold(*pooled, sum);
         }
         let logit = |out: usize| {
             let terms = pooled.iter().enumerate();
@@ -268,14 +284,42 @@ mod tests {
             observed.push((name.to_owned(), output.shape().to_vec()));
         })
         .unwrap();
+        let polynomial = Polynomial::relu(3.0);
+        compare(&weights, &images, &logits, &|mean, x| mean + polynomial.evaluate(x) / 4.0);
+        assert_eq!(observed[3], ("pool1".to_owned(), vec![500, 2, 2, 3]));
+        assert_eq!(observed[9], ("fc1".to_owned(), vec![3, 4]));
+    }
+
+    /// Compares some of the logits with those computed by hand.
+    fn compare(
+        weights: &Weights,
+        images: &Array2<f32>,
+        logits: &Array2<f32>,
+        fold: &dyn Fn(f64, f64) -> f64,
+    ) {
         for index in [0, 1, 499, 500, 502] {
-            let expected = by_hand(&weights, images.row(index).as_slice().unwrap());
+            let expected = by_hand(weights, images.row(index).as_slice().unwrap(), fold);
             for (found, expected) in logits.row(index).iter().zip(expected) {
                 assert!((f64::from(*found) - expected).abs() < 1e-5, "{found} {expected}");
             }
         }
-        assert_eq!(observed[3], ("pool1".to_owned(), vec![500, 2, 2, 3]));
-        assert_eq!(observed[9], ("fc1".to_owned(), vec![3, 4]));
+    }
+
+    #[test]
+    fn exact_layers_are_those_computed_by_hand() {
+        let weights = weights(&small());
+        let images = Array2::from_shape_vec((503, 32), wave(503 * 32, 0.31)).unwrap();
+        let logits = |between| logits(&with(between), &weights, images.view(), |_, _| {}).unwrap();
+        let average = logits([Layer::Relu, Layer::AvgPool { window: 2 }]);
+        compare(&weights, &images, &average, &|mean, x| mean + x.max(0.0) / 4.0);
+        // Of numbers that are not negative, and the largest of all, which is.
+        let (max, relu) = (Layer::MaxPool { window: 2 }, Layer::Relu);
+        let pooled_first = logits([max.clone(), relu.clone()]);
+        compare(&weights, &images, &pooled_first, &f64::max);
+        assert_eq!(pooled_first, logits([relu, max]));
+        let largest = Layer::MaxPool { window: 2 };
+        let values = apply(&largest, "", &weights, &[2, 2, 1], vec![-3.0, -1.0, -2.0, -4.0]);
+        assert_eq!(values.unwrap(), [-1.0]);
     }
 
     #[test]

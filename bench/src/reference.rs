@@ -9,7 +9,7 @@ use ndarray::s;
 use party::files::write_whole;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
-use spdz::network::Network;
+use spdz::network::Builtin;
 use spdz::network::weights::Weights;
 
 use crate::data::Dataset;
@@ -17,8 +17,8 @@ use crate::plaintext;
 
 /// A network's file in a folder: of its weights, or of its reference.
 #[must_use]
-pub fn file_in(folder: &Path, network: &str) -> PathBuf {
-    folder.join(format!("{}.safetensors", network.to_lowercase()))
+pub fn file_in(folder: &Path, network: Builtin) -> PathBuf {
+    folder.join(format!("{}.safetensors", network.file_stem()))
 }
 
 /// Writes a network's logits of the first `samples` images of the test set, or of all if
@@ -29,15 +29,14 @@ pub fn file_in(folder: &Path, network: &str) -> PathBuf {
 /// # Errors
 /// If a file is missing or wrong, or `path` cannot be written.
 pub fn write(
-    network: &str,
+    network: Builtin,
     data: &Path,
     models: &Path,
     samples: usize,
     path: &Path,
 ) -> anyhow::Result<()> {
     let weights_path = file_in(models, network);
-    let network =
-        Network::builtin(network).with_context(|| format!("there is no network {network}"))?;
+    let network = network.network();
     let bytes = fs::read(&weights_path).with_context(|| {
         format!(
             "cannot read the weights {}; run this in the repository's folder, or say where they are with --models",
@@ -67,8 +66,8 @@ mod tests {
         let own = |name| Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
         let (data, models) = (own("data"), own("models"));
         let folder = tempfile::tempdir().unwrap();
-        let path = file_in(folder.path(), "A");
-        write("A", &data, &models, 100, &path).unwrap();
+        let path = file_in(folder.path(), Builtin::A);
+        write(Builtin::A, &data, &models, 100, &path).unwrap();
 
         let bytes = fs::read(&path).unwrap();
         let file = SafeTensors::deserialize(&bytes).unwrap();
@@ -83,8 +82,10 @@ mod tests {
 
     #[test]
     fn missing_weights_are_named() {
-        let error = write("B", Path::new("data"), Path::new("nowhere"), 1, Path::new("b"));
+        let network = "B-relu-max".parse().unwrap();
+        let error = write(network, Path::new("data"), Path::new("nowhere"), 1, Path::new("b"));
         let error = error.unwrap_err().to_string();
-        assert!(error.contains("nowhere/b.safetensors") && error.contains("--models"), "{error}");
+        let file = "nowhere/b-relu-max.safetensors";
+        assert!(error.contains(file) && error.contains("--models"), "{error}");
     }
 }

@@ -10,9 +10,12 @@ use party::config::{
 };
 use party::yaml;
 use serde::{Deserialize, Serialize};
+use spdz::graph::Graph;
+use spdz::network::{Activation, Builtin, Pooling, UnknownNetwork};
 use spdz::plan::{NumberFormat, Truncation};
 
 use crate::cell::{CellId, CellPlan, Place};
+use crate::forms;
 use crate::graph_file::{self, GraphFile};
 
 /// What a sweep measures, and how: the product of the lists is its cells.
@@ -25,6 +28,10 @@ pub struct Settings {
     pub on: Place,
     /// The paper's networks: `A`, `B`, `C`.
     pub networks: Vec<String>,
+    /// What activations they have.
+    pub activations: Vec<Activation>,
+    /// What pooling they have.
+    pub poolings: Vec<Pooling>,
     /// Graphs of one's own, on this machine alone.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub graphs: Vec<GraphFile>,
@@ -80,11 +87,12 @@ impl Default for Settings {
         Self {
             name: "sweep".into(),
             on: Place::Local,
-            networks: ["A", "B", "C"].map(String::from).into(),
+            networks: Builtin::ARCHITECTURES.map(String::from).into(),
+            activations: vec![Activation::default()],
+            poolings: vec![Pooling::default()],
             graphs: Vec::new(),
             batch_sizes: vec![1],
-            // What the paper's networks, whose activations are polynomials, run in.
-            formats: NumberFormat::with_polynomials().collect(),
+            formats: NumberFormat::ALL.into(),
             truncations: vec![Truncate::Usual],
             offline: vec![OfflineMode::Inline],
             conditions: vec![Link::Loopback],
@@ -253,11 +261,8 @@ pub enum SettingsError {
     #[error("conditions: {0}")]
     Conditions(#[from] OutOfRange),
     /// There is no such network.
-    #[error("there is no network {found}; expected {BUILTIN:?}, or a file in `graphs`")]
-    Network {
-        /// Its name.
-        found: String,
-    },
+    #[error("{0}; a graph of one's own is a file in `graphs`")]
+    Network(#[from] UnknownNetwork),
     /// A graph has the name of another, so that they would be one cell, or of a network of the
     /// paper, whose figures would stand beside it.
     #[error("two graphs are called {name}, or a graph and a network; give a graph another name")]
@@ -323,9 +328,6 @@ pub const STORE_MEGABYTES: RangeInclusive<u64> = limits::STORE_MEMORY_MEGABYTES.
 /// Disk of each server for what does not fit there, units of 2^20 bytes.
 pub const STORE_DISK_MEGABYTES: RangeInclusive<u64> = limits::STORE_DISK_MEGABYTES.range();
 
-/// The paper's networks.
-pub const BUILTIN: [&str; 3] = ["A", "B", "C"];
-
 /// Largest sweep file, bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
@@ -370,8 +372,37 @@ impl Settings {
         Ok(settings)
     }
 
+    /// The paper's networks in the forms that are measured.
+    ///
+    /// # Errors
+    /// If there is no such network, or it has none of the forms.
+    pub fn models(&self) -> Result<Vec<Builtin>, UnknownNetwork> {
+        forms::networks(&self.networks, &self.activations, &self.poolings)
+    }
+
+    /// What of the product of networks and named formats is not measured, for people; nothing if
+    /// all is, or nobody named the formats.
+    #[must_use]
+    pub fn left_out(&self) -> Option<String> {
+        let models = self.models().ok()?;
+        if self.formats == NumberFormat::ALL {
+            return None;
+        }
+        let out: Vec<String> = models
+            .into_iter()
+            .filter_map(|model| {
+                let able = forms::formats(model, &self.formats);
+                let lacking = self.formats.iter().filter(|format| !able.contains(format));
+                let lacking: Vec<&str> = lacking.map(|format| format.name()).collect();
+                (!lacking.is_empty()).then(|| format!("{model} in {}", lacking.join(" and ")))
+            })
+            .collect();
+        (!out.is_empty()).then(|| format!("left out, as there is none: {}", out.join(", ")))
+    }
+
     /// The cells, each once: networks and then graphs, and for each the product of the
-    /// batch sizes, formats, truncations and ways to make randomness.
+    /// batch sizes, formats, truncations and ways to make randomness. A network is left out of
+    /// formats that it cannot be computed in, if there are others.
     ///
     /// # Errors
     /// If there are none, a number is out of range, or one of them has no plan.
@@ -388,22 +419,24 @@ impl Settings {
             }
             Ok(())
         };
-        for network in &self.networks {
+        for model in self.models()? {
+            let (network, formats) = (model.to_string(), forms::formats(model, &self.formats));
             for &batch in &self.batch_sizes {
-                self.manners(|manner| {
-                    let computation = Computation::of_network(network, batch, manner.format);
-                    add(self.cell(network, computation, &manner, None))
+                self.manners(&formats, |manner| {
+                    let computation = Computation::of_network(&network, batch, manner.format);
+                    add(self.cell(&network, computation, &manner, None))
                 })?;
             }
         }
-        let mut names: Vec<String> = BUILTIN.map(String::from).into();
+        let mut names: Vec<String> = Builtin::ALL.map(|network| network.to_string()).into();
         for file in &self.graphs {
             let graph = graph_file::read(&file.file).map_err(SettingsError::Graph)?;
             let name = graph.name().to_owned();
             if names.contains(&name) {
                 return Err(SettingsError::Twice { name });
             }
-            self.manners(|manner| {
+            let formats = self.formats_of(&graph);
+            self.manners(&formats, |manner| {
                 let computation = Computation::of_graph(graph.clone(), manner.format);
                 add(self.cell(&name, computation, &manner, Some(file)))
             })?;
@@ -412,12 +445,24 @@ impl Settings {
         Ok(cells)
     }
 
-    /// Every format with every truncation, way to make randomness, and network.
+    /// The formats in which a graph is measured: where nobody named them, those that have what it
+    /// needs.
+    fn formats_of(&self, graph: &Graph) -> Vec<NumberFormat> {
+        let able = |format: &NumberFormat| {
+            self.formats != NumberFormat::ALL
+                || Computation::of_graph(graph.clone(), *format).plan().is_ok()
+        };
+        let formats: Vec<NumberFormat> = self.formats.iter().copied().filter(able).collect();
+        if formats.is_empty() { self.formats.clone() } else { formats }
+    }
+
+    /// Each of the formats with every truncation, way to make randomness, and network.
     fn manners(
         &self,
+        formats: &[NumberFormat],
         mut add: impl FnMut(Manner) -> Result<(), SettingsError>,
     ) -> Result<(), SettingsError> {
-        for &format in &self.formats {
+        for &format in formats {
             for truncation in &self.truncations {
                 let truncation = truncation.of(format);
                 for &offline_mode in &self.offline {
@@ -457,6 +502,8 @@ impl Settings {
         for (list, empty) in [
             ("networks, with graphs,", self.networks.is_empty() && self.graphs.is_empty()),
             ("batchSizes", self.batch_sizes.is_empty() && !self.networks.is_empty()),
+            ("activations", self.activations.is_empty()),
+            ("poolings", self.poolings.is_empty()),
             ("formats", self.formats.is_empty()),
             ("truncations", self.truncations.is_empty()),
             ("offline", self.offline.is_empty()),
@@ -490,11 +537,10 @@ impl Settings {
         let Self { formats, truncations, offline, conditions, .. } = self;
         let sizes = [formats.len(), truncations.len(), offline.len(), conditions.len()];
         let sizes = sizes.iter().map(|size| *size as u64).product::<u64>();
-        let subjects = self.networks.len() * self.batch_sizes.len() + self.graphs.len();
+        let forms = self.activations.len() * self.poolings.len();
+        let subjects = self.networks.len() * forms * self.batch_sizes.len() + self.graphs.len();
         range("the number of cells", sizes.saturating_mul(subjects as u64), 1..=MAX_CELLS)?;
-        if let Some(found) = self.networks.iter().find(|name| !BUILTIN.contains(&name.as_str())) {
-            return Err(SettingsError::Network { found: found.clone() });
-        }
+        self.models()?;
         if self.on == Place::Cluster && !self.graphs.is_empty() {
             return Err(SettingsError::GraphInCluster);
         }
@@ -608,6 +654,49 @@ mod tests {
     }
 
     #[test]
+    fn forms_are_a_list_as_formats_are() {
+        let settings = Settings {
+            activations: Activation::ALL.into(),
+            poolings: Pooling::ALL.into(),
+            formats: vec![NumberFormat::Int64, NumberFormat::Int100],
+            ..Settings::default()
+        };
+        let cells = settings.cells().unwrap();
+        let names: Vec<String> = cells.iter().map(|cell| cell.key.to_string()).collect();
+        // The paper's networks first, and what compares in the formats that can.
+        assert_eq!(
+            names,
+            [
+                "A Int64 Local, batch 1",
+                "A Int100 Interactive, batch 1",
+                "B Int64 Local, batch 1",
+                "B Int100 Interactive, batch 1",
+                "C Int64 Local, batch 1",
+                "C Int100 Interactive, batch 1",
+                "A-relu Int64 Local, batch 1",
+                "B-relu Int64 Local, batch 1",
+                "C-relu Int64 Local, batch 1",
+                "B-relu-max Int64 Local, batch 1",
+                "C-relu-max Int64 Local, batch 1",
+            ]
+        );
+        assert_eq!(
+            settings.left_out().unwrap(),
+            "left out, as there is none: A-relu in Int100, B-relu in Int100, C-relu in Int100, \
+             B-relu-max in Int100, C-relu-max in Int100"
+        );
+        assert_eq!(Settings::default().left_out(), None);
+        let yaml = "networks: [B]\nactivations: [relu]\npoolings: [max]\n";
+        assert_eq!(parse(yaml).unwrap()[0], "B-relu-max Int64 Local, batch 1");
+        // What was measured before there were forms.
+        let mut before = serde_json::to_value(Settings::default()).unwrap();
+        for list in ["activations", "poolings"] {
+            assert!(before.as_object_mut().unwrap().remove(list).is_some());
+        }
+        assert_eq!(serde_json::from_value::<Settings>(before).unwrap(), Settings::default());
+    }
+
+    #[test]
     fn what_is_wrong_with_a_sweep_is_said() {
         let graph = "{file: nowhere.yaml}";
         for (yaml, expected) in [
@@ -629,7 +718,17 @@ mod tests {
             ("conditions: [{rtt: 3}]", "unknown field `rtt`, expected one of `rttMs`"),
             ("conditions: [{rttMs: -1}]", "conditions: rttMs is -1, expected 0 to 10000"),
             ("conditions: []", "measures nothing: conditions is empty"),
-            ("networks: [D]", "there is no network D; expected [\"A\", \"B\", \"C\"]"),
+            ("networks: [D]", "there is no network D; expected one of A, A-relu, B"),
+            ("networks: [A-relu]", "there is no network A-relu; expected"),
+            ("activations: []", "measures nothing: activations is empty"),
+            ("poolings: []", "measures nothing: poolings is empty"),
+            ("activations: [gelu]", "unknown variant `gelu`, expected `polynomial` or `relu`"),
+            ("poolings: [max]\nnetworks: [B]", "max pooling with the activation relu alone"),
+            ("poolings: [max]\nactivations: [relu]", "network A has no pooling"),
+            (
+                "activations: [relu]\nformats: [Int100]",
+                "A-relu Int100 Interactive, batch 1 is impossible: act1: Int100 cannot compare numbers",
+            ),
             (&format!("graphs: [{graph}]"), "nowhere.yaml"),
             (&format!("graphs: [{graph}]\non: cluster"), "on this machine alone"),
             ("on: cluster\nspinMicros: 0", "spinMicros cannot be set in a cluster"),

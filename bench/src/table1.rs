@@ -136,10 +136,11 @@ fn row(key: &CellId, run: &RunResult, width: Option<usize>) -> String {
     ];
     let [theirs, ours, online, their_accuracy, accuracy, their_divergence, divergence] = fields;
     if fits(width) {
+        // What the paper did not measure leaves room for a longer name.
+        let begin = format!("{:<20}  {theirs}", name(run));
         return format!(
-            "{:<20}  {theirs:<10}  {ours:<12}  {online:<6}  {their_accuracy:<13}  {accuracy:<13}  \
+            "{begin:<32}  {ours:<12}  {online:<6}  {their_accuracy:<13}  {accuracy:<13}  \
              {their_divergence:<6}  {divergence}\n",
-            name(run),
         );
     }
     let list = format!(
@@ -276,6 +277,19 @@ mod tests {
         assert!(table.contains("The paper measured networks A, B and C at batch 1"), "{table}");
         let ahead = CellId { offline_mode: OfflineMode::Ahead, ..key() };
         assert!(!render(&results(ahead, &[2.0]), None).contains("14 (4)"));
+    }
+
+    #[test]
+    fn rows_of_exact_networks_are_as_wide_as_the_others() {
+        let row = |network: &str| {
+            let mut trial = trial(&[2.0, 3.0]);
+            trial.result.network = network.into();
+            row(&CellId { network: network.into(), ..key() }, &trial.result, None)
+        };
+        let (paper, exact) = (row("A"), row("C-relu-max"));
+        assert!(paper.starts_with("A Int64 Local         14 (4)      2.50 (0.71)"), "{paper}");
+        assert!(exact.starts_with("C-relu-max Int64 Local  -       2.50 (0.71)"), "{exact}");
+        assert_eq!(paper.find("2.50"), exact.find("2.50"));
     }
 
     #[test]

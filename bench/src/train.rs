@@ -1,8 +1,9 @@
-//! Training of the networks on MNIST, with the polynomial activation they infer with.
+//! Training of the networks on MNIST, with the activation and pooling they infer with.
 //!
 //! The polynomial follows ReLU on `[-3, 3]` and diverges outside, so the loss
 //! also charges for what enters an activation beyond a limit, and the
-//! gradient's norm is bounded. The weights kept are a running average over the
+//! gradient's norm is bounded. What is compared exactly may be large, and takes
+//! fewer bits while it is not. The weights kept are a running average over the
 //! last steps, and batch normalisation's statistics are taken with these over
 //! the whole training set. The last epoch is the result: nothing is selected
 //! by the test set.

@@ -43,6 +43,7 @@ use rustix::process::Signal;
 use safetensors::Dtype;
 use spdz::channel::{Channel, Name, Phase, Role, Tag};
 use spdz::graph::{Graph, GraphBuilder, Plaintext, Tensors};
+use spdz::network::{Builtin, Variant};
 use spdz::plan::{NumberFormat, Truncation};
 use tempfile::TempDir;
 
@@ -91,8 +92,12 @@ fn failures(running: &mut local::Running) -> BTreeMap<Role, Failure> {
 
 /// One trial of a network in `Int64`, as `bench table1` measures it.
 fn table1(network: &str, batch_size: usize, repetitions: u64) -> Settings {
+    let network: Builtin = network.parse().unwrap();
+    let Variant { activation, pooling } = network.variant();
     Settings {
-        networks: vec![network.into()],
+        networks: vec![network.architecture().into()],
+        activations: vec![activation],
+        poolings: vec![pooling],
         formats: vec![NumberFormat::Int64],
         batch_sizes: vec![batch_size],
         trials: 1,
@@ -130,6 +135,7 @@ fn five_processes_classify_real_images() {
     use Truncation::{Interactive, Local};
     for (network, format, batch_size, rounds, truncation, offline, threads) in [
         ("A", Int64, 1, Some(6), None, Inline, None),
+        ("A-relu", Int64, 1, None, None, Inline, None),
         ("A", Int100, 2, None, None, Inline, Some(2)),
         ("A", Int100, 1, Some(6), Some(Local), Inline, None),
         ("B", Int64, 3, None, Some(Interactive), Inline, Some(1)),
@@ -255,7 +261,7 @@ fn an_inspected_run_says_what_layers_put_out_and_that_it_is_not_private() {
         ),
     ] {
         let inspect = Inspect {
-            networks: vec![network.into()],
+            networks: vec![network.parse().unwrap()],
             formats: vec![format],
             truncation: None,
             batch_size: 4,

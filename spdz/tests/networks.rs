@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use spdz::network::{BATCH_NORM_EPSILON, IMAGES, LOGITS, Layer, MAX_BATCH, Network};
+use spdz::network::{
+    Activation, BATCH_NORM_EPSILON, Builtin, IMAGES, LOGITS, Layer, MAX_BATCH, Network, Pooling,
+    Variant,
+};
 
 const PAGE: &str = include_str!("../../docs/networks.md");
 
@@ -30,7 +33,9 @@ fn described(layer: &Layer, input: &[usize]) -> String {
         }
         Layer::BatchNorm => "batch normalisation".into(),
         Layer::Activation(_) => "polynomial".into(),
+        Layer::Relu => "exact ReLU".into(),
         Layer::AvgPool { window } => format!("average pooling, {window}x{window}"),
+        Layer::MaxPool { window } => format!("max pooling, {window}x{window}"),
     }
 }
 
@@ -74,6 +79,55 @@ fn the_layers_are_the_codes() {
         assert_eq!(table(&heading), expected, "{heading}");
         assert!(PAGE.contains(&shared.to_string()), "{heading}: {shared} numbers are shared");
     }
+}
+
+#[test]
+fn the_forms_are_the_codes() {
+    let mut expected = Vec::new();
+    for builtin in Builtin::ALL {
+        let Variant { activation, pooling } = builtin.variant();
+        let network = builtin.network();
+        let activation = match activation {
+            Activation::Polynomial => "polynomial",
+            Activation::Relu => "exact ReLU",
+        };
+        let pooled = network.layer_names().iter().any(|name| name == "pool1");
+        let pooling = match pooling {
+            _ if !pooled => "",
+            Pooling::Average => "average, after the activation",
+            Pooling::Max => "max, before the activation",
+        };
+        expected.push([
+            format!("`{builtin}`"),
+            format!("`{}`", builtin.file_stem()),
+            activation.into(),
+            pooling.into(),
+        ]);
+        // What the row says of the layers, in their order.
+        let described: Vec<String> = network
+            .layers
+            .iter()
+            .filter(|layer| !matches!(layer, Layer::Dense { .. } | Layer::BatchNorm))
+            .map(|layer| match layer {
+                Layer::Conv2d { .. } => "convolution".into(),
+                layer => described(layer, &[]),
+            })
+            .collect();
+        let average = "average pooling, 2x2";
+        let expected: Vec<&str> = match builtin.name() {
+            "A" | "A-relu" => vec![activation; 2],
+            "B-relu-max" | "C-relu-max" => {
+                let block = ["convolution", "max pooling, 2x2", activation];
+                [block, block].concat().into_iter().chain([activation]).collect()
+            }
+            _ => {
+                let block = ["convolution", activation, average];
+                [block, block].concat().into_iter().chain([activation]).collect()
+            }
+        };
+        assert_eq!(described, expected, "{builtin}");
+    }
+    assert_eq!(table("## Forms"), expected);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use common::{
     Callback, Outcome, Randomness, Settings, batches, is_key_or_command, logits, noise,
-    player_inputs, run, uniform_bytes, uniform_counts, weights, with_polynomials,
+    player_inputs, run, uniform_bytes, uniform_counts, weights, with_gates, with_polynomials,
 };
 use spdz::channel::{Name, Phase, Role};
 use spdz::graph::{GraphBuilder, Tensors};
@@ -101,6 +101,45 @@ fn a_session_computes_the_network() {
             }
         }
     }
+}
+
+#[test]
+fn a_session_computes_exact_layers() {
+    let mut network = everything();
+    for layer in &mut network.layers {
+        match layer {
+            Layer::Activation(_) => *layer = Layer::Relu,
+            Layer::AvgPool { window } => *layer = Layer::MaxPool { window: *window },
+            _ => {}
+        }
+    }
+    // Pooling first makes the same numbers, also of odd windows.
+    let mut other = network.clone();
+    other.layers.swap(2, 3);
+    let odd = Network {
+        name: "odd".into(),
+        input: vec![6, 3, 2],
+        layers: vec![Layer::MaxPool { window: 3 }, Layer::Dense { outputs: 2 }],
+    };
+    for (format, truncation) in with_gates() {
+        for network in [&network, &other, &odd] {
+            let weights = everything_weights(network, 3);
+            let batch = 2;
+            let pixels = network.input.iter().product::<usize>();
+            let images: Vec<_> = (0..3).map(|i| inputs(batch * pixels, 100 + i)).collect();
+            let settings = Settings::new(format, truncation, 7);
+            let (found, expected, _) = infer(network, &weights, batch, &images, settings);
+            for (found, expected) in found.into_iter().zip(expected) {
+                for (expected, found) in expected.iter().zip(found.unwrap()) {
+                    let error = (expected - found).abs();
+                    assert!(error < 5e-3, "{format} {truncation}: {expected} {found}");
+                }
+            }
+        }
+    }
+    let graph = network.graph(1).unwrap();
+    let error = Plan::compile(&graph, NumberFormat::Int100, Truncation::Local).unwrap_err();
+    assert!(error.to_string().contains("Int100 cannot compare numbers"), "{error}");
 }
 
 #[test]

@@ -13,12 +13,14 @@ use party::cli::Instructions;
 use party::config::{OfflineMode, Store, Transport};
 use party::signals;
 use serde::Serialize;
+use spdz::network::{Activation, Builtin, Pooling, UnknownNetwork};
 use spdz::plan::NumberFormat;
 
 use super::exit;
 use crate::compare::Comparison;
 use crate::console;
 use crate::data;
+use crate::forms;
 use crate::launch::here::Files;
 use crate::results::Results;
 use crate::settings::{STORE_DISK_MEGABYTES, STORE_MEGABYTES, THREADS, Truncate};
@@ -27,6 +29,55 @@ use crate::settings::{STORE_DISK_MEGABYTES, STORE_MEGABYTES, THREADS, Truncate};
 pub(super) fn format() -> impl TypedValueParser<Value = NumberFormat> {
     let value = |format: NumberFormat| PossibleValue::new(format.name()).help(format.summary());
     PossibleValuesParser::new(NumberFormat::ALL.map(value)).try_map(|name| name.parse())
+}
+
+/// An activation on the command line.
+pub(super) fn activation() -> impl TypedValueParser<Value = Activation> {
+    let value = |activation: Activation| {
+        PossibleValue::new(activation.name()).help(match activation {
+            Activation::Polynomial => "The paper's: a polynomial that is close to ReLU",
+            Activation::Relu => "Exact; only in number formats that can compare",
+        })
+    };
+    PossibleValuesParser::new(Activation::ALL.map(value)).try_map(|name| name.parse())
+}
+
+/// A pooling on the command line.
+pub(super) fn pooling() -> impl TypedValueParser<Value = Pooling> {
+    let value = |pooling: Pooling| {
+        PossibleValue::new(pooling.name()).help(match pooling {
+            Pooling::Average => "The paper's: the average of each window",
+            Pooling::Max => "The largest value of each window; with relu, and not of A",
+        })
+    };
+    PossibleValuesParser::new(Pooling::ALL.map(value)).try_map(|name| name.parse())
+}
+
+/// The paper's networks, in one or several forms.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Networks {
+    /// Networks of the paper
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "A,B,C")]
+    #[arg(value_parser = Builtin::ARCHITECTURES)]
+    networks: Vec<String>,
+    /// What activations they have; each network with each
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', ignore_case = true)]
+    #[arg(value_parser = activation(), default_values_t = [Activation::default()])]
+    activation: Vec<Activation>,
+    /// What pooling they have; each network with each that it has
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', ignore_case = true)]
+    #[arg(value_parser = pooling(), default_values_t = [Pooling::default()])]
+    pooling: Vec<Pooling>,
+}
+
+impl Networks {
+    /// Each of them.
+    ///
+    /// # Errors
+    /// If a network has none of the forms.
+    pub(super) fn each(&self) -> Result<Vec<Builtin>, UnknownNetwork> {
+        forms::networks(&self.networks, &self.activation, &self.pooling)
+    }
 }
 
 /// Where the networks and what they are measured on are.

@@ -8,21 +8,19 @@ use party::cli::Instructions;
 use party::config::Transport;
 use spdz::plan::NumberFormat;
 
-use super::common::{format, interruptible, print_json, within};
+use super::common::{Networks, format, interruptible, print_json, within};
 use crate::console;
 use crate::floor;
-use crate::settings::{BATCH_SIZES, BUILTIN};
+use crate::settings::BATCH_SIZES;
 
 /// Arguments of `bench floor`.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Networks, each a row
-    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "A,B,C")]
-    #[arg(value_parser = BUILTIN)]
-    networks: Vec<String>,
+    #[command(flatten)]
+    networks: Networks,
     /// Number formats, each with its usual truncation
     #[arg(long, value_name = "FORMATS", value_delimiter = ',', ignore_case = true)]
-    #[arg(value_parser = format(), default_values_t = NumberFormat::with_polynomials())]
+    #[arg(value_parser = format(), default_values_t = NumberFormat::ALL)]
     formats: Vec<NumberFormat>,
     /// Images of one inference
     #[arg(long, value_name = "NUMBERS", value_delimiter = ',', default_value = "1,100")]
@@ -42,7 +40,7 @@ impl Arguments {
     pub(super) fn run(self) -> anyhow::Result<()> {
         self.instructions.apply();
         let report = floor::run(
-            &self.networks,
+            &self.networks.each()?,
             &self.formats,
             &self.batch_size,
             Transport { spin_micros: self.spin_micros, ..Transport::default() },

@@ -5,20 +5,18 @@ use std::io::{self, Write};
 use clap::Args;
 use spdz::plan::NumberFormat;
 
-use super::common::{Folders, Program, format, interruptible, print_json, within};
-use crate::settings::{BATCH_SIZES, BUILTIN, INSPECTED, Truncate};
+use super::common::{Folders, Networks, Program, format, interruptible, print_json, within};
+use crate::settings::{BATCH_SIZES, INSPECTED, Truncate};
 use crate::{console, inspect};
 
 /// Arguments of `bench inspect`.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Networks to inspect
-    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "A,B,C")]
-    #[arg(value_parser = BUILTIN)]
-    networks: Vec<String>,
+    #[command(flatten)]
+    networks: Networks,
     /// Number formats
     #[arg(long, value_name = "FORMATS", value_delimiter = ',', ignore_case = true)]
-    #[arg(value_parser = format(), default_values_t = NumberFormat::with_polynomials())]
+    #[arg(value_parser = format(), default_values_t = NumberFormat::ALL)]
     formats: Vec<NumberFormat>,
     /// How products are truncated to the format's precision
     #[arg(long, value_name = "HOW", ignore_case = true, default_value = "usual")]
@@ -41,7 +39,7 @@ pub struct Arguments {
 impl Arguments {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let inspect = inspect::Inspect {
-            networks: self.networks,
+            networks: self.networks.each()?,
             formats: self.formats,
             truncation: self.truncation.named(),
             batch_size: self.batch_size,

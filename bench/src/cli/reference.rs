@@ -7,16 +7,14 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Args;
 
-use super::common::Folders;
+use super::common::{Folders, Networks};
 use crate::reference;
 
 /// Arguments of `bench reference`.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Networks to evaluate
-    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "A,B,C")]
-    #[arg(value_parser = ["A", "B", "C"])]
-    networks: Vec<String>,
+    #[command(flatten)]
+    networks: Networks,
     #[command(flatten)]
     folders: Folders,
     /// Folder to put the files into, made if it is not there
@@ -26,9 +24,10 @@ pub struct Arguments {
 
 impl Arguments {
     pub(super) fn run(self) -> anyhow::Result<()> {
+        let networks = self.networks.each()?;
         fs::create_dir_all(&self.out)
             .with_context(|| format!("cannot make the folder {}", self.out.display()))?;
-        for network in &self.networks {
+        for network in networks {
             let path = reference::file_in(&self.out, network);
             reference::write(network, &self.folders.data, &self.folders.models, usize::MAX, &path)?;
             writeln!(io::stdout().lock(), "{}", path.display())?;

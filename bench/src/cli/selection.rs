@@ -3,19 +3,32 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use spdz::network::{Activation, Builtin, Pooling};
 use spdz::plan::NumberFormat;
 
-use super::common::{Folders, Program, Threads, format, within};
+use super::common::{Folders, Program, Threads, activation, format, pooling, within};
 use crate::launch::here::Files;
-use crate::settings::{ACCURACY_SAMPLES, BUILTIN, REPETITIONS, Settings, WARMUP};
+use crate::settings::{ACCURACY_SAMPLES, REPETITIONS, Settings, WARMUP};
 
 /// What a sweep measures; what is not given stays as it is.
 #[derive(Debug, Args)]
 pub(super) struct Selection {
     /// Networks to measure [default: A,B,C]
-    #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = BUILTIN)]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    #[arg(value_parser = Builtin::ARCHITECTURES)]
     networks: Option<Vec<String>>,
-    /// Number formats to measure [default: Int64,Int100]
+    /// What activations the networks have; each network with each [default: polynomial; all of
+    /// table1]
+    #[arg(long, alias = "activations", value_name = "NAMES", value_delimiter = ',')]
+    #[arg(ignore_case = true, value_parser = activation())]
+    activation: Option<Vec<Activation>>,
+    /// What pooling they have; each network with each that it has [default: average; all of
+    /// table1]
+    #[arg(long, alias = "poolings", value_name = "NAMES", value_delimiter = ',')]
+    #[arg(ignore_case = true, value_parser = pooling())]
+    pooling: Option<Vec<Pooling>>,
+    /// Number formats to measure; each network in those of them that it can be computed in
+    /// [default: all]
     #[arg(long, value_name = "FORMATS", value_delimiter = ',', ignore_case = true)]
     #[arg(value_parser = format())]
     formats: Option<Vec<NumberFormat>>,
@@ -44,6 +57,8 @@ impl Selection {
     /// Puts what was given into its place.
     pub(super) fn apply(&self, settings: &mut Settings) {
         replace(&mut settings.networks, self.networks.clone());
+        replace(&mut settings.activations, self.activation.clone());
+        replace(&mut settings.poolings, self.pooling.clone());
         replace(&mut settings.formats, self.formats.clone());
         replace(&mut settings.repetitions, self.repetitions);
         replace(&mut settings.warmup, self.warmup);

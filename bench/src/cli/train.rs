@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::common::Networks;
 #[cfg(feature = "train")]
 use super::training;
 #[cfg(feature = "train")]
@@ -13,10 +14,8 @@ use crate::data;
 /// Arguments of `bench train`.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Networks to train
-    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "A,B,C")]
-    #[arg(value_parser = ["A", "B", "C"])]
-    pub networks: Vec<String>,
+    #[command(flatten)]
+    networks: Networks,
     /// Passes over the training set
     #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u16).range(1..))]
     pub epochs: u16,
@@ -53,7 +52,7 @@ impl Arguments {
             activation_penalty: 0.01,
             augmentation: Augmentation { shift: 2.0, rotation: 10.0, scale: 0.1 },
         };
-        training::run(&self.networks, &training, &self.data, &self.out)
+        training::run(&self.networks.each()?, &training, &self.data, &self.out)
     }
 
     #[cfg(not(feature = "train"))]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use party::files::write_whole;
-use spdz::network::{Network, weights::Weights};
+use spdz::network::{Builtin, weights::Weights};
 
 use crate::card::{Measured, ModelCard, Training};
 use crate::data::{Dataset, sha256};
@@ -18,7 +18,7 @@ use crate::train::{Progress, TRAINED_WITH, train};
 /// # Errors
 /// If the data set is missing, a training fails or a file cannot be written.
 pub(super) fn run(
-    networks: &[String],
+    networks: &[Builtin],
     training: &Training,
     data: &Path,
     out: &Path,
@@ -27,10 +27,9 @@ pub(super) fn run(
     let test_set = Dataset::test(data)?;
     std::fs::create_dir_all(out)
         .with_context(|| format!("cannot make the folder {}", out.display()))?;
-    for name in networks {
-        let network = Network::builtin(name)
-            .with_context(|| format!("there is no network {name}; expected A, B or C"))?;
-        let mut display = Display::new(name);
+    for model in networks {
+        let (name, network) = (model.to_string(), model.network());
+        let mut display = Display::new(&name);
         let weights = train(&network, training, &train_set, |progress| {
             display.show(progress);
         })
@@ -39,13 +38,15 @@ pub(super) fn run(
         let measured =
             Measured::of(&network, &Weights::from_safetensors(&weights, &network)?, &test_set)?;
         let card = ModelCard {
-            network: name.clone(),
+            network: model.architecture().into(),
+            activation: model.variant().activation,
+            pooling: model.variant().pooling,
             training: training.clone(),
             measured,
             sha256: sha256(&weights),
             trained_with: TRAINED_WITH.into(),
         };
-        let stem = out.join(name.to_lowercase());
+        let stem = out.join(model.file_stem());
         let mut json = serde_json::to_vec_pretty(&card)?;
         json.push(b'\n');
         for (extension, bytes) in [("safetensors", &weights), ("json", &json)] {

@@ -36,9 +36,11 @@ use anyhow::Context;
 use party::config::{Computation, Transport};
 use serde_json::{Value, json};
 use spdz::geometry::Linear;
+use spdz::network::Builtin;
 use spdz::plan::{NumberFormat, Plan, Truncation};
 
 use crate::environment::Environment;
+use crate::forms;
 use crate::layout::{Align, Table, fill};
 use crate::progress::Reporter;
 
@@ -279,7 +281,7 @@ impl Measurement {
 /// # Errors
 /// As [`Measurement::run`].
 pub(crate) fn run(
-    networks: &[String],
+    networks: &[Builtin],
     formats: &[NumberFormat],
     batch_sizes: &[usize],
     transport: Transport,
@@ -289,8 +291,10 @@ pub(crate) fn run(
     let mut computations = Vec::new();
     for &format in formats {
         for &batch_size in batch_sizes {
-            for network in networks {
-                computations.push(Computation::of_network(network, batch_size, format));
+            let able = |network: &&Builtin| forms::formats(**network, formats).contains(&format);
+            for network in networks.iter().filter(able) {
+                let name = network.to_string();
+                computations.push(Computation::of_network(&name, batch_size, format));
             }
         }
     }

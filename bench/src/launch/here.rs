@@ -11,6 +11,7 @@ use party::config::{AccuracyWorkload, Deadlines, PlayerTask, Transport, Workload
 use party::result::RunResult;
 use party::run::Progress;
 use spdz::channel::Name;
+use spdz::network::Builtin;
 use spdz::ring::kernels::InstructionSet;
 use tempfile::TempDir;
 
@@ -44,8 +45,8 @@ pub struct Files {
 pub struct Here {
     files: Files,
     settings: Settings,
-    /// The outputs of plaintext networks, by name.
-    references: Mutex<BTreeMap<String, PathBuf>>,
+    /// The outputs of plaintext networks.
+    references: Mutex<BTreeMap<Builtin, PathBuf>>,
     folder: TempDir,
     commit: String,
 }
@@ -87,21 +88,21 @@ impl Here {
     }
 
     /// The file with the outputs of a plaintext network, made when it is first asked for.
-    fn reference(&self, network: &str) -> anyhow::Result<PathBuf> {
+    fn reference(&self, network: Builtin) -> anyhow::Result<PathBuf> {
         let mut references = self.references.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(path) = references.get(network) {
+        if let Some(path) = references.get(&network) {
             return Ok(path.clone());
         }
-        let path = self.folder.path().join(format!("reference_{network}.safetensors"));
+        let path = file_in(self.folder.path(), network);
         let Files { data, models, .. } = &self.files;
         reference::write(network, data, models, self.settings.accuracy_samples, &path)?;
-        references.insert(network.into(), path.clone());
+        references.insert(network, path.clone());
         Ok(path)
     }
 
     /// What the parties of a network are to do.
     fn network(&self, cell: &CellPlan, task: Task, result: &Path) -> anyhow::Result<Job> {
-        let network = &cell.key.network;
+        let network: Builtin = cell.key.network.parse()?;
         let file = |file: data::File| -> anyhow::Result<PathBuf> {
             // The parties may run in another folder than this program.
             Ok(fs::canonicalize(file.locate(&self.files.data)?)?)
@@ -265,8 +266,9 @@ impl Launcher for Here {
 
     fn inputs(&self) -> Vec<PathBuf> {
         let Files { data, models, .. } = &self.files;
-        let networks = &self.settings.networks;
-        let mut files: Vec<_> = networks.iter().map(|network| file_in(models, network)).collect();
+        // What is wrong with them was said when the cells were made.
+        let networks = self.settings.models().unwrap_or_default();
+        let mut files: Vec<_> = networks.iter().map(|network| file_in(models, *network)).collect();
         if !networks.is_empty() {
             let test_set = [data::TEST_IMAGES, data::TEST_LABELS];
             files.extend(test_set.iter().filter_map(|file| file.locate(data).ok()));

@@ -58,6 +58,9 @@ pub fn run(
     let cells = settings.cells()?;
     let builds: Vec<String> = launchers.iter().map(|launcher| launcher.commit()).collect();
     let mut reporter = Reporter::new();
+    if let Some(networks) = settings.left_out() {
+        reporter.line(&networks);
+    }
     let journal = options.journal.as_deref().map(Journal::in_folder);
     let journal = journal.as_ref();
     let environment = Environment::read();

@@ -6,7 +6,9 @@ use candle_core::{Device, Result, Tensor, Var, bail};
 use rand::{RngExt, rngs::StdRng};
 use spdz::network::{Layer, Network};
 
-use super::ops::{Activation, AveragePool, BatchNorm, DataTimes, Excess, Statistics, Unfold};
+use super::ops::{
+    Activation, AveragePool, BatchNorm, DataTimes, Excess, MaxPool, Statistics, Unfold,
+};
 use crate::patches::Patches;
 
 /// A network's parameters as candle variables.
@@ -23,7 +25,8 @@ pub(super) struct Model {
 pub(super) struct Output {
     /// `[n, classes]`.
     pub(super) logits: Tensor,
-    /// The sum of the squared excess of everything that entered an activation, a scalar.
+    /// The sum of the squared excess of everything that entered an activation, or the max
+    /// pooling before one, a scalar.
     pub(super) excess: Tensor,
     /// The statistics of the batch at each batch normalisation, by its name.
     pub(super) statistics: BTreeMap<String, Statistics>,
@@ -80,6 +83,17 @@ impl Model {
         }
     }
 
+    /// Whether what enters a layer should stay small: what enters an activation, or the max
+    /// pooling before one, which lets the largest through.
+    fn bounds(&self, index: usize) -> bool {
+        let pooled = |layer: &Layer| matches!(layer, Layer::MaxPool { .. });
+        let before = index.checked_sub(1).map(|index| &self.network.layers[index]);
+        match &self.network.layers[index] {
+            Layer::Activation(_) | Layer::Relu => !before.is_some_and(pooled),
+            layer => pooled(layer),
+        }
+    }
+
     /// Runs `[n, ...]` inputs through the network, normalising by the batch's own statistics.
     ///
     /// `limit` is the magnitude from which on what enters an activation counts as excess.
@@ -89,6 +103,9 @@ impl Model {
         let mut excess = Tensor::zeros((), current.dtype(), current.device())?;
         let mut statistics = BTreeMap::new();
         for (index, (layer, name)) in self.network.layers.iter().zip(&self.names).enumerate() {
+            if self.bounds(index) {
+                excess = (excess + current.apply_op1(Excess { limit })?)?;
+            }
             current = match layer {
                 Layer::Dense { .. } => {
                     let rows = current.flatten_from(1)?;
@@ -116,11 +133,10 @@ impl Model {
                     statistics.insert(name.clone(), of_batch);
                     normalised
                 }
-                Layer::Activation(polynomial) => {
-                    excess = (excess + current.apply_op1(Excess { limit })?)?;
-                    current.apply_op1(Activation::from(polynomial))?
-                }
+                Layer::Activation(polynomial) => current.apply_op1(Activation::from(polynomial))?,
+                Layer::Relu => current.relu()?,
                 Layer::AvgPool { window } => current.apply_op1(AveragePool { window: *window })?,
+                Layer::MaxPool { window } => current.apply_op1(MaxPool { window: *window })?,
             };
             let shape = [&[n], self.shapes[index].as_slice()].concat();
             current = current.reshape(shape)?;

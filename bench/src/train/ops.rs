@@ -75,26 +75,24 @@ impl CustomOp1 for DataTimes {
     }
 }
 
+/// Calls `visit(pixel of the image, pixel of the output)` for each pixel of `n` images, whose
+/// disjoint square windows are a pixel each of the output.
+fn for_each_pixel(
+    (n, height, width): (usize, usize, usize),
+    window: usize,
+    mut visit: impl FnMut(usize, usize),
+) {
+    for row in 0..n * height {
+        for column in 0..width {
+            visit(row * width + column, row / window * (width / window) + column / window);
+        }
+    }
+}
+
 /// Averages over disjoint square windows of `[n, height, width, channels]` images.
 pub(super) struct AveragePool {
     /// Side of the window, pixels; it divides the image.
     pub(super) window: usize,
-}
-
-impl AveragePool {
-    /// Calls `visit(pixel of the image, pixel of the output)` for each pixel of `n` images.
-    fn for_each_pixel(
-        &self,
-        (n, height, width): (usize, usize, usize),
-        mut visit: impl FnMut(usize, usize),
-    ) {
-        let window = self.window;
-        for row in 0..n * height {
-            for column in 0..width {
-                visit(row * width + column, row / window * (width / window) + column / window);
-            }
-        }
-    }
 }
 
 impl CustomOp1 for AveragePool {
@@ -108,7 +106,7 @@ impl CustomOp1 for AveragePool {
         let images = values(storage, layout)?;
         let factor = 1.0 / (self.window * self.window) as f32;
         let mut means = vec![0.0; images.len() / (self.window * self.window)];
-        self.for_each_pixel((n, height, width), |pixel, output| {
+        for_each_pixel((n, height, width), self.window, |pixel, output| {
             let mean = &mut means[output * channels..][..channels];
             for (mean, value) in mean.iter_mut().zip(&images[pixel * channels..]) {
                 *mean += factor * value;
@@ -122,13 +120,67 @@ impl CustomOp1 for AveragePool {
         let factor = 1.0 / (self.window * self.window) as f32;
         let mut spread = vec![0.0; images.elem_count()];
         read(gradient, |gradient| {
-            self.for_each_pixel((n, height, width), |pixel, output| {
+            for_each_pixel((n, height, width), self.window, |pixel, output| {
                 let spread = &mut spread[pixel * channels..][..channels];
                 for (spread, value) in spread.iter_mut().zip(&gradient[output * channels..]) {
                     *spread = factor * value;
                 }
             });
             Ok(())
+        })?;
+        Tensor::from_vec(spread, images.shape(), images.device()).map(Some)
+    }
+}
+
+/// The largest values of disjoint square windows of `[n, height, width, channels]` images. The
+/// gradient goes to the first of them.
+pub(super) struct MaxPool {
+    /// Side of the window, pixels; it divides the image.
+    pub(super) window: usize,
+}
+
+impl CustomOp1 for MaxPool {
+    fn name(&self) -> &'static str {
+        "max-pool"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (n, height, width, channels) = layout.shape().dims4()?;
+        let shape = (n, height / self.window, width / self.window, channels);
+        let images = values(storage, layout)?;
+        let mut largest = vec![f32::NEG_INFINITY; images.len() / (self.window * self.window)];
+        for_each_pixel((n, height, width), self.window, |pixel, output| {
+            let largest = &mut largest[output * channels..][..channels];
+            for (largest, value) in largest.iter_mut().zip(&images[pixel * channels..]) {
+                *largest = largest.max(*value);
+            }
+        });
+        Ok((CpuStorage::F32(largest), shape.into()))
+    }
+
+    fn bwd(&self, images: &Tensor, largest: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+        let (n, height, width, channels) = images.dims4()?;
+        let mut spread = vec![0.0; images.elem_count()];
+        // What is left to give: nothing once the first of the largest has it.
+        let mut left = read(gradient, |gradient| Ok(gradient.to_vec()))?;
+        read(images, |images| {
+            read(largest, |largest| {
+                for_each_pixel((n, height, width), self.window, |pixel, output| {
+                    let pixel = pixel * channels..(pixel + 1) * channels;
+                    let output = output * channels..(output + 1) * channels;
+                    for (((spread, value), largest), left) in spread[pixel.clone()]
+                        .iter_mut()
+                        .zip(&images[pixel])
+                        .zip(&largest[output.clone()])
+                        .zip(&mut left[output])
+                    {
+                        if value == largest {
+                            *spread = std::mem::take(left);
+                        }
+                    }
+                });
+                Ok(())
+            })
         })?;
         Tensor::from_vec(spread, images.shape(), images.device()).map(Some)
     }
@@ -485,8 +537,22 @@ mod tests {
             weights.apply_op1(DataTimes(data)).unwrap()
         });
         check(&images, || images.apply_op1(AveragePool { window: 2 }).unwrap());
+        check(&images, || images.apply_op1(MaxPool { window: 2 }).unwrap());
         check(&images, || images.apply_op1(Activation::from(&Polynomial::relu(3.0))).unwrap());
         check(&images, || images.apply_op1(Excess { limit: 1.0 }).unwrap());
+    }
+
+    #[test]
+    fn the_first_of_equal_values_gets_the_gradient() {
+        let images = [1.0f32, 3.0, 3.0, 0.0, -1.0, -1.0, -2.0, -1.0];
+        let images = Tensor::from_slice(&images, (2, 2, 2, 1), &Device::Cpu).unwrap();
+        let images = Var::from_tensor(&images).unwrap();
+        let largest = images.apply_op1(MaxPool { window: 2 }).unwrap();
+        let values = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(values(&largest), [3.0, -1.0]);
+        let gradients = (largest * 5.0).unwrap().backward().unwrap();
+        let gradient = values(gradients.get(&images).unwrap());
+        assert_eq!(gradient, [0.0, 5.0, 0.0, 0.0, 5.0, 0.0, 0.0, 0.0]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use spdz::graph::Graph;
-use spdz::network::Network;
+use spdz::network::Builtin;
 use spdz::plan::{NumberFormat, Plan, Truncation};
 use spdz::protocol::{Protocol, Spdz};
 
@@ -12,7 +12,8 @@ use super::error::ConfigError;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Computation {
-    /// `A`, `B` or `C`, the networks of the paper's Figure 3.
+    /// The name of one of the paper's networks in one of its forms ([`Builtin`]): `A`, `B-relu`,
+    /// `C-relu-max`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<String>,
     /// Inputs of one inference, 1 to 1024; 1 without it. Networks only: the shapes of
@@ -78,8 +79,7 @@ impl Computation {
         let compile = |graph: &Graph| Ok(Spdz::compile(graph, self.format, truncation)?);
         match (&self.network, &self.graph) {
             (Some(name), None) => {
-                let network = Network::builtin(name)
-                    .ok_or_else(|| ConfigError::Network { found: name.clone() })?;
+                let network = name.parse::<Builtin>()?.network();
                 match self.inspect {
                     true => compile(&network.inspected_graph(self.batch())?),
                     false => compile(&network.graph(self.batch())?),

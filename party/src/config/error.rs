@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use spdz::channel::{Name, Role};
-use spdz::network::NetworkError;
+use spdz::network::{NetworkError, UnknownNetwork};
 use spdz::plan::PlanError;
 
 use super::limits::{MAX_CONFIG_BYTES, OutOfRange};
@@ -58,11 +58,8 @@ pub enum ConfigError {
     #[error("the computation {0}")]
     Computation(&'static str),
     /// There is no such network.
-    #[error("there is no network {found:?}; the networks are A, B and C")]
-    Network {
-        /// The name.
-        found: String,
-    },
+    #[error(transparent)]
+    Network(#[from] UnknownNetwork),
     /// There is no such player.
     #[error("graph {graph} has no player {found}; its players are {players}")]
     Player {

@@ -14,8 +14,11 @@ use crate::channel::Name;
 use crate::graph::{BatchNorm, Graph, GraphBuilder, GraphError, Tensor};
 use crate::polynomial::Polynomial;
 
+mod builtin;
 #[cfg(feature = "weights")]
 pub mod weights;
+
+pub use builtin::{Activation, Builtin, Pooling, UnknownForm, UnknownNetwork, Variant};
 
 /// Largest batch.
 pub const MAX_BATCH: usize = 1024;
@@ -67,8 +70,15 @@ pub enum Layer {
     BatchNorm,
     /// A polynomial applied to each element.
     Activation(Polynomial),
+    /// `max(x, 0)` of each element, exact.
+    Relu,
     /// Average pooling over disjoint square windows.
     AvgPool {
+        /// Side of the window, pixels; it must divide the image.
+        window: usize,
+    },
+    /// The largest values of disjoint square windows, exact.
+    MaxPool {
         /// Side of the window, pixels; it must divide the image.
         window: usize,
     },
@@ -139,71 +149,26 @@ impl Network {
     /// Network A of the paper's Figure 3: three dense layers.
     #[must_use]
     pub fn a() -> Self {
-        let activation = || Layer::Activation(Polynomial::relu(3.0));
-        Self {
-            name: "A".into(),
-            input: vec![28, 28, 1],
-            layers: vec![
-                Layer::Dense { outputs: 128 },
-                Layer::BatchNorm,
-                activation(),
-                Layer::Dense { outputs: 128 },
-                Layer::BatchNorm,
-                activation(),
-                Layer::Dense { outputs: 10 },
-            ],
-        }
+        Builtin::A.network()
     }
 
     /// Network B of the paper's Figure 3: two convolutions and two dense layers.
-    ///
-    /// The figure prints `Conv (5, 16, 1, 1)` as (field, channels, stride,
-    /// padding), but only unpadded convolutions give the 256 inputs of its
-    /// `FC (256, 100)`: 28 -> 24 -> 12 -> 8 -> 4 and 4 * 4 * 16 = 256.
     #[must_use]
     pub fn b() -> Self {
-        Self::convolutional("B", 16, 16, 100)
+        Builtin::B.network()
     }
 
-    /// Network C of the paper's Figure 3, unpadded for the same reason as
-    /// [`Network::b`]: 4 * 4 * 50 = 800 inputs of its `FC (800, 500)`.
+    /// Network C of the paper's Figure 3: as [`Network::b`], and wider.
     #[must_use]
     pub fn c() -> Self {
-        Self::convolutional("C", 20, 50, 500)
+        Builtin::C.network()
     }
 
-    fn convolutional(name: &str, first: usize, second: usize, hidden: usize) -> Self {
-        let convolution = |channels| Layer::Conv2d { filter: 5, channels, stride: 1, padding: 0 };
-        let activation = || Layer::Activation(Polynomial::relu(3.0));
-        Self {
-            name: name.into(),
-            input: vec![28, 28, 1],
-            layers: vec![
-                convolution(first),
-                Layer::BatchNorm,
-                activation(),
-                Layer::AvgPool { window: 2 },
-                convolution(second),
-                Layer::BatchNorm,
-                activation(),
-                Layer::AvgPool { window: 2 },
-                Layer::Dense { outputs: hidden },
-                Layer::BatchNorm,
-                activation(),
-                Layer::Dense { outputs: 10 },
-            ],
-        }
-    }
-
-    /// The paper's network of that name, `A`, `B` or `C`.
+    /// The paper's network of that name in one of its forms: `A`, `B-relu-max`, and others of
+    /// [`Builtin`].
     #[must_use]
     pub fn builtin(name: &str) -> Option<Self> {
-        match name {
-            "A" => Some(Self::a()),
-            "B" => Some(Self::b()),
-            "C" => Some(Self::c()),
-            _ => None,
-        }
+        name.parse().ok().map(Builtin::network)
     }
 
     /// The network as a computation between the player that knows the weights
@@ -247,7 +212,7 @@ impl Network {
         if !(1..=MAX_BATCH).contains(&batch) {
             return Err(NetworkError::Batch { found: batch });
         }
-        self.shapes()?;
+        let outputs = self.shapes()?;
         if self.layers.is_empty() {
             return Err(NetworkError::Empty { network: self.name.clone() });
         }
@@ -257,26 +222,30 @@ impl Network {
         let shape: Vec<usize> = [batch].iter().chain(&self.input).copied().collect();
         let mut x = g.share(g.local_input(client.as_str(), IMAGES, shape));
         let names = self.layer_names();
-        for (index, (layer, name)) in self.layers.iter().zip(&names).enumerate() {
+        let inputs = [&self.input].into_iter().chain(&outputs);
+        for ((index, layer), (name, input)) in
+            self.layers.iter().enumerate().zip(names.iter().zip(inputs))
+        {
             g.label(name);
             let normalised = matches!(self.layers.get(index + 1), Some(Layer::BatchNorm))
                 .then(|| &names[index + 1]);
             x = match layer {
                 Layer::Dense { outputs } => {
-                    let x = g.flatten(x);
-                    let inputs = g.shape(x)[1];
-                    let (w, b) = linear_parameters(&g, name, normalised, &[inputs, *outputs]);
-                    g.add(g.matmul(x, w), b)
+                    let shape = [input.iter().product(), *outputs];
+                    let (w, b) = linear_parameters(&g, name, normalised, &shape);
+                    g.add(g.matmul(g.flatten(x), w), b)
                 }
                 Layer::Conv2d { filter, channels, stride, padding } => {
-                    let inputs = g.shape(x)[3];
-                    let shape = [*filter, *filter, inputs, *channels];
+                    // It is an image, as `shapes` has found.
+                    let shape = [*filter, *filter, input[2], *channels];
                     let (w, b) = linear_parameters(&g, name, normalised, &shape);
                     g.add(g.conv2d(x, w, *stride, *padding), b)
                 }
                 Layer::BatchNorm => x,
                 Layer::Activation(polynomial) => g.polynomial(x, polynomial.clone()),
+                Layer::Relu => g.relu(x),
                 Layer::AvgPool { window } => g.avg_pool(x, *window),
+                Layer::MaxPool { window } => g.max_pool(x, *window, *window, 0),
             };
             // Of a linear layer and the batch normalisation that is folded into it, the second
             // has the output of both. The output of the last layer is the logits.
@@ -305,8 +274,8 @@ impl Network {
                     Layer::Dense { .. } => (0, "fc"),
                     Layer::Conv2d { .. } => (1, "conv"),
                     Layer::BatchNorm => (2, "bn"),
-                    Layer::Activation(_) => (3, "act"),
-                    Layer::AvgPool { .. } => (4, "pool"),
+                    Layer::Activation(_) | Layer::Relu => (3, "act"),
+                    Layer::AvgPool { .. } | Layer::MaxPool { .. } => (4, "pool"),
                 };
                 counts[kind] += 1;
                 format!("{prefix}{}", counts[kind])
@@ -367,7 +336,8 @@ impl Network {
                     }
                     current.clone()
                 }
-                Layer::AvgPool { window } => {
+                Layer::Relu => current.clone(),
+                Layer::AvgPool { window } | Layer::MaxPool { window } => {
                     let [height, width, channels] = current[..] else {
                         return Err(refuse("pooling takes [height, width, channels]".into()));
                     };
@@ -416,7 +386,10 @@ impl Network {
                         add(what, vec![channels]);
                     }
                 }
-                Layer::Activation(_) | Layer::AvgPool { .. } => {}
+                Layer::Activation(_)
+                | Layer::Relu
+                | Layer::AvgPool { .. }
+                | Layer::MaxPool { .. } => {}
             }
             input = output;
         }
@@ -499,6 +472,11 @@ mod tests {
         };
         let message = pooled.shapes().unwrap_err().to_string();
         assert!(message.contains("pool1") && message.contains("5x5"), "{message}");
+        // A name that a listing cannot show as it is.
+        for name in ["", "B relu"] {
+            let error = Network { name: name.into(), ..Network::b() }.graph(1).unwrap_err();
+            assert!(error.to_string().contains("a graph's name has"), "{error}");
+        }
         let loose =
             Network { name: "loose".into(), input: vec![4], layers: vec![Layer::BatchNorm] };
         assert!(loose.shapes().unwrap_err().to_string().contains("must follow"));

@@ -185,7 +185,10 @@ impl Weights {
                     linear.bias *= &factor;
                     linear.bias += &beta.mapv(f64::from);
                 }
-                Layer::Activation(_) | Layer::AvgPool { .. } => {}
+                Layer::Activation(_)
+                | Layer::Relu
+                | Layer::AvgPool { .. }
+                | Layer::MaxPool { .. } => {}
             }
         }
         Ok(folded)
