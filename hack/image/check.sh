@@ -32,7 +32,7 @@ expected=(
   '/lib*/*/'{libc.so.6,libgcc_s.so.1,libm.so.6} '/lib*/ld-linux-*.so.?'
   /usr/bin/{bench,operator,party}
   /usr/share/doc/secure-inference/LICENSE
-  /usr/share/secure-inference/{models,references}/{a,b,c}.safetensors
+  /usr/share/secure-inference/{models,references}/{a,a-relu,{b,c}{,-relu,-relu-max}}.safetensors
   /usr/share/secure-inference/mnist/t10k-{images-idx3,labels-idx1}-ubyte.gz
 )
 mapfile -t found < <(cd "$files" && find . ! -type d -printf '/%P\n' | LC_ALL=C sort)

@@ -6,7 +6,7 @@ set -euo pipefail
 umask 022
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 programs=(party bench operator)
-most=68000000 # bytes; nodes pull it before a job can start
+most=75000000 # bytes; nodes pull it before a job can start
 target=${CARGO_TARGET_DIR:-target}
 root=$target/image/root
 share=usr/share/secure-inference
@@ -39,19 +39,29 @@ for library in $(for program in "${programs[@]}"; do ldd "$root/usr/bin/$program
 done
 
 put 644 LICENSE usr/share/doc/secure-inference/LICENSE
-for name in a b c; do put 644 bench/models/$name.safetensors "$share/models/$name.safetensors"; done
+# Their names, and which they are for bench.
+networks="a --networks=A
+a-relu --networks=A --activation=relu
+b --networks=B
+b-relu --networks=B --activation=relu
+b-relu-max --networks=B --activation=relu --pooling=max
+c --networks=C
+c-relu --networks=C --activation=relu
+c-relu-max --networks=C --activation=relu --pooling=max"
+while read -r name _; do put 644 "bench/models/$name.safetensors" "$share/models/$name.safetensors"; done <<<"$networks"
 for name in t10k-images-idx3-ubyte.gz t10k-labels-idx1-ubyte.gz; do put 644 bench/data/$name "$share/mnist/$name"; done
 # Seconds of work, so only when the program, the weights or the images are newer.
-for name in a b c; do
+while read -r name network; do
   made=$references/$name.safetensors
-  for source in "$target/packed/bench" bench/models/$name.safetensors bench/data/t10k-images-idx3-ubyte.gz; do
+  for source in "$target/packed/bench" "bench/models/$name.safetensors" bench/data/t10k-images-idx3-ubyte.gz; do
     if ! [ "$made" -nt "$source" ]; then
-      "$target/packed/bench" reference --networks ${name^^} --out "$references" >&2
+      # shellcheck disable=SC2086 # several arguments
+      "$target/packed/bench" reference $network --out "$references" </dev/null >&2
       break
     fi
   done
   put 644 "$made" "$share/references/$name.safetensors"
-done
+done <<<"$networks"
 
 mkdir -p "$root/etc"
 install -d -m 1777 "$root/tmp"

@@ -12,8 +12,8 @@ use spdz::graph::Graph;
 use spdz::plan::NumberFormat;
 
 use crate::api::v1alpha1::{
-    GraphModel, Model, ModelVolume, Network, Player, PodSettings, SecureInference,
-    SecureInferenceSpec, Spread, Telemetry, VolumeSource, Workload,
+    Activation, GraphModel, Model, ModelVolume, Network, Player, PodSettings, Pooling,
+    SecureInference, SecureInferenceSpec, Spread, Telemetry, VolumeSource, Workload,
 };
 use crate::job::Job;
 
@@ -135,7 +135,14 @@ pub fn samples() -> anyhow::Result<Vec<Sample>> {
             )],
         });
     }
-    samples.extend([batch_sweep(), own_weights(), own_graph()?, pinned_nodes(), telemetry()]);
+    samples.extend([
+        exact_relu(),
+        batch_sweep(),
+        own_weights(),
+        own_graph()?,
+        pinned_nodes(),
+        telemetry(),
+    ]);
     for resource in samples.iter().flat_map(|sample| &sample.resources) {
         let mut accepted = resource.clone();
         accepted.metadata.namespace = Some("default".into());
@@ -164,6 +171,22 @@ fn volume(source: Value) -> VolumeSource {
     match source {
         Value::Object(source) => VolumeSource(source),
         _ => VolumeSource::default(),
+    }
+}
+
+fn exact_relu() -> Sample {
+    let model = Model {
+        builtin: Some(Network::B),
+        activation: Some(Activation::Relu),
+        pooling: Some(Pooling::Max),
+        ..Model::default()
+    };
+    Sample {
+        file: "exact-relu.yaml".into(),
+        text: "Network B with exact ReLU and max pooling in place of the paper's polynomial and average\n\
+               pooling, and weights that were trained for them.",
+        with: Vec::new(),
+        resources: vec![resource("exact-relu", spec(model))],
     }
 }
 
@@ -204,6 +227,8 @@ fn telemetry() -> Sample {
 fn own_weights() -> Sample {
     let model = ModelVolume {
         network: Network::A,
+        activation: None,
+        pooling: None,
         path: "weights.safetensors".into(),
         source: volume(json!({ "configMap": { "name": "own-weights" } })),
     };

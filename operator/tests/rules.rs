@@ -186,6 +186,11 @@ fn server_and_operator_agree_on_what_may_be_made() {
     let two_kinds = json!({"emptyDir": {}, "configMap": {"name": "a"}});
     let two = with(builtin(), "model.graph", graph()["model"]["graph"].clone());
     let three = with(two.clone(), "model.volume", weights()["model"]["volume"].clone());
+    let form = |network: &str, activation: Value, pooling: Value| {
+        let spec = with(builtin(), "model.builtin", json!(network));
+        with(with(spec, "model.activation", activation), "model.pooling", pooling)
+    };
+    let none = || Value::Null;
     let rows = [
         // Whether, name, spec.
         (true, "a", builtin()),
@@ -203,6 +208,22 @@ fn server_and_operator_agree_on_what_may_be_made() {
         (false, "a", two),
         (false, "a", three),
         (false, "a", json!({"model": {"builtin": "D"}})),
+        (true, "a", form("A", json!("Polynomial"), json!("Average"))),
+        (true, "a", form("A", json!("Relu"), none())),
+        (true, "a", form("B", json!("Relu"), json!("Average"))),
+        (true, "a", form("B", json!("Relu"), json!("Max"))),
+        (true, "a", with(form("B", json!("Relu"), json!("Max")), "numberFormat", json!("Int32"))),
+        (true, "a", form("C", none(), json!("Average"))),
+        (false, "a", form("A", json!("Relu"), json!("Max"))),
+        (false, "a", form("B", none(), json!("Max"))),
+        (false, "a", form("B", json!("Polynomial"), json!("Max"))),
+        (false, "a", form("B", json!("relu"), none())),
+        (false, "a", form("B", json!("Relu"), json!("Sum"))),
+        (false, "a", with(graph(), "model.activation", json!("Relu"))),
+        (false, "a", with(weights(), "model.activation", json!("Relu"))),
+        (false, "a", with(weights(), "model.pooling", json!("Average"))),
+        (true, "a", with(weights(), "model.volume.activation", json!("Relu"))),
+        (false, "a", with(weights(), "model.volume.pooling", json!("Max"))),
         (false, "a", with(builtin(), "numberFormat", json!("Int128"))),
         (true, "a", with(builtin(), "numberFormat", json!("Int100"))),
         (true, "a", with(builtin(), "truncation", json!("Interactive"))),
@@ -332,6 +353,7 @@ fn what_a_schema_cannot_say_the_operator_checks() {
             "model.volume.source",
             json!({"configMap": {"name": "a", "optinal": true}}),
         ),
+        with(with(builtin(), "model.activation", json!("Relu")), "numberFormat", json!("Int100")),
         with(graph(), "model.graph.definition", json!("[")),
         with(graph(), "model.graph.definition", json!("name: g\nplayers: [a]\nnodes: []\n")),
         with(graph(), "model.graph.players.carol", json!({})),
@@ -377,6 +399,8 @@ fn server_and_operator_agree_on_what_may_be_changed() {
         (true, builtin(), "workload", json!({"batchSize": 1})),
         (true, builtin(), "placement.spread", json!("Preferred")),
         (false, builtin(), "model.builtin", json!("B")),
+        (false, builtin(), "model.activation", json!("Relu")),
+        (false, builtin(), "model.pooling", json!("Average")),
         (false, weights(), "model", builtin()["model"].clone()),
         (false, weights(), "model.volume.path", json!("v.safetensors")),
         (false, weights(), "model.volume.source", json!({"emptyDir": {}})),

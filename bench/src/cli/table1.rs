@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use clap::Args;
+use spdz::network::{Activation, Pooling};
 
 use super::common::{Manner, Measured, interruptible, print_json, say_how_to_go_on, within};
 use super::selection::Selection;
@@ -32,6 +33,8 @@ impl Arguments {
         // A sweep of one trial of each cell.
         let mut settings = Settings {
             name: "table1".into(),
+            activations: Activation::ALL.into(),
+            poolings: Pooling::ALL.into(),
             batch_sizes: vec![self.batch_size],
             truncations: vec![self.manner.truncation],
             offline: vec![self.manner.offline],

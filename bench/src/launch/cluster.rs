@@ -23,6 +23,7 @@ use operator::party_state;
 use party::result::RunResult;
 use party::run::Progress;
 use serde_json::Value;
+use spdz::network::Builtin;
 use tokio::runtime::Runtime;
 use tokio::time::{Instant, timeout};
 
@@ -399,15 +400,10 @@ fn absent_is_fine(error: kube::Error) -> anyhow::Result<()> {
 
 /// The run of a trial.
 fn spec(key: &CellId, scored: bool, settings: &Settings) -> anyhow::Result<SecureInferenceSpec> {
-    let builtin = match key.network.as_str() {
-        "A" => Network::A,
-        "B" => Network::B,
-        "C" => Network::C,
-        other => return Err(anyhow!("in a cluster there is no network {other}")),
-    };
+    let model = Model::of(key.network.parse::<Builtin>()?);
     let samples = if scored { settings.accuracy_samples } else { 0 };
     Ok(SecureInferenceSpec {
-        model: Model { builtin: Some(builtin), ..Model::default() },
+        model,
         number_format: key.format,
         truncation: Some(key.truncation),
         workload: Workload {

@@ -18,6 +18,7 @@ use party::config::{Conditions, OfflineMode};
 use party::result::RunResult;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use spdz::network::{self, Builtin, UnknownNetwork, Variant};
 use spdz::plan::{NumberFormat, Truncation};
 
 /// Longest name of a resource, bytes: names of its Services have room for the attempt
@@ -310,11 +311,21 @@ fn yes() -> bool {
 /// What is computed: exactly one of `builtin`, `volume` and `graph`.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("[has(self.builtin), has(self.volume), has(self.graph)].exists_one(given, given)").message("spec.model needs exactly one of builtin, volume and graph"))]
+#[x_kube(
+    validation = Rule::new("[has(self.builtin), has(self.volume), has(self.graph)].exists_one(given, given)").message("spec.model needs exactly one of builtin, volume and graph"),
+    validation = Rule::new("has(self.builtin) || (!has(self.activation) && !has(self.pooling))").message("spec.model.activation and pooling are of builtin; a volume has its own, and a graph its operations"),
+    validation = Rule::new("!has(self.pooling) || self.pooling != 'Max' || !has(self.builtin) || (self.builtin != 'A' && has(self.activation) && self.activation == 'Relu')").message("pooling: Max is for the networks B and C with activation: Relu")
+)]
 pub struct Model {
     /// A network of the paper, with the weights that come with the toolkit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub builtin: Option<Network>,
+    /// The activations of `builtin`; without it `Polynomial`, as in the paper.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activation: Option<Activation>,
+    /// The pooling of `builtin`; without it `Average`, as in the paper.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pooling: Option<Pooling>,
     /// A network of the paper, with the model owner's own weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume: Option<ModelVolume>,
@@ -344,15 +355,99 @@ impl Network {
             Self::C => "C",
         }
     }
+
+    /// The network in one of its forms.
+    fn form(
+        self,
+        activation: Option<Activation>,
+        pooling: Option<Pooling>,
+    ) -> Result<Builtin, UnknownNetwork> {
+        let activation = match activation {
+            None | Some(Activation::Polynomial) => network::Activation::Polynomial,
+            Some(Activation::Relu) => network::Activation::Relu,
+        };
+        let pooling = match pooling {
+            None | Some(Pooling::Average) => network::Pooling::Average,
+            Some(Pooling::Max) => network::Pooling::Max,
+        };
+        Builtin::new(self.name(), Variant { activation, pooling })
+    }
+}
+
+/// What follows each linear layer of the network but the last; without it `Polynomial`, as in the
+/// paper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Activation {
+    /// The paper's polynomial, a fit of ReLU.
+    Polynomial,
+    /// Exact ReLU; only in number formats that can compare, which `Int100` cannot.
+    Relu,
+}
+
+/// How the output of the network's convolutions is made smaller; without it `Average`, as in the
+/// paper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Pooling {
+    /// The average of each window.
+    Average,
+    /// The largest value of each window; of the networks B and C with `Relu`.
+    Max,
+}
+
+impl Model {
+    /// One of the paper's networks with the weights that come with the toolkit.
+    #[must_use]
+    pub fn of(builtin: Builtin) -> Self {
+        let Variant { activation, pooling } = builtin.variant();
+        Self {
+            builtin: match builtin.architecture() {
+                "A" => Some(Network::A),
+                "B" => Some(Network::B),
+                _ => Some(Network::C),
+            },
+            activation: match activation {
+                network::Activation::Polynomial => None,
+                network::Activation::Relu => Some(Activation::Relu),
+            },
+            pooling: match pooling {
+                network::Pooling::Average => None,
+                network::Pooling::Max => Some(Pooling::Max),
+            },
+            ..Self::default()
+        }
+    }
+
+    /// The paper's network that is computed, with the weights of the toolkit or with others;
+    /// none with a graph.
+    ///
+    /// # Errors
+    /// If the network has no such form.
+    pub fn network(&self) -> Result<Option<Builtin>, UnknownNetwork> {
+        let form = match (self.builtin, &self.volume) {
+            (Some(network), _) => network.form(self.activation, self.pooling),
+            (None, Some(volume)) => volume.network.form(volume.activation, volume.pooling),
+            (None, None) => return Ok(None),
+        };
+        form.map(Some)
+    }
 }
 
 /// Weights on a volume that only the model owner's pod mounts.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("!self.path.matches('(^|/)[.][.](/|$)|^/')").message("path must be relative to the top of the volume, without `..`"))]
+#[x_kube(
+    validation = Rule::new("!self.path.matches('(^|/)[.][.](/|$)|^/')").message("path must be relative to the top of the volume, without `..`"),
+    validation = Rule::new("!has(self.pooling) || self.pooling != 'Max' || (self.network != 'A' && has(self.activation) && self.activation == 'Relu')").message("pooling: Max is for the networks B and C with activation: Relu")
+)]
 pub struct ModelVolume {
     /// The network whose weights they are.
     pub network: Network,
+    /// Its activations; without it `Polynomial`, as in the paper.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activation: Option<Activation>,
+    /// Its pooling; without it `Average`, as in the paper.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pooling: Option<Pooling>,
     /// The safetensors file on the volume, relative to its top.
     #[schemars(length(min = 1, max = 1024))]
     pub path: String,

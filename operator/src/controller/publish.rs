@@ -11,11 +11,12 @@ use kube::runtime::reflector::Store;
 use kube::{Resource, ResourceExt};
 use party::trace::Times;
 use serde_json::json;
+use spdz::network::{Builtin, UnknownNetwork};
 use tokio::time::Instant;
 
 use super::context::{Context, Guarded, STATUS_MANAGER};
 use super::error::{Error, failed, failed_for};
-use crate::api::v1alpha1::{Network, Phase, SecureInference, SecureInferenceStatus};
+use crate::api::v1alpha1::{Phase, SecureInference, SecureInferenceStatus};
 use crate::conditions::{self, ACCEPTED, FAILED, FINISHED};
 use crate::events::transitions;
 use crate::metrics::Job;
@@ -209,9 +210,14 @@ pub(super) fn jobs(resources: &Store<Guarded>) -> Vec<Job> {
 
 /// What a resource computes, of a bounded set.
 fn network_label(resource: &SecureInference) -> &'static str {
-    let model = &resource.spec.model;
-    let network = model.builtin.or(model.volume.as_ref().map(|volume| volume.network));
-    network.map_or("graph", Network::name)
+    match resource.spec.model.network() {
+        Ok(network) => network.map_or("graph", Builtin::name),
+        // It was refused; what it is a form of is known.
+        Err(
+            UnknownNetwork::Unpooled { architecture } | UnknownNetwork::Polynomial { architecture },
+        ) => architecture,
+        Err(UnknownNetwork::Name { .. }) => "unknown",
+    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::Volume;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use party::config::Computation;
 use spdz::channel::Role;
+use spdz::network::Builtin;
 
 use crate::api::v1alpha1::{Player, PodSettings, SecureInferenceSpec};
 
@@ -54,6 +55,8 @@ pub struct Job {
     pub computation: Computation,
     /// The name of what they compute.
     pub network: String,
+    /// Which of the paper's networks that is; none of them with a graph.
+    pub builtin: Option<Builtin>,
     /// All parties, servers and producer first.
     pub roles: Vec<Role>,
     /// The player that starts evaluations and measures them.

@@ -8,10 +8,10 @@ use party::config::{
     Telemetry, Transport, Workload,
 };
 use spdz::channel::Role;
+use spdz::network::Builtin;
 use spdz::protocol::{Protocol, Spdz};
 
 use super::model::{IDENTITY_FOLDER, Job, METRICS_PORT, PARTY_PORT, VOLUME_FOLDER};
-use crate::api::v1alpha1::Network;
 use crate::trace;
 
 /// Where the image keeps models, test set and references.
@@ -108,8 +108,8 @@ impl Job {
     fn task(&self, role: Role) -> Option<PlayerTask> {
         let Role::Player(_) = role else { return None };
         let model = &self.spec.model;
-        let inputs = if let Some(network) = model.builtin {
-            (role == Role::MODEL_OWNER).then(|| model_path(network))
+        let inputs = if model.builtin.is_some() {
+            (role == Role::MODEL_OWNER).then(|| self.builtin.map(model_path)).flatten()
         } else if let Some(volume) = &model.volume {
             (role == Role::MODEL_OWNER).then(|| Path::new(VOLUME_FOLDER).join(&volume.path))
         } else {
@@ -131,9 +131,7 @@ impl Job {
 
     /// What the client of a network infers.
     fn workload(&self, role: Role) -> Option<Workload> {
-        let network =
-            self.spec.model.builtin.or(self.spec.model.volume.as_ref().map(|v| v.network));
-        let network = network.filter(|_| role == Role::CLIENT)?;
+        let network = self.builtin.filter(|_| role == Role::CLIENT)?;
         let workload = &self.spec.workload;
         let samples = self.accuracy_samples();
         let mnist = Path::new(SHARE_FOLDER).join("mnist");
@@ -158,28 +156,29 @@ impl Job {
     }
 }
 
-fn model_path(network: Network) -> PathBuf {
+fn model_path(network: Builtin) -> PathBuf {
     shipped("models", network)
 }
 
-fn reference_path(network: Network) -> PathBuf {
+fn reference_path(network: Builtin) -> PathBuf {
     shipped("references", network)
 }
 
-fn shipped(folder: &str, network: Network) -> PathBuf {
-    let file = format!("{}.safetensors", network.name().to_lowercase());
+fn shipped(folder: &str, network: Builtin) -> PathBuf {
+    let file = format!("{}.safetensors", network.file_stem());
     Path::new(SHARE_FOLDER).join(folder).join(file)
 }
 
 #[cfg(test)]
 mod tests {
     use party::config::OfflineMode;
-    use serde_json::json;
+    use serde_json::{Value, json};
     use spdz::plan::NumberFormat;
     use spdz::prg::SessionId;
 
     use super::*;
-    use crate::job::tests::{addresses, config, job, network, sum, weights};
+    use crate::api::v1alpha1::{Activation, Model, SecureInferenceSpec};
+    use crate::job::tests::{addresses, config, job, network, refusal, sum, weights};
 
     #[test]
     fn a_networks_parties_are_told_what_they_need() {
@@ -246,6 +245,64 @@ mod tests {
         assert_eq!(accuracy.reference, None, "what the weights say is known to nobody here");
         let owner = config(&job(own), Role::MODEL_OWNER).player.unwrap();
         assert_eq!(owner.inputs.as_deref(), Some(Path::new("/data/my/w.safetensors")));
+    }
+
+    #[test]
+    fn a_form_of_a_network_has_files_of_its_own() {
+        let mut spec = network();
+        spec.model = Model::of("B-relu-max".parse().unwrap());
+        spec.workload.inspect = Some(10);
+        let job = job(spec);
+        assert_eq!(job.network, "B-relu-max");
+        let owner = config(&job, Role::MODEL_OWNER);
+        assert_eq!(owner.computation.network.as_deref(), Some("B-relu-max"));
+        let shipped = "/usr/share/secure-inference/models/b-relu-max.safetensors";
+        assert_eq!(owner.player.unwrap().inputs.as_deref(), Some(Path::new(shipped)));
+        let workload = config(&job, Role::CLIENT).workload.unwrap();
+        let reference = "/usr/share/secure-inference/references/b-relu-max.safetensors";
+        assert_eq!(workload.accuracy.unwrap().reference.as_deref(), Some(Path::new(reference)));
+        assert_eq!(workload.inspect.unwrap().weights, Path::new(shipped));
+
+        // Whose form it is stays with the network on a volume.
+        let mut own = weights("w", json!({"emptyDir": {}}));
+        own.model.volume.as_mut().unwrap().activation = Some(Activation::Relu);
+        let job = crate::job::tests::job(own);
+        assert_eq!(job.network, "A-relu");
+        let owner = config(&job, Role::MODEL_OWNER).player.unwrap();
+        assert_eq!(owner.inputs.as_deref(), Some(Path::new("/data/w")));
+    }
+
+    #[test]
+    fn a_form_that_there_is_not_is_refused() {
+        let with = |model: Value, format| {
+            let model = serde_json::from_value(model).unwrap();
+            refusal(SecureInferenceSpec { model, number_format: format, ..network() })
+        };
+        for (model, format, expected) in [
+            (
+                json!({"builtin": "A", "activation": "Relu"}),
+                NumberFormat::Int100,
+                "spec.model: act1, node ",
+            ),
+            (
+                json!({"builtin": "A", "activation": "Relu", "pooling": "Max"}),
+                NumberFormat::Int64,
+                "spec.model: network A has no pooling",
+            ),
+            (
+                json!({"builtin": "C", "pooling": "Max"}),
+                NumberFormat::Int64,
+                "spec.model: network C has max pooling with the activation relu alone",
+            ),
+        ] {
+            let message = with(model, format);
+            assert!(message.starts_with(expected), "{message}");
+        }
+        let message = with(json!({"builtin": "A", "activation": "Relu"}), NumberFormat::Int100);
+        assert!(message.contains("Int100 cannot compare numbers"), "{message}");
+        let model = Model { activation: Some(Activation::Relu), ..sum().model };
+        let message = refusal(SecureInferenceSpec { model, ..network() });
+        assert!(message.contains("spec.model.activation and pooling are of builtin"), "{message}");
     }
 
     #[test]

@@ -23,7 +23,9 @@ pub(crate) fn network() -> SecureInferenceSpec {
 /// A network whose weights are on a volume.
 pub(crate) fn weights(path: &str, source: Value) -> SecureInferenceSpec {
     let source = volume(source);
-    let weights = ModelVolume { network: Network::A, path: path.into(), source };
+    let (activation, pooling) = (None, None);
+    let path = path.into();
+    let weights = ModelVolume { network: Network::A, activation, pooling, path, source };
     let model = Model { volume: Some(weights), ..Model::default() };
     SecureInferenceSpec { model, ..SecureInferenceSpec::default() }
 }

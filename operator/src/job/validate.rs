@@ -9,6 +9,7 @@ use party::config::limits::{self, Limits};
 use party::config::{Computation, Session};
 use spdz::channel::Role;
 use spdz::graph::Graph;
+use spdz::network::Builtin;
 use spdz::prg::SessionId;
 use spdz::protocol::{Protocol, Spdz};
 
@@ -17,7 +18,7 @@ use super::model::{Job, PartyVolume, VOLUME};
 use super::render::Addresses;
 use super::{definition, pods};
 use crate::api::v1alpha1::{
-    ACTIVE_DEADLINE_SECONDS, BACKOFF_LIMIT, MAX_NAME_BYTES, Network, START_DEADLINE_SECONDS,
+    ACTIVE_DEADLINE_SECONDS, BACKOFF_LIMIT, MAX_NAME_BYTES, START_DEADLINE_SECONDS,
     SecureInference, SecureInferenceSpec, TTL_SECONDS,
 };
 
@@ -52,6 +53,7 @@ impl Job {
             namespace,
             uid,
             network: plan.graph().name().to_owned(),
+            builtin: spec.model.network().unwrap_or_default(),
             roles: Spdz::roles(plan.graph().players()),
             coordinator: Role::Player(plan.coordinator()),
             digest: digest(resource),
@@ -146,11 +148,19 @@ impl Job {
 
 fn computation(spec: &SecureInferenceSpec) -> Result<Computation, Invalid> {
     let model = &spec.model;
-    let mut computation = match (model.builtin, &model.volume, &model.graph) {
+    let form = model.activation.is_some() || model.pooling.is_some();
+    if form && model.builtin.is_none() {
+        return invalid(
+            "spec.model.activation and pooling are of builtin; a volume has its own, and a graph its \
+             operations",
+        );
+    }
+    let network = model.network().map_err(|error| Invalid(format!("spec.model: {error}")))?;
+    let mut computation = match (network, &model.volume, &model.graph) {
         (Some(network), None, None) => network_of(network, spec),
-        (None, Some(volume), None) => {
+        (Some(network), Some(volume), None) if model.builtin.is_none() => {
             check_path("spec.model.volume.path", &volume.path)?;
-            network_of(volume.network, spec)
+            network_of(network, spec)
         }
         (None, None, Some(graph)) => {
             Computation::of_graph(read_graph(&graph.definition, spec)?, spec.number_format)
@@ -162,7 +172,7 @@ fn computation(spec: &SecureInferenceSpec) -> Result<Computation, Invalid> {
     Ok(computation)
 }
 
-fn network_of(network: Network, spec: &SecureInferenceSpec) -> Computation {
+fn network_of(network: Builtin, spec: &SecureInferenceSpec) -> Computation {
     Computation::of_network(network.name(), spec.workload.batch_size as usize, spec.number_format)
 }
 
@@ -283,6 +293,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::api::v1alpha1::Network;
     use crate::api::v1alpha1::{GraphModel, MAX_GRAPH_BYTES, Model, Player, TtlAfterFinished};
     use crate::job::tests::{named, network, refusal, sum, volume, weights};
 

@@ -81,6 +81,8 @@ pub(super) async fn non_retryable(room: &Room) -> anyhow::Result<Figures> {
     let source = json!({ "configMap": { "name": "weights" } });
     let volume = ModelVolume {
         network: Network::A,
+        activation: None,
+        pooling: None,
         path: "w.safetensors".into(),
         source: VolumeSource(source.as_object().cloned().unwrap_or_default()),
     };
