@@ -20,7 +20,7 @@ use crate::packed_opening::PackedOpening;
 use crate::ring::kernels::vectorized;
 use crate::ring::{BinaryRing, Int100, Side};
 use crate::share::Share;
-use crate::tensors::{MaskedId, Message, PrivateId, Route, Table, TensorId};
+use crate::tensors::{Domain, MaskedId, Message, PrivateId, Route, Table, TensorId};
 
 /// Private bits, or whether the values of a wire are not negative, as private integers: one
 /// exchange of a bit.
@@ -32,6 +32,15 @@ pub struct Convert {
     pub bits: PrivateId,
     /// The same as integers of its domain.
     pub output: PrivateId,
+}
+
+/// Bits of the numbers that the bits become.
+fn width(table: &Table, id: PrivateId) -> u32 {
+    match table.spec(id.into()).domain {
+        Domain::Ring => table.ring_bits(),
+        Domain::Integers { bits } => bits,
+        Domain::Bits => 1,
+    }
 }
 
 impl Operation for Convert {
@@ -53,14 +62,14 @@ impl Operation for Convert {
     }
 
     fn randomness(&self, table: &Table) -> Randomness {
-        Randomness::packed(table.len(self.output), 1, table.encoding(self.output).bits())
+        Randomness::packed(table.len(self.output), 1, width(table, self.output) as usize)
     }
 
     fn list(&self, f: &mut fmt::Formatter<'_>, table: &Table) -> fmt::Result {
         if let Some(wire) = self.wire {
             write!(f, " {wire}")?;
         }
-        let (bits, len) = (table.encoding(self.output).bits(), table.len(self.output));
+        let (bits, len) = (width(table, self.output), table.len(self.output));
         write!(f, " {} -> {} bits {bits} len {len}", self.bits, self.output)
     }
 }
@@ -82,6 +91,7 @@ impl<R: BinaryRing> Execute<R> for Convert {
     ) -> Box<dyn Opening<R> + 'a> {
         let [hidden, shared] = correlation.into_packed();
         let (bits, side) = (values.bits(self.bits), values.side());
+        let in_ring = values.domain(self.output) == Domain::Ring;
         let ours = match self.wire {
             Some(wire) => chosen(side, &values.wire(wire).opened, bits, &hidden),
             None => masked(bits, &hidden),
@@ -95,7 +105,7 @@ impl<R: BinaryRing> Execute<R> for Convert {
                     || convert(side, opened, &unpack(shared, width), width),
                 )
             });
-            if width == R::BITS {
+            if in_ring {
                 let mut out = Buffer::<R::Word>::zeros(len);
                 for (out, row) in out.chunks_mut(ROW).zip(rows) {
                     out.iter_mut().zip(&row).for_each(|(out, value)| *out = R::word(*value));

@@ -7,7 +7,7 @@ use super::values::Values;
 use crate::masked::Wire;
 use crate::packed::{Packed, Packing};
 use crate::ring::{BinaryRing, Int100};
-use crate::tensors::{MaskedId, Table, TensorId};
+use crate::tensors::{Domain, MaskedId, Table, TensorId};
 
 /// The number of each part of a tree of comparisons, for each of its values. Parts are in the order
 /// in which the first half of them is compared with the second, level by level, and neighbours are
@@ -61,7 +61,11 @@ impl<R: BinaryRing> Execute<R> for Numbered {
     }
 
     fn compute(&self, values: &mut Values<'_, R>, _: Correlation<R>) {
-        let (len, bits) = (values.len(self.output), values.width(self.output));
+        let len = values.len(self.output);
+        let Domain::Integers { bits } = values.domain(self.output) else {
+            unreachable!("a wire has narrow values");
+        };
+        let bits = bits as usize;
         let wire = Wire { opened: self.numbers(len, bits), mask: Packed::zeros(len, bits) };
         values.put_wire(self.output, wire);
     }

@@ -5,7 +5,7 @@ use crate::masked::{Made, Masked, Wire};
 use crate::packed::Packed;
 use crate::ring::{Ring, Side};
 use crate::share::Share;
-use crate::tensors::{MaskedId, PrivateId, PublicId, Table, TensorId};
+use crate::tensors::{Domain, MaskedId, PrivateId, PublicId, Table, TensorId};
 
 use super::kept::Kept;
 
@@ -99,10 +99,10 @@ impl<'a, R: Ring> Values<'a, R> {
         self.table.ring_bits()
     }
 
-    /// Bits of a tensor's elements.
+    /// What the elements of a tensor are.
     #[must_use]
-    pub fn width(&self, id: impl Into<TensorId>) -> usize {
-        self.table.encoding(id).bits()
+    pub fn domain(&self, id: impl Into<TensorId>) -> Domain {
+        self.table.spec(id.into()).domain
     }
 
     /// A public tensor's elements.

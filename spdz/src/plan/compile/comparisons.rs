@@ -9,13 +9,13 @@ use std::sync::Arc;
 use super::compiler::Compiler;
 use super::lowered::{Layout, Scaled, ScaledWire};
 use crate::geometry::{Places, View};
-use crate::graph::{NodeId, Op};
+use crate::graph::{Graph, NodeId, Op};
 use crate::ops::{self, Pairs};
 use crate::plan::error::PlanError;
 use crate::tensors::{Domain, MaskedId, PrivateId};
 
 /// A bit more than values have: their differences have to fit.
-const DIFFERENCE_BITS: u32 = 1;
+pub(super) const DIFFERENCE_BITS: u32 = 1;
 
 /// Values of a wire from a number on.
 pub(super) type From = (MaskedId, usize);
@@ -27,6 +27,38 @@ pub(super) enum Extreme {
     Largest,
     /// The smaller one.
     Smallest,
+}
+
+/// Whether a ReLU is left to the pooling that alone reads it.
+fn is_left_to_a_pool(graph: &Graph, users: &[Vec<usize>], index: usize) -> bool {
+    let operation = |index: usize| &graph.nodes()[index].operation;
+    let is_pool = |user| matches!(operation(user), Op::MaxPool { window, .. } if window.area() > 1);
+    matches!(operation(index), Op::Relu { .. })
+        && matches!(users[index][..], [user] if is_pool(user))
+}
+
+/// Of each node, whether its values are compared with others, perhaps in another layout: they are
+/// opened in a bit more than those that are compared with zero.
+pub(super) fn have_differences(graph: &Graph, users: &[Vec<usize>]) -> Vec<bool> {
+    let mut found = vec![false; users.len()];
+    for index in (0..users.len()).rev() {
+        found[index] = users[index].iter().any(|user| match graph.nodes()[*user].operation {
+            Op::MaxPool { window, .. } => window.area() > 1 || found[*user],
+            Op::Maximum { .. }
+            | Op::Minimum { .. }
+            | Op::Abs { .. }
+            | Op::ArgMax { .. }
+            | Op::OneHotArgMax { .. } => true,
+            Op::Relu { .. } => is_left_to_a_pool(graph, users, *user),
+            Op::Reshape { .. }
+            | Op::Transpose { .. }
+            | Op::Slice { .. }
+            | Op::Expand { .. }
+            | Op::Concat { .. } => found[*user],
+            _ => false,
+        });
+    }
+    found
 }
 
 impl Compiler<'_> {
@@ -170,11 +202,7 @@ impl Compiler<'_> {
 
     /// Whether a ReLU is left to the pooling that alone reads it, which has fewer values.
     pub(super) fn is_left_to_a_pool(&self, index: usize) -> bool {
-        let operation = |index: usize| &self.graph.nodes()[index].operation;
-        let is_pool =
-            |user| matches!(operation(user), Op::MaxPool { window, .. } if window.area() > 1);
-        matches!(operation(index), Op::Relu { .. })
-            && matches!(self.users[index][..], [user] if is_pool(user))
+        is_left_to_a_pool(self.graph, &self.users, index)
     }
 
     /// Whether nothing but comparisons reads a tensor.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::comparisons::have_differences;
 use super::lowered::{LoweredValue, Scaled};
 use crate::fixed::Precision;
 use crate::graph::{Graph, Lifetime, NodeId, Op, Place, Plaintext};
@@ -35,6 +36,8 @@ pub(super) struct Compiler<'graph> {
     pub(super) lowered: Vec<LoweredValue>,
     /// The nodes that read each node.
     pub(super) users: Vec<Vec<usize>>,
+    /// Whether the values of each node are compared with others.
+    pub(super) have_differences: Vec<bool>,
     /// Those of the public nodes.
     pub(super) values: BTreeMap<NodeId, Plaintext>,
     /// What is known of them so far; see [`Compiler::uniform`].
@@ -118,6 +121,7 @@ impl<'graph> Compiler<'graph> {
             lowered: (0..nodes.len())
                 .map(|index| LoweredValue { len: facts(index).len(), ..LoweredValue::default() })
                 .collect(),
+            have_differences: have_differences(graph, &users),
             users,
             values: graph.public_values(),
             uniform: BTreeMap::new(),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::bounds::bits;
+use super::comparisons::DIFFERENCE_BITS;
 use super::compiler::Compiler;
 use super::lowered::{Layout, ScaledMask};
 use crate::geometry::{Convolution, Linear, MatMul};
@@ -77,7 +78,7 @@ impl Compiler<'_> {
         let mut integral = 2 * self.integral() + bits(k);
         match (self.is_private(left), self.is_private(right)) {
             (true, true) => {
-                let (x, y) = self.operands(left.0, right.0, integral);
+                let (x, y) = self.operands(slot, left.0, right.0, integral);
                 let fraction = x.fraction + y.fraction;
                 if !self.masked_lasts[y.id.0] || self.masked_lasts[x.id.0] {
                     return self.set(slot, fraction, integral, |output| {
@@ -125,14 +126,24 @@ impl Compiler<'_> {
 
     /// The masked operands of a matrix product whose sums are below `2^integral`. Of an exact
     /// graph the left one keeps fractional bits that it has more than the format, and a weight
-    /// that serves this product alone has as many fewer as the ring needs.
-    fn operands(&mut self, left: usize, right: usize, integral: i32) -> (ScaledMask, ScaledMask) {
+    /// that serves this product alone has as many fewer as the ring needs, for the result at `slot`
+    /// and for its differences if it is compared with others.
+    fn operands(
+        &mut self,
+        slot: usize,
+        left: usize,
+        right: usize,
+        integral: i32,
+    ) -> (ScaledMask, ScaledMask) {
         if !self.exact {
             return (self.masked(left), self.masked(right));
         }
         let weight = self.weight(right);
         let fewest = if weight.is_some() { self.f() - MORE / 2 } else { self.f() };
-        let room = self.precision.dividend as i32 - self.declared(2 * self.f(), integral);
+        let mut room = self.precision.dividend as i32 - self.declared(2 * self.f(), integral);
+        if self.have_differences.get(slot) == Some(&true) {
+            room -= DIFFERENCE_BITS as i32;
+        }
         let x = self.fine(left, (room - fewest).min(self.f() + MORE));
         if let Some((slot, input)) = weight {
             let fraction = self.table.inputs[input].fraction.min(room - x.fraction);
