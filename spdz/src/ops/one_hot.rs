@@ -57,9 +57,9 @@ fn look_up(opened: &Row, bits: u32, number: u64, tables: &[u64]) -> Row {
     for (index, (found, opened)) in row.iter_mut().zip(opened).enumerate() {
         let place = opened.wrapping_sub(number) & low_bits(bits);
         // Of the value's table, which begins within a word if several have one.
-        let shift = (index % in_word) << bits.min(6);
+        let shift = ((index % in_word) << bits.min(6)) as u32;
         let word = tables[index / in_word * words + (place / 64) as usize];
-        *found = word >> (shift as u64 + place % 64) & 1;
+        *found = word.wrapping_shr(shift | (place % 64) as u32) & 1;
     }
     row
 }
@@ -71,11 +71,11 @@ fn deal(rho: &Row, bits: u32, tables: &mut [u64]) {
     for (index, rho) in rho.iter().enumerate() {
         let place = rho & low_bits(bits);
         let shift = ((index % in_word) << bits.min(6)) as u32;
-        let bit = 1u64.wrapping_shl(shift + (place & 63) as u32);
+        let bit = 1u64.wrapping_shl(shift | (place % 64) as u32);
         let table = &mut tables[index / in_word * words..][..words];
         for (number, word) in table.iter_mut().enumerate() {
             // All ones at the word that has the place.
-            let other = (place >> 6) ^ number as u64;
+            let other = (place / 64) ^ number as u64;
             let here = (other.wrapping_sub(1) & !other).wrapping_shr(63).wrapping_neg();
             *word ^= bit & here;
         }
