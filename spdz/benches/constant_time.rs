@@ -104,6 +104,14 @@ fn graph(format: NumberFormat) -> Graph {
     let filter = g.private_variable("alice", "filter", [3, 3, 2, 4]);
     let weights = g.private_variable("alice", "weights", [36, 10]);
     let other = g.private_input("alice", [1, 10]);
+    if !format.has_polynomials() {
+        let image = g.max_pool(image, 2, 1, [0, 1, 1, 0]);
+        let hidden = g.avg_pool(g.relu(g.conv2d(image, filter, 1, 0)), 2);
+        let hidden = g.relu(g.matmul(g.flatten(hidden), weights));
+        let larger = g.maximum(g.abs(other), g.relu(g.sub(g.scalar(0.5), other)));
+        g.private_output("alice", g.concat(&[g.mul(hidden, other), g.square(other), larger], 0));
+        return g.build().unwrap();
+    }
     let hidden = g.conv2d(image, filter, 1, 0);
     let hidden = match format.has_gates() {
         // Each pixel once, and some of them several times.
@@ -111,11 +119,6 @@ fn graph(format: NumberFormat) -> Graph {
         false => g.avg_pool(hidden, 2),
     };
     let hidden = g.matmul(g.flatten(hidden), weights);
-    if !format.has_polynomials() {
-        let product = g.mul(g.relu(hidden), other);
-        g.private_output("alice", g.concat(&[product, g.square(other)], 0));
-        return g.build().unwrap();
-    }
     let product = g.mul(g.sigmoid(hidden), other);
     let outer = g.matmul(g.transpose(product, [1, 0]), other);
     let sum = g.reduce_sum(g.concat(&[g.square(product), g.scale(other, 0.3)], 0), [0]);
