@@ -13,7 +13,7 @@ use common::{
     uniform_bytes, weights,
 };
 use spdz::channel::{Name, Phase, Role};
-use spdz::graph::{Graph, GraphBuilder, Op, Padding, Stride, Tensor, Window};
+use spdz::graph::{Graph, GraphBuilder, Op, Padding, Stride, Tensor, Window, Work};
 use spdz::network::{LABELS, LOGITS, Layer, Network, Reveal};
 use spdz::plan::{NumberFormat, Plan, Truncation};
 use spdz::polynomial::Polynomial;
@@ -388,6 +388,26 @@ fn a_client_that_is_revealed_labels_learns_nothing_else() {
         refused.contains("label, node") && refused.contains("an exact argmax needs"),
         "{refused}"
     );
+}
+
+#[test]
+fn the_papers_networks_have_max_pooling_and_labels_in_every_format_that_compares() {
+    for (name, rounds) in [("A-relu", 8), ("B-relu-max", 24), ("C-relu-max", 24)] {
+        let network = Network::builtin(name).unwrap();
+        for format in formats() {
+            let planned = |reveal| {
+                let graph = network.revealing_graph(3, reveal).unwrap();
+                assert_eq!(graph.work().check(&Work::OF_OTHERS), Ok(()));
+                let plan = Plan::compile(&graph, format, Truncation::Local).unwrap();
+                assert_eq!(plan.local_failure(), 0.0, "{name} {format}");
+                plan.rounds()
+            };
+            // Nine exchanges for pooling with ReLU, three for ReLU alone, and one before each
+            // layer but the first; then five for the label.
+            assert_eq!(planned(Reveal::Logits), rounds, "{name} {format}");
+            assert_eq!(planned(Reveal::Label), rounds + 5, "{name} {format}");
+        }
+    }
 }
 
 const FILTER: [usize; 4] = [3, 3, 2, 4];

@@ -86,6 +86,11 @@ impl Compiler<'_> {
                     });
                 }
                 let bias = bias.map(|bias| {
+                    if self.exact
+                        && let Some(input) = self.sole_input(bias)
+                    {
+                        self.shorten(input, fraction);
+                    }
                     let bias = self.private(bias);
                     let bias = self.lifted(bias, fraction);
                     self.truncated(bias, fraction, self.integral()).0
@@ -138,26 +143,31 @@ impl Compiler<'_> {
         if !self.exact {
             return (self.masked(left), self.masked(right));
         }
-        let weight = self.weight(right);
+        let weight = self.sole_input(right);
         let fewest = if weight.is_some() { self.f() - MORE / 2 } else { self.f() };
         let mut room = self.precision.dividend as i32 - self.declared(2 * self.f(), integral);
         if self.have_differences.get(slot) == Some(&true) {
             room -= DIFFERENCE_BITS as i32;
         }
         let x = self.fine(left, (room - fewest).min(self.f() + MORE));
-        if let Some((slot, input)) = weight {
-            let fraction = self.table.inputs[input].fraction.min(room - x.fraction);
-            self.table.inputs[input].fraction = fraction;
-            if let Some(masked) = &mut self.lowered[slot].masked {
-                masked.fraction = fraction;
-            }
+        if let Some(input) = weight {
+            self.shorten(input, room - x.fraction);
         }
         (x, self.masked(right))
     }
 
-    /// The input that a matrix is, if a player brings it for a session and nothing else uses it:
+    /// Has a player bring an input with at most so many fractional bits.
+    fn shorten(&mut self, (slot, input): (usize, usize), most: i32) {
+        let fraction = self.table.inputs[input].fraction.min(most);
+        self.table.inputs[input].fraction = fraction;
+        if let Some(masked) = &mut self.lowered[slot].masked {
+            masked.fraction = fraction;
+        }
+    }
+
+    /// The input that a weight or bias is, if a player brings it for a session and nothing else uses it:
     /// its slot and its number among the plan's inputs.
-    fn weight(&self, mut slot: usize) -> Option<(usize, usize)> {
+    fn sole_input(&self, mut slot: usize) -> Option<(usize, usize)> {
         loop {
             if self.users.get(slot)?.len() != 1 {
                 return None;
