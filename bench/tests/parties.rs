@@ -136,6 +136,7 @@ fn five_processes_classify_real_images() {
     for (network, format, batch_size, rounds, truncation, offline, threads) in [
         ("A", Int64, 1, Some(6), None, Inline, None),
         ("A-relu", Int64, 1, None, None, Inline, None),
+        ("B-relu-max", Int64, 2, None, None, Inline, Some(1)),
         ("A", Int100, 2, None, None, Inline, Some(2)),
         ("A", Int100, 1, Some(6), Some(Local), Inline, None),
         ("B", Int64, 3, None, Some(Interactive), Inline, Some(1)),
