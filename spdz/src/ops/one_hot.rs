@@ -13,6 +13,7 @@ use super::wire::MaskSums;
 use crate::channel::ChannelError;
 use crate::masked::Made;
 use crate::packed::{Packed, Packing, ROW, Row, filled, low_bits, unpack};
+use crate::ring::kernels::vectorized;
 use crate::ring::{BinaryRing, Int100};
 use crate::tensors::{MaskedId, PrivateId, Table, TensorId};
 
@@ -53,14 +54,24 @@ impl OneHot {
 /// The bits at the places that a row of opened values has above `number`.
 fn look_up(opened: &Row, bits: u32, number: u64, tables: &[u64]) -> Row {
     let (words, in_word) = sizes(bits);
-    let mut row = [0; ROW];
-    for (index, (found, opened)) in row.iter_mut().zip(opened).enumerate() {
+    let (mut row, mut shifts): (Row, Row) = ([0; ROW], [0; ROW]);
+    for (index, opened) in opened.iter().enumerate() {
         let place = opened.wrapping_sub(number) & low_bits(bits);
+        // The place is public, and yet only longer tables are addressed by it: so memcheck, to
+        // which all that is made of masks is secret, has nothing to say of the others.
+        let within = if words > 1 { (place / 64) as usize } else { 0 };
+        row[index] = tables[index / in_word * words + within];
         // Of the value's table, which begins within a word if several have one.
-        let shift = ((index % in_word) << bits.min(6)) as u32;
-        let word = tables[index / in_word * words + (place / 64) as usize];
-        *found = word.wrapping_shr(shift | (place % 64) as u32) & 1;
+        shifts[index] = (((index % in_word) << bits.min(6)) as u64) | (place % 64);
     }
+    vectorized(
+        #[inline(always)]
+        || {
+            for (found, shift) in row.iter_mut().zip(&shifts) {
+                *found = found.wrapping_shr(*shift as u32) & 1;
+            }
+        },
+    );
     row
 }
 
