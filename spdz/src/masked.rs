@@ -10,9 +10,7 @@ use bytes::Bytes;
 
 use crate::buffer::Buffer;
 use crate::channel::{Channel, ChannelError, Parts, Tag};
-use crate::low;
-use crate::packed::{Order, Packed};
-use crate::packed_opening::PackedOpening;
+use crate::packed::Packed;
 use crate::prg::Seed;
 use crate::ring::kernels::vectorized;
 use crate::ring::{Plane, Ring, pieces, received};
@@ -76,6 +74,11 @@ impl<R: Ring> Mask<R> {
         Self(share)
     }
 
+    /// The share, for the opening that it is used up by.
+    pub(crate) fn into_share(self) -> Share<R> {
+        self.0
+    }
+
     /// Opens `x` under this mask in one round with the other server: each sends
     /// `x_i - a_i`, both learn `alpha = x - a`.
     ///
@@ -95,17 +98,6 @@ impl<R: Ring> Mask<R> {
     pub fn opening<'a>(self, x: &'a Share<R>) -> Box<dyn Opening<R> + 'a> {
         let less = |plane: R::Plane| move |x, a| plane.sub(x, a);
         Box::new(SumOpening::new(&x.0, self.0, less, |alpha, mask| Masked { alpha, mask }))
-    }
-
-    /// The exchange in which the low bits of `x` are opened under this mask.
-    pub(crate) fn opening_low<'a>(self, x: &'a Share<R>, bits: u32) -> Box<dyn Opening<R> + 'a> {
-        let ours = low::difference::<R>(&x.0, &self.0.0, bits);
-        Box::new(PackedOpening::new(Order::Values, ours, move |ours, theirs| {
-            let mut alpha = Share::<R>::zeros(ours.len());
-            low::add(&mut alpha, &ours);
-            low::add(&mut alpha, &theirs);
-            Made::Masked(Masked { alpha: alpha.0, mask: self.0 })
-        }))
     }
 
     /// The masked tensor whose `owner`, knowing the whole mask, computes `alpha`

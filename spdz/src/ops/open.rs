@@ -5,7 +5,10 @@ use std::fmt;
 
 use super::operation::{Correlation, Execute, Operation, Randomness};
 use super::values::Values;
-use crate::masked::{Masked, Opening};
+use crate::low;
+use crate::masked::{Made, Mask, Masked, Opening};
+use crate::packed::Order;
+use crate::packed_opening::PackedOpening;
 use crate::prg::Purpose;
 use crate::ring::{Plane, Ring, Side, combined};
 use crate::share::Share;
@@ -55,9 +58,21 @@ impl<R: Ring> Execute<R> for Open {
         let (x, mask) = (values.get(self.input), correlation.into_mask());
         match values.low_bits() {
             None => mask.opening(x),
-            Some(bits) => mask.opening_low(x, bits),
+            Some(bits) => low_opening(mask, x, bits),
         }
     }
+}
+
+/// The exchange in which the low bits of `x` are opened under a mask.
+fn low_opening<'a, R: Ring>(mask: Mask<R>, x: &'a Share<R>, bits: u32) -> Box<dyn Opening<R> + 'a> {
+    let mask = mask.into_share();
+    let ours = low::difference::<R>(&x.0, &mask.0, bits);
+    Box::new(PackedOpening::new(Order::Values, ours, move |ours, theirs| {
+        let mut alpha = Share::<R>::zeros(ours.len());
+        low::add(&mut alpha, &ours);
+        low::add(&mut alpha, &theirs);
+        Made::Masked(Masked { alpha: alpha.0, mask })
+    }))
 }
 
 /// The private form of a masked tensor. Local.
