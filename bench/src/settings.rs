@@ -727,7 +727,7 @@ mod tests {
             ("poolings: [max]\nactivations: [relu]", "network A has no pooling"),
             (
                 "activations: [relu]\nformats: [Int100]",
-                "A-relu Int100 Interactive, batch 1 is impossible: act1: Int100 cannot compare numbers",
+                "A-relu Int100 Interactive, batch 1 is impossible: act1, node 23 (relu): Int100 cannot compare numbers",
             ),
             (&format!("graphs: [{graph}]"), "nowhere.yaml"),
             (&format!("graphs: [{graph}]\non: cluster"), "on this machine alone"),
@@ -763,7 +763,8 @@ mod tests {
         );
         let keys: Vec<String> =
             settings.cells().unwrap().iter().map(|cell| cell.key.to_string()).collect();
-        assert_eq!(keys, ["score Int64 Local, batch 1", "score Int100 Interactive, batch 1"]);
+        let formats = ["Int64 Local", "Int100 Interactive", "Int32 Local"];
+        assert_eq!(keys, formats.map(|format| format!("score {format}, batch 1")));
         let twice = read(&format!("graphs: [{graph}, {graph}]"));
         let error = twice.cells().unwrap_err().to_string();
         assert!(error.contains("two graphs are called score"), "{error}");

@@ -288,7 +288,7 @@ mod tests {
         };
         let (paper, exact) = (row("A"), row("C-relu-max"));
         assert!(paper.starts_with("A Int64 Local         14 (4)      2.50 (0.71)"), "{paper}");
-        assert!(exact.starts_with("C-relu-max Int64 Local  -       2.50 (0.71)"), "{exact}");
+        assert!(exact.starts_with("C-relu-max Int64 Local  -         2.50 (0.71)"), "{exact}");
         assert_eq!(paper.find("2.50"), exact.find("2.50"));
     }
 
