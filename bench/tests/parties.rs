@@ -231,7 +231,8 @@ fn the_parties_and_the_results_keep_to_the_instructions_that_were_asked_for() {
     fs::write(&party, script).unwrap();
     fs::set_permissions(&party, Permissions::from_mode(0o700)).unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_bench"))
-        .args(["table1", "--networks=A", "--formats=Int64", "--instruction-set=Portable"])
+        .args(["table1", "--networks=A", "--activation=polynomial", "--formats=Int64"])
+        .arg("--instruction-set=Portable")
         .args(["--repetitions=2", "--accuracy-samples=100"])
         .arg("--party")
         .arg(&party)

@@ -412,7 +412,14 @@ fn a_benchmark_is_traced_where_the_environment_says() {
     let collector = collector();
     let folder = tempfile::tempdir().unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_bench"))
-        .args(["table1", "--networks=A", "--formats=Int64", "--repetitions=2", "--warmup=1"])
+        .args([
+            "table1",
+            "--networks=A",
+            "--activation=polynomial",
+            "--formats=Int64",
+            "--repetitions=2",
+            "--warmup=1",
+        ])
         .args(["--accuracy-samples=0", "--out"])
         .arg(folder.path())
         .current_dir(own_folder(".."))

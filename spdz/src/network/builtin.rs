@@ -357,6 +357,33 @@ impl FromStr for Builtin {
     }
 }
 
+impl Network {
+    /// Network A of the paper's Figure 3: three dense layers.
+    #[must_use]
+    pub fn a() -> Self {
+        Builtin::A.network()
+    }
+
+    /// Network B of the paper's Figure 3: two convolutions and two dense layers.
+    #[must_use]
+    pub fn b() -> Self {
+        Builtin::B.network()
+    }
+
+    /// Network C of the paper's Figure 3: as [`Network::b`], and wider.
+    #[must_use]
+    pub fn c() -> Self {
+        Builtin::C.network()
+    }
+
+    /// The paper's network of that name in one of its forms: `A`, `B-relu-max`, and others of
+    /// [`Builtin`].
+    #[must_use]
+    pub fn builtin(name: &str) -> Option<Self> {
+        name.parse().ok().map(Builtin::network)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -146,31 +146,6 @@ pub enum NetworkError {
 }
 
 impl Network {
-    /// Network A of the paper's Figure 3: three dense layers.
-    #[must_use]
-    pub fn a() -> Self {
-        Builtin::A.network()
-    }
-
-    /// Network B of the paper's Figure 3: two convolutions and two dense layers.
-    #[must_use]
-    pub fn b() -> Self {
-        Builtin::B.network()
-    }
-
-    /// Network C of the paper's Figure 3: as [`Network::b`], and wider.
-    #[must_use]
-    pub fn c() -> Self {
-        Builtin::C.network()
-    }
-
-    /// The paper's network of that name in one of its forms: `A`, `B-relu-max`, and others of
-    /// [`Builtin`].
-    #[must_use]
-    pub fn builtin(name: &str) -> Option<Self> {
-        name.parse().ok().map(Builtin::network)
-    }
-
     /// The network as a computation between the player that knows the weights
     /// ([`Name::MODEL_OWNER`], with the names and shapes of [`Network::parameters`]) and
     /// the one that knows `batch` images and learns the logits ([`Name::CLIENT`], [`IMAGES`]

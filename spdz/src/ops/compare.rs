@@ -20,12 +20,11 @@ use std::fmt;
 use super::open_narrow::width;
 use super::operation::{Correlation, Execute, Operation, Producer, Randomness};
 use super::values::Values;
-use super::wire::MaskSums;
+use super::wire::{MaskSums, RowSum};
 use crate::channel::ChannelError;
 use crate::masked::{Made, Opening};
-use crate::packed::{Order, Packed, ROW, Row, draw, lanes, low_bits, unpack};
+use crate::packed::{Order, Packed, ROW, Row, lanes, low_bits, unpack};
 use crate::packed_opening::PackedOpening;
-use crate::prg::KeyStream;
 use crate::ring::kernels::vectorized;
 use crate::ring::{Ring, Side};
 use crate::tensors::{Encoding, MaskedId, Message, PrivateId, Route, Table, TensorId};
@@ -366,46 +365,11 @@ impl<R: Ring> Execute<R> for Compare {
     }
 }
 
-/// The producer's view of what both servers draw, row by row.
-pub(super) struct RowSum {
-    streams: [KeyStream; 2],
-    words: [Packed; 2],
-}
-
-impl RowSum {
-    /// Rows of so many words.
-    pub(super) fn new(streams: [KeyStream; 2], words: usize) -> Self {
-        Self { streams, words: [(); 2].map(|()| Packed::zeros(ROW, words)) }
-    }
-
-    fn next(&mut self) {
-        for (stream, words) in self.streams.iter_mut().zip(&mut self.words) {
-            draw(stream, words.words_mut());
-        }
-    }
-
-    /// The next row, of bits that the servers share by exclusive or.
-    pub(super) fn bits(&mut self) -> &[u64] {
-        self.next();
-        let [sum, other] = &mut self.words;
-        sum.words_mut().iter_mut().zip(other.words()).for_each(|(sum, other)| *sum ^= other);
-        sum.words()
-    }
-
-    /// The next row, of integers: the sums of what the servers have, of which each is below
-    /// `2^bits`.
-    pub(super) fn integers(&mut self, bits: u32) -> Row {
-        self.next();
-        let [mut sum, other] = self.words.each_ref().map(|words| unpack(words.words(), bits));
-        sum.iter_mut().zip(&other).for_each(|(sum, other)| *sum += other);
-        sum
-    }
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::prg::Seed;
+    use crate::packed::draw;
+    use crate::prg::{KeyStream, Seed};
 
     /// Words that nobody chose.
     pub(in crate::ops) fn random(number: u8) -> KeyStream {

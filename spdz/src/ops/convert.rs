@@ -6,12 +6,10 @@
 
 use std::fmt;
 
-use super::compare::RowSum;
 use super::operation::{Correlation, Execute, Operation, Producer, Randomness};
-use super::select::high_bits;
-use super::select_integers::chosen;
+use super::select_integers::{chosen, high_bits};
 use super::values::Values;
-use super::wire::MaskSums;
+use super::wire::{MaskSums, RowSum};
 use crate::buffer::Buffer;
 use crate::channel::ChannelError;
 use crate::masked::{Made, Opening};

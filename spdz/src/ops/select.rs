@@ -13,12 +13,11 @@
 
 use std::fmt;
 
-use super::compare::RowSum;
 use super::open_narrow::width;
 use super::operation::{Correlation, Execute, Operation, Producer, Randomness};
 use super::select_integers::chosen;
 use super::values::Values;
-use super::wire::MaskSums;
+use super::wire::{MaskSums, RowSum};
 use crate::buffer::Buffer;
 use crate::channel::ChannelError;
 use crate::masked::{Made, Opening};
@@ -146,18 +145,6 @@ impl<R: BinaryRing> Execute<R> for Select {
     }
 }
 
-/// The highest of the `bits` bits of a row's values.
-pub(super) fn high_bits(row: &Row, bits: u32) -> u64 {
-    vectorized(
-        #[inline(always)]
-        || {
-            row.iter().enumerate().fold(0, |word, (index, value)| {
-                word | (value.wrapping_shr(bits - 1) & 1).wrapping_shl(index as u32)
-            })
-        },
-    )
-}
-
 /// A server's share of the selected values of a row.
 #[inline(always)]
 fn select<R: BinaryRing>(
@@ -228,6 +215,7 @@ impl Execute<Int100> for Select {}
 mod tests {
     use super::*;
     use crate::ops::compare::tests::{compare, drawn, random};
+    use crate::ops::select_integers::high_bits;
     use crate::prg::KeyStream;
     use crate::ring::{Int32, Int64, Plane};
 

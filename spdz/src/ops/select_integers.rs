@@ -8,12 +8,10 @@
 
 use std::fmt;
 
-use super::compare::RowSum;
 use super::open_narrow::width;
 use super::operation::{Correlation, Execute, Operation, Producer, Randomness};
-use super::select::high_bits;
 use super::values::Values;
-use super::wire::{MaskSums, share_of};
+use super::wire::{MaskSums, RowSum, share_of};
 use crate::channel::ChannelError;
 use crate::masked::{Made, Opening};
 use crate::packed::{Order, Packed, ROW, Row, lanes, low_bits, pack, unpack};
@@ -112,6 +110,18 @@ impl<R: BinaryRing> Execute<R> for SelectIntegers {
             Made::Integers(out)
         }))
     }
+}
+
+/// The highest of the `bits` bits of a row's values.
+pub(super) fn high_bits(row: &Row, bits: u32) -> u64 {
+    vectorized(
+        #[inline(always)]
+        || {
+            row.iter().enumerate().fold(0, |word, (index, value)| {
+                word | (value.wrapping_shr(bits - 1) & 1).wrapping_shl(index as u32)
+            })
+        },
+    )
 }
 
 /// This server's share of `[x >= 0] xor delta` for the values of a wire `x`: `less` is its share of

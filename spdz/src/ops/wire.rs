@@ -7,10 +7,9 @@
 
 use std::sync::Arc;
 
-use super::compare::RowSum;
 use super::operation::Producer;
 use crate::masked::{Made, Opening, Wire};
-use crate::packed::{Order, Packed, Row, low_bits, pack, unpack};
+use crate::packed::{Order, Packed, ROW, Row, draw, low_bits, pack, unpack};
 use crate::packed_opening::PackedOpening;
 use crate::prg::KeyStream;
 use crate::ring::{Ring, Side};
@@ -42,6 +41,42 @@ impl WireMasks {
             }
             Self::Made(shares) => shares,
         }
+    }
+}
+
+/// The producer's view of what both servers draw, row by row.
+pub(super) struct RowSum {
+    streams: [KeyStream; 2],
+    words: [Packed; 2],
+}
+
+impl RowSum {
+    /// Rows of so many words.
+    pub(super) fn new(streams: [KeyStream; 2], words: usize) -> Self {
+        Self { streams, words: [(); 2].map(|()| Packed::zeros(ROW, words)) }
+    }
+
+    fn next(&mut self) {
+        for (stream, words) in self.streams.iter_mut().zip(&mut self.words) {
+            draw(stream, words.words_mut());
+        }
+    }
+
+    /// The next row, of bits that the servers share by exclusive or.
+    pub(super) fn bits(&mut self) -> &[u64] {
+        self.next();
+        let [sum, other] = &mut self.words;
+        sum.words_mut().iter_mut().zip(other.words()).for_each(|(sum, other)| *sum ^= other);
+        sum.words()
+    }
+
+    /// The next row, of integers: the sums of what the servers have, of which each is below
+    /// `2^bits`.
+    pub(super) fn integers(&mut self, bits: u32) -> Row {
+        self.next();
+        let [mut sum, other] = self.words.each_ref().map(|words| unpack(words.words(), bits));
+        sum.iter_mut().zip(&other).for_each(|(sum, other)| *sum += other);
+        sum
     }
 }
 

@@ -7,9 +7,10 @@
 use std::sync::Arc;
 
 use super::compiler::Compiler;
+use super::differences::is_left_to_a_pool;
 use super::lowered::{Layout, Scaled, ScaledWire};
 use crate::geometry::{Places, View};
-use crate::graph::{Graph, NodeId, Op};
+use crate::graph::{NodeId, Op};
 use crate::ops::{self, Pairs};
 use crate::plan::error::PlanError;
 use crate::tensors::{Domain, MaskedId, PrivateId};
@@ -27,38 +28,6 @@ pub(super) enum Extreme {
     Largest,
     /// The smaller one.
     Smallest,
-}
-
-/// Whether a ReLU is left to the pooling that alone reads it.
-fn is_left_to_a_pool(graph: &Graph, users: &[Vec<usize>], index: usize) -> bool {
-    let operation = |index: usize| &graph.nodes()[index].operation;
-    let is_pool = |user| matches!(operation(user), Op::MaxPool { window, .. } if window.area() > 1);
-    matches!(operation(index), Op::Relu { .. })
-        && matches!(users[index][..], [user] if is_pool(user))
-}
-
-/// Of each node, whether its values are compared with others, perhaps in another layout: they are
-/// opened in a bit more than those that are compared with zero.
-pub(super) fn have_differences(graph: &Graph, users: &[Vec<usize>]) -> Vec<bool> {
-    let mut found = vec![false; users.len()];
-    for index in (0..users.len()).rev() {
-        found[index] = users[index].iter().any(|user| match graph.nodes()[*user].operation {
-            Op::MaxPool { window, .. } => window.area() > 1 || found[*user],
-            Op::Maximum { .. }
-            | Op::Minimum { .. }
-            | Op::Abs { .. }
-            | Op::ArgMax { .. }
-            | Op::OneHotArgMax { .. } => true,
-            Op::Relu { .. } => is_left_to_a_pool(graph, users, *user),
-            Op::Reshape { .. }
-            | Op::Transpose { .. }
-            | Op::Slice { .. }
-            | Op::Expand { .. }
-            | Op::Concat { .. } => found[*user],
-            _ => false,
-        });
-    }
-    found
 }
 
 impl Compiler<'_> {

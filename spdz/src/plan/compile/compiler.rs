@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::comparisons::have_differences;
+use super::differences::have_differences;
 use super::lowered::{LoweredValue, Scaled};
 use crate::fixed::Precision;
 use crate::graph::{Graph, Lifetime, NodeId, Op, Place, Plaintext};

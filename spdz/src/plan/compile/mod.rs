@@ -10,6 +10,7 @@ mod argmax;
 mod bounds;
 mod comparisons;
 mod compiler;
+mod differences;
 mod elementwise;
 mod forms;
 mod gates;
