@@ -308,7 +308,10 @@ peers: { server0: '127.0.0.1:7000' }
             (SERVER1.replace("7000'", "7000', client: 'x:1'"), "has `peers.client`"),
             (SERVER1.to_owned() + "player: { inputs: c.safetensors }\n", "another role's"),
             (SERVER1.to_owned() + "workload: { images: x, result: y }\n", "another role's"),
-            (SERVER1.replace("network: C", "network: D"), "the networks are A, B and C"),
+            (
+                SERVER1.replace("network: C", "network: D"),
+                "there is no network D; expected one of A, A-relu",
+            ),
             (SERVER1.replace("network: C, ", ""), "needs `network` (A, B or C) or `graph`"),
             (SERVER1.replace("batchSize: 10", "batchSize: 0"), "batch size 0"),
             (SERVER1.replace("0e0f", "0e0"), "32 hexadecimal digits"),
