@@ -11,7 +11,7 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use spdz::prg::Seed;
 use spdz::ring::kernels::residues::{PackedResidues, multiply_add_with};
-use spdz::ring::kernels::{InstructionSet, PackedRight, Rows, Word, multiply_with, vectorized};
+use spdz::ring::kernels::{InstructionSet, Kernels, PackedRight, Rows, multiply_with, vectorized};
 use spdz::ring::residues::{self, Bounded, Modulus};
 use spdz::ring::{Int100, Ring};
 
@@ -31,7 +31,7 @@ fn word_instruction_sets() -> impl Iterator<Item = InstructionSet> {
 }
 
 /// Products of matrices of words, in a group of the name of those.
-fn products<W: Word>(criterion: &mut Criterion, name: &str, words: fn(usize) -> Vec<W>) {
+fn products<W: Kernels>(criterion: &mut Criterion, name: &str, words: fn(usize) -> Vec<W>) {
     let matrices = [
         (512, 512, 512),
         (64, 500, 50),
@@ -63,7 +63,7 @@ fn products<W: Word>(criterion: &mut Criterion, name: &str, words: fn(usize) -> 
 }
 
 /// Convolutions of 5 by 5 over a square channels-last image, without padding.
-fn convolutions<W: Word>(criterion: &mut Criterion, name: &str, words: fn(usize) -> Vec<W>) {
+fn convolutions<W: Kernels>(criterion: &mut Criterion, name: &str, words: fn(usize) -> Vec<W>) {
     let mut group = criterion.benchmark_group(format!("convolution{name}"));
     for (size, channels, filters) in [(28, 1, 20), (28, 1, 16), (12, 20, 50), (12, 16, 16)] {
         let side = size - 4;

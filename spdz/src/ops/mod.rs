@@ -78,6 +78,7 @@ mod view;
 mod windows;
 mod wins;
 mod wire;
+mod wire_masks;
 
 pub use combine::{Combine, combine};
 pub(crate) use compare::NARROWEST;
@@ -117,4 +118,4 @@ pub use values::Values;
 pub use view::{View, ViewMasked, view};
 pub use windows::Windows;
 pub use wins::Wins;
-pub use wire::WireMasks;
+pub use wire_masks::WireMasks;

@@ -21,7 +21,7 @@ use crate::tensors::{Encoding, MaskedId, Message, PrivateId, PublicId, Table, Te
 
 use super::kept::Kept;
 use super::values::Values;
-use super::wire::WireMasks;
+use super::wire_masks::WireMasks;
 
 /// The declaration of one operation.
 pub trait Operation: Any + fmt::Debug + Send + Sync + InEveryRing {

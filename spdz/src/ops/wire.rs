@@ -8,41 +8,13 @@
 use std::sync::Arc;
 
 use super::operation::Producer;
+use super::wire_masks::WireMasks;
 use crate::masked::{Made, Opening, Wire};
 use crate::packed::{Order, Packed, ROW, Row, draw, low_bits, pack, unpack};
 use crate::packed_opening::PackedOpening;
 use crate::prg::KeyStream;
 use crate::ring::{Ring, Side};
 use crate::tensors::MaskedId;
-
-/// Both servers' shares of a wire's mask, as the producer knows them.
-#[derive(Debug)]
-pub enum WireMasks {
-    /// Drawn from the servers' streams, which are at their beginning.
-    Drawn {
-        /// Of each server.
-        streams: Box<[KeyStream; 2]>,
-        /// Values.
-        len: usize,
-        /// Their width.
-        bits: usize,
-    },
-    /// Made of other wires' masks.
-    Made(Arc<[Packed; 2]>),
-}
-
-impl WireMasks {
-    /// All of them.
-    #[must_use]
-    pub fn shares(self) -> Arc<[Packed; 2]> {
-        match self {
-            Self::Drawn { streams, len, bits } => {
-                Arc::new(streams.map(|mut stream| Packed::sample(&mut stream, len, bits)))
-            }
-            Self::Made(shares) => shares,
-        }
-    }
-}
 
 /// The producer's view of what both servers draw, row by row.
 pub(super) struct RowSum {

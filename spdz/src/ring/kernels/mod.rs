@@ -32,7 +32,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 pub mod residues;
 mod words;
 
-pub use words::{PackedRight, Word, multiply, multiply_add, multiply_with};
+pub use words::{Kernels, PackedRight, Word, multiply, multiply_add, multiply_with};
 
 /// Instruction sets the kernels are written for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -6,7 +6,7 @@ use std::arch::x86_64::{
 };
 
 use super::strip::{Strip, write};
-use super::word::Kernels;
+use super::word::Word;
 
 /// Words in a vector: half a line.
 const VECTOR: usize = u32::LANES / 2;

@@ -8,7 +8,7 @@ use std::arch::x86_64::{
 
 use super::packed::Line;
 use super::strip::{Strip, write};
-use super::word::Kernels;
+use super::word::Word;
 
 const LANES: usize = u64::LANES;
 

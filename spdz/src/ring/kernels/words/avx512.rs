@@ -13,7 +13,7 @@ use super::packed::Line;
 use super::strip::{Strip, write};
 use super::word::Word;
 
-/// A word of which a vector has [`LANES`](super::word::Kernels::LANES). Everything is inlined
+/// A word of which a vector has [`LANES`](super::word::Word::LANES). Everything is inlined
 /// into functions that are compiled for the instruction set, which makes the intrinsics single
 /// instructions.
 pub(super) trait Lanes: Word {

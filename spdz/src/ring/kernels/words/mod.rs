@@ -8,11 +8,13 @@ mod avx2_u32;
 mod avx2_u64;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod dispatch;
 mod packed;
 mod portable;
 mod strip;
 mod word;
 
+pub use dispatch::Kernels;
 pub use packed::PackedRight;
 use strip::Strip;
 pub use word::Word;
@@ -30,7 +32,7 @@ const CHUNK_ROWS: usize = 24;
 /// # Panics
 ///
 /// If the operands disagree on `k`, or if `out` does not have `m * n` words.
-pub fn multiply<W: Word>(left: &Rows<'_, W>, right: &PackedRight<W>, out: &mut [W]) {
+pub fn multiply<W: Kernels>(left: &Rows<'_, W>, right: &PackedRight<W>, out: &mut [W]) {
     multiply_with(InstructionSet::detect(), left, right, out, false);
 }
 
@@ -39,7 +41,7 @@ pub fn multiply<W: Word>(left: &Rows<'_, W>, right: &PackedRight<W>, out: &mut [
 /// # Panics
 ///
 /// If the operands disagree on `k`, or if `out` does not have `m * n` words.
-pub fn multiply_add<W: Word>(left: &Rows<'_, W>, right: &PackedRight<W>, out: &mut [W]) {
+pub fn multiply_add<W: Kernels>(left: &Rows<'_, W>, right: &PackedRight<W>, out: &mut [W]) {
     multiply_with(InstructionSet::detect(), left, right, out, true);
 }
 
@@ -50,7 +52,7 @@ pub fn multiply_add<W: Word>(left: &Rows<'_, W>, right: &PackedRight<W>, out: &m
 /// # Panics
 ///
 /// If the operands disagree on `k`, or if `out` does not have `m * n` words.
-pub fn multiply_with<W: Word>(
+pub fn multiply_with<W: Kernels>(
     isa: InstructionSet,
     left: &Rows<'_, W>,
     right: &PackedRight<W>,
@@ -97,7 +99,7 @@ mod tests {
     use super::*;
 
     /// What the tests need of a word.
-    trait Tested: Word + PartialEq + std::fmt::Debug {
+    trait Tested: Kernels + PartialEq + std::fmt::Debug {
         /// The low bits.
         fn of(word: u64) -> Self;
     }
