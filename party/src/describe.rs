@@ -94,6 +94,7 @@ impl Description<'_> {
             "digest": format!("{:x}", plan.digest()),
             "format": plan.format(),
             "truncation": plan.truncation(),
+            "lowBits": plan.table().low_bits(),
             "coordinator": plan.coordinator().as_str(),
             "players": graph.players().iter().map(Name::as_str).collect::<Vec<_>>(),
             "rounds": plan.rounds(),

@@ -524,6 +524,36 @@ fn what_a_product_keeps_of_the_session_serves_others_too() {
     check(&g.build().unwrap(), 0.05);
 }
 
+/// A weight or a bias that lasts for the session, and that only an evaluation can compute.
+#[test]
+fn a_bias_joins_its_product_wherever_both_come_from() {
+    type Write = fn(&GraphBuilder, Tensor) -> Tensor;
+    let same: Write = |_, w| w;
+    let half: Write = |g, w| g.scale(w, 0.5);
+    let third: Write = |g, w| g.scale(w, 0.3);
+    let doubled: Write = |g, w| g.add(w, w);
+    let squared: Write = |g, w| g.square(w);
+    let rectified: Write = |g, w| g.relu(w);
+    let graph = |weight: Write, bias: Write| {
+        let g = GraphBuilder::new(["alice", "bob"]);
+        let x = g.private_input("alice", [3, 4]);
+        let w = weight(&g, g.private_variable("bob", "w", [4, 5]));
+        let b = bias(&g, g.private_variable("bob", "b", [5]));
+        g.private_output("alice", g.add(g.matmul(x, w), b));
+        g.build().unwrap()
+    };
+    for write in [same, half, third, doubled, squared] {
+        check(&graph(write, same), 0.02);
+        check(&graph(same, write), 0.02);
+        check(&graph(write, write), 0.02);
+    }
+    let comparing = || with_polynomials().filter(|(format, _)| format.has_gates());
+    for write in [same, half, rectified] {
+        check_in(&graph(write, rectified), 0.02, comparing());
+        check_in(&graph(rectified, write), 0.02, comparing());
+    }
+}
+
 #[test]
 fn independent_openings_share_a_round() {
     // Neither sum is masked yet: both are opened in the same exchange.

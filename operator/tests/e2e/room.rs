@@ -292,7 +292,7 @@ pub(crate) fn brief(repetitions: u32) -> SecureInferenceSpec {
 
 /// Enough repetitions for a run that is still under way when something is done to it, and that
 /// is to be complete after it. A busy node tells that pods are ready seconds after they are.
-pub(crate) const LASTING: u32 = 24_000;
+pub(crate) const LASTING: u32 = 16_000;
 
 /// The most repetitions that a run may have, for one that nobody waits for.
 pub(crate) const ENDLESS: u32 = 100_000;

@@ -214,7 +214,7 @@ async fn rolled(room: &Room) -> anyhow::Result<Figures> {
     let operator = room.operator();
     operator.leader(AGAIN).await?;
     let before = operator.replicas().await?;
-    room.create("run", brief(2 * LASTING)).await?;
+    room.create("run", brief(3 * LASTING)).await?;
     room.ready("run", 1).await?;
     let began = pods(room);
     let mut leaders: Vec<Replica> = Vec::new();

@@ -28,7 +28,7 @@ const LIFE: std::ops::Range<u64> = 100..6000;
 const AWAY: u32 = 30;
 
 /// Repetitions of one of several runs, and of one that ends soon after it is ready.
-const SHORTER: u32 = LASTING / 3;
+const SHORTER: u32 = LASTING / 2;
 
 /// Until all runs are complete.
 const ALL: Duration = Duration::from_secs(200);

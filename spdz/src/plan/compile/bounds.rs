@@ -42,7 +42,11 @@ impl Compiler<'_> {
             Domain::Integers { bits } => Some(bits as i32),
             Domain::Ring | Domain::Bits => None,
         });
-        let bits = (fractions.max()? + self.integral() + 2).max(wires.max().unwrap_or(0) + 1);
+        let outputs = self.table.outputs.iter();
+        let outputs = outputs.map(|output| output.fraction + output.integral as i32 + 2);
+        let bits = (fractions.max()? + self.integral() + 2)
+            .max(wires.max().unwrap_or(0) + 1)
+            .max(outputs.max().unwrap_or(0));
         (bits < self.precision.ring as i32).then_some(bits as u32)
     }
 

@@ -63,7 +63,9 @@ pub(super) struct Biased {
 
 /// Whether a graph's numbers are truncated where they are opened.
 fn is_exact(graph: &Graph, format: NumberFormat) -> bool {
-    let has_gate = || graph.nodes().iter().any(|node| node.operation.is_gate());
+    let on_shares = |index: usize| graph.facts(NodeId(index)).place == Place::Private;
+    let mut nodes = graph.nodes().iter().enumerate();
+    let mut has_gate = || nodes.any(|(index, node)| node.operation.is_gate() && on_shares(index));
     format.has_gates() && (format.declares_ranges() || has_gate())
 }
 

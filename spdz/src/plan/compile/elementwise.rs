@@ -93,6 +93,16 @@ impl Compiler<'_> {
     ) -> Result<(), PlanError> {
         let shape = self.shape(NodeId(index));
         let slots = [left.0, right.0].map(|id| self.expanded(id, shape));
+        self.sum_of(index, slots, [left.1, right.1])
+    }
+
+    /// The sum of two slots of the same shape, each with its sign.
+    pub(super) fn sum_of(
+        &mut self,
+        index: usize,
+        slots: [usize; 2],
+        signs: [i64; 2],
+    ) -> Result<(), PlanError> {
         let mut values = slots.map(|slot| self.private(slot));
         let most = |values: &[Scaled; 2]| {
             (
@@ -106,7 +116,7 @@ impl Compiler<'_> {
         }
         let (fraction, integral) = most(&values);
         let term = |value: Scaled, sign: i64| (value.id, sign << (fraction - value.fraction));
-        let terms = vec![term(values[0], left.1), term(values[1], right.1)];
+        let terms = vec![term(values[0], signs[0]), term(values[1], signs[1])];
         self.set(index, fraction, integral, |output| {
             Arc::new(ops::Combine { terms, constant: 0, output })
         })

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::bounds::bits;
 use super::comparisons::DIFFERENCE_BITS;
 use super::compiler::Compiler;
-use super::lowered::{Layout, ScaledMask};
+use super::lowered::{Layout, LoweredValue, ScaledMask};
 use crate::geometry::{Convolution, Linear, MatMul};
 use crate::graph::{Lifetime, NodeId, Op};
 use crate::ops;
@@ -81,11 +81,13 @@ impl Compiler<'_> {
                 let (x, y) = self.operands(slot, left.0, right.0, integral);
                 let fraction = x.fraction + y.fraction;
                 if !self.masked_lasts[y.id.0] || self.masked_lasts[x.id.0] {
-                    return self.set(slot, fraction, integral, |output| {
-                        Arc::new(ops::Product { left: x.id, right: y.id, linear, output })
+                    return self.before_bias(slot, bias, |compiler, slot| {
+                        compiler.set(slot, fraction, integral, |output| {
+                            Arc::new(ops::Product { left: x.id, right: y.id, linear, output })
+                        })
                     });
                 }
-                let bias = bias.map(|bias| {
+                let value = bias.map(|bias| {
                     if self.exact
                         && let Some(input) = self.sole_input(bias)
                     {
@@ -95,17 +97,22 @@ impl Compiler<'_> {
                     let bias = self.lifted(bias, fraction);
                     self.truncated(bias, fraction, self.integral()).0
                 });
-                if bias.is_some() {
+                // A bias that is computed in each evaluation is added afterwards.
+                let kept = value.filter(|value| self.private_lasts[value.id.0]);
+                if kept.is_some() {
                     integral = integral.max(self.integral()) + 1;
                     integral = integral.min(self.precision.dividend as i32 - fraction);
                 }
-                self.set(slot, fraction, integral, |output| {
-                    Arc::new(ops::Linear {
-                        input: x.id,
-                        weight: y.id,
-                        bias: bias.map(|bias| bias.id),
-                        linear,
-                        output,
+                let later = if kept.is_some() { None } else { bias };
+                self.before_bias(slot, later, |compiler, slot| {
+                    compiler.set(slot, fraction, integral, |output| {
+                        Arc::new(ops::Linear {
+                            input: x.id,
+                            weight: y.id,
+                            bias: kept.map(|value| value.id),
+                            linear,
+                            output,
+                        })
                     })
                 })
             }
@@ -127,6 +134,25 @@ impl Compiler<'_> {
                 })
             }
         }
+    }
+
+    /// Has `product` set a product at `slot`, or, if a bias joins it there afterwards, at a slot of
+    /// its own.
+    fn before_bias(
+        &mut self,
+        slot: usize,
+        bias: Option<usize>,
+        product: impl FnOnce(&mut Self, usize) -> Result<(), PlanError>,
+    ) -> Result<(), PlanError> {
+        let Some(bias) = bias else {
+            return product(self, slot);
+        };
+        let len = self.lowered[slot].len;
+        self.lowered.push(LoweredValue { len, ..LoweredValue::default() });
+        let before = self.lowered.len() - 1;
+        product(self, before)?;
+        let bias = self.expanded(NodeId(bias), self.shape(NodeId(slot)));
+        self.sum_of(slot, [before, bias], [1, 1])
     }
 
     /// The masked operands of a matrix product whose sums are below `2^integral`. Of an exact

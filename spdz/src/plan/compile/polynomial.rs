@@ -66,7 +66,10 @@ impl Compiler<'_> {
         let magnitude = |power: usize| powers::magnitude(*range, power);
 
         let mut slots = vec![input.0; coefficients.len().max(2)];
-        if let Some(raw) = &mut self.lowered[input.0].raw {
+        // In an exact graph a number is lifted in as many bits as it has, for whoever else reads it.
+        if let Some(raw) = &mut self.lowered[input.0].raw
+            && !self.exact
+        {
             raw.integral = raw.integral.min(magnitude(1));
         }
         if !scheme.kept.is_empty() && budget.free {
