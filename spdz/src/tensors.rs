@@ -271,6 +271,16 @@ impl Table {
         self.low_bits.unwrap_or(8 * self.format.wire_bytes() as u32)
     }
 
+    /// Bits of a tensor's elements that count.
+    #[must_use]
+    pub fn width(&self, id: impl Into<TensorId>) -> u32 {
+        match self.spec(id.into()).domain {
+            Domain::Ring => self.ring_bits(),
+            Domain::Integers { bits } => bits,
+            Domain::Bits => 1,
+        }
+    }
+
     /// How elements of the ring travel between the servers and from the producer.
     #[must_use]
     pub fn elements(&self) -> Encoding {

@@ -245,8 +245,7 @@ impl<R: ProtocolRing> Producer<R> for GeneratedStep<'_, '_, R> {
     }
 
     fn width(&self, id: MaskedId) -> u32 {
-        let table = self.masks.plan.table();
-        table.encoding(id).bits() as u32
+        self.masks.plan.table().width(id)
     }
 
     fn ring_bits(&self) -> u32 {

@@ -17,7 +17,6 @@
 
 use std::fmt;
 
-use super::open_narrow::width;
 use super::operation::{Correlation, Execute, Operation, Producer, Randomness};
 use super::values::Values;
 use super::wire::{MaskSums, RowSum};
@@ -276,7 +275,7 @@ fn first_bits(row: &Row) -> u64 {
 
 impl Compare {
     fn blocks(&self, table: &Table) -> Blocks {
-        Blocks::best(width(table, self.input) - 1)
+        Blocks::best(table.width(self.input) - 1)
     }
 }
 

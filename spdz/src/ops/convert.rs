@@ -32,15 +32,6 @@ pub struct Convert {
     pub output: PrivateId,
 }
 
-/// Bits of the numbers that the bits become.
-fn width(table: &Table, id: PrivateId) -> u32 {
-    match table.spec(id.into()).domain {
-        Domain::Ring => table.ring_bits(),
-        Domain::Integers { bits } => bits,
-        Domain::Bits => 1,
-    }
-}
-
 impl Operation for Convert {
     fn name(&self) -> &'static str {
         "convert"
@@ -60,14 +51,14 @@ impl Operation for Convert {
     }
 
     fn randomness(&self, table: &Table) -> Randomness {
-        Randomness::packed(table.len(self.output), 1, width(table, self.output) as usize)
+        Randomness::packed(table.len(self.output), 1, table.width(self.output) as usize)
     }
 
     fn list(&self, f: &mut fmt::Formatter<'_>, table: &Table) -> fmt::Result {
         if let Some(wire) = self.wire {
             write!(f, " {wire}")?;
         }
-        let (bits, len) = (width(table, self.output), table.len(self.output));
+        let (bits, len) = (table.width(self.output), table.len(self.output));
         write!(f, " {} -> {} bits {bits} len {len}", self.bits, self.output)
     }
 }

@@ -11,7 +11,6 @@
 
 use std::fmt;
 
-use super::open_narrow::width;
 use super::operation::{Correlation, Execute, Operation, Producer, Randomness};
 use super::values::Values;
 use super::wire::MaskSums;
@@ -48,7 +47,7 @@ impl Operation for Lift {
     }
 
     fn randomness(&self, table: &Table) -> Randomness {
-        let upper = table.ring_bits() - width(table, self.wire);
+        let upper = table.ring_bits() - table.width(self.wire);
         Randomness::packed(table.len(self.output), 0, 2 * upper as usize)
     }
 

@@ -49,7 +49,7 @@ impl Operation for Numbered {
 
     fn list(&self, f: &mut fmt::Formatter<'_>, table: &Table) -> fmt::Result {
         let Self { first, levels, output } = self;
-        let (bits, len) = (table.encoding(*output).bits(), table.len(*output));
+        let (bits, len) = (table.width(*output), table.len(*output));
         write!(f, " from {first} levels {levels} -> {output} bits {bits} len {len}")
     }
 }

@@ -6,7 +6,6 @@
 
 use std::fmt;
 
-use super::open_narrow::width;
 use super::operation::{Correlation, Execute, Operation, Producer, Randomness};
 use super::values::Values;
 use super::wire::MaskSums;
@@ -107,7 +106,7 @@ impl Operation for OneHot {
     }
 
     fn randomness(&self, table: &Table) -> Randomness {
-        Randomness::packed(table.len(self.wire), 0, 1 << width(table, self.wire))
+        Randomness::packed(table.len(self.wire), 0, 1 << table.width(self.wire))
     }
 
     fn list(&self, f: &mut fmt::Formatter<'_>, table: &Table) -> fmt::Result {

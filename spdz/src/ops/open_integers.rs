@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use super::open_narrow::width;
 use super::operation::{Correlation, Execute, Operation, Randomness};
 use super::values::Values;
 use super::wire::{share_of, wire_opening};
@@ -44,14 +43,14 @@ impl Operation for OpenIntegers {
     }
 
     fn randomness(&self, table: &Table) -> Randomness {
-        Randomness::packed(table.len(self.output), width(table, self.output) as usize, 0)
+        Randomness::packed(table.len(self.output), table.width(self.output) as usize, 0)
     }
 
     fn list(&self, f: &mut fmt::Formatter<'_>, table: &Table) -> fmt::Result {
         if let Some((wire, from)) = self.wire {
             write!(f, " {wire} from {from} plus")?;
         }
-        let (bits, len) = (width(table, self.output), table.len(self.output));
+        let (bits, len) = (table.width(self.output), table.len(self.output));
         write!(f, " {} -> {} bits {bits} len {len}", self.input, self.output)
     }
 }

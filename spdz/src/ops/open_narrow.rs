@@ -14,10 +14,10 @@ use crate::masked::Opening;
 use crate::packed::{Packed, ROW, Row, low_bits, pack, unpack};
 use crate::ring::kernels::vectorized;
 use crate::ring::{BinaryRing, Int100, Side};
-use crate::tensors::{Domain, MaskedId, Message, PrivateId, Route, Table, TensorId};
+use crate::tensors::{MaskedId, Message, PrivateId, Route, Table, TensorId};
 
 /// Divides a private tensor by `2^shift` and opens the quotient under a fresh mask, in the width
-/// of its [`Domain::Integers`]: one exchange.
+/// of its [`Domain::Integers`](crate::tensors::Domain::Integers): one exchange.
 #[derive(Clone, Debug)]
 pub struct OpenNarrow {
     /// The private tensor.
@@ -28,15 +28,6 @@ pub struct OpenNarrow {
     pub offset: u64,
     /// The opened quotient.
     pub output: MaskedId,
-}
-
-/// Bits of a tensor of narrow values.
-pub(super) fn width(table: &Table, id: MaskedId) -> u32 {
-    match table.spec(id.into()).domain {
-        Domain::Integers { bits } => bits,
-        Domain::Bits => 1,
-        Domain::Ring => unreachable!("a wire has narrow values"),
-    }
 }
 
 impl Operation for OpenNarrow {
@@ -57,7 +48,7 @@ impl Operation for OpenNarrow {
     }
 
     fn randomness(&self, table: &Table) -> Randomness {
-        Randomness::packed(table.len(self.output), width(table, self.output) as usize, 0)
+        Randomness::packed(table.len(self.output), table.width(self.output) as usize, 0)
     }
 
     fn shift(&self) -> Option<u32> {
@@ -66,7 +57,7 @@ impl Operation for OpenNarrow {
 
     fn list(&self, f: &mut fmt::Formatter<'_>, table: &Table) -> fmt::Result {
         let Self { input, shift, offset, output } = self;
-        let (width, len) = (width(table, *output), table.len(*output));
+        let (width, len) = (table.width(*output), table.len(*output));
         write!(f, " {input} shift {shift}")?;
         if *offset > 0 {
             write!(f, " plus {offset}")?;

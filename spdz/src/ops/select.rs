@@ -13,7 +13,6 @@
 
 use std::fmt;
 
-use super::open_narrow::width;
 use super::operation::{Correlation, Execute, Operation, Producer, Randomness};
 use super::select_integers::chosen;
 use super::values::Values;
@@ -91,7 +90,7 @@ impl Operation for Select {
     }
 
     fn randomness(&self, table: &Table) -> Randomness {
-        let parts = Parts::new(table.ring_bits(), width(table, self.wire));
+        let parts = Parts::new(table.ring_bits(), table.width(self.wire));
         Randomness::packed(table.len(self.output), 1, parts.sum())
     }
 

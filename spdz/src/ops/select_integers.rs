@@ -8,7 +8,6 @@
 
 use std::fmt;
 
-use super::open_narrow::width;
 use super::operation::{Correlation, Execute, Operation, Producer, Randomness};
 use super::values::Values;
 use super::wire::{MaskSums, RowSum, share_of};
@@ -56,12 +55,12 @@ impl Operation for SelectIntegers {
     }
 
     fn randomness(&self, table: &Table) -> Randomness {
-        Randomness::packed(table.len(self.output), 1, 2 * width(table, self.value) as usize)
+        Randomness::packed(table.len(self.output), 1, 2 * table.width(self.value) as usize)
     }
 
     fn list(&self, f: &mut fmt::Formatter<'_>, table: &Table) -> fmt::Result {
         let Self { wire, less, value, output } = self;
-        let (bits, len) = (width(table, *value), table.len(*output));
+        let (bits, len) = (table.width(*value), table.len(*output));
         write!(f, " {wire} {less} of {value} -> {output} bits {bits} len {len}")
     }
 }

@@ -46,10 +46,14 @@ impl RowSum {
     /// `2^bits`.
     pub(super) fn integers(&mut self, bits: u32) -> Row {
         self.next();
-        let [mut sum, other] = self.words.each_ref().map(|words| unpack(words.words(), bits));
-        sum.iter_mut().zip(&other).for_each(|(sum, other)| *sum += other);
-        sum
+        sum_of(self.words.each_ref().map(|words| unpack(words.words(), bits)))
     }
+}
+
+/// The sums of two rows, value by value.
+fn sum_of([mut sum, other]: [Row; 2]) -> Row {
+    sum.iter_mut().zip(&other).for_each(|(sum, other)| *sum += other);
+    sum
 }
 
 /// The sums of the servers' shares of a wire's mask, row by row: the mask and, in the bit above the
@@ -73,14 +77,13 @@ impl MaskSums {
         match self {
             Self::Drawn { sums, bits } => sums.integers(*bits),
             Self::Made { shares, next } => {
-                let [mut sum, other] = shares.each_ref().map(|share| {
+                let rows = shares.each_ref().map(|share| {
                     let bits = share.bits();
                     let words = &share.words()[*next * bits..][..bits];
                     unpack(words, bits as u32)
                 });
                 *next += 1;
-                sum.iter_mut().zip(&other).for_each(|(sum, other)| *sum += other);
-                sum
+                sum_of(rows)
             }
         }
     }

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::comparisons::From;
+use super::comparisons::{DIFFERENCE_BITS, From};
 use super::compiler::Compiler;
 use super::lowered::{Scaled, ScaledWire};
 use crate::geometry::{Linear, MatMul, View};
@@ -89,8 +89,7 @@ impl Compiler<'_> {
         let len = pairs.iter().map(|pairs| pairs.len).sum();
         let difference = self.alike(wire, len);
         self.push(Arc::new(ops::Difference { left: wire, right: wire, pairs, output: difference }));
-        let less = self.private_in(Domain::Bits, len);
-        self.push(Arc::new(ops::Compare { input: difference, output: less }));
+        let less = self.comparison(difference);
         // As many bits as a count of wins has, of which the largest is looked for.
         let counted = Domain::Integers { bits: count.next_power_of_two().ilog2() };
         let earlier = self.private_in(counted, len);
@@ -114,7 +113,7 @@ impl Compiler<'_> {
         rows: usize,
         width: u32,
     ) -> MaskedId {
-        let value = self.openable(slot);
+        let value = self.openable(slot, DIFFERENCE_BITS);
         let numbers = Domain::Integers { bits: width };
         let (mut trees, mut first) = (Vec::new(), 0);
         for levels in (0..usize::BITS).rev().filter(|bit| count >> bit & 1 == 1) {
@@ -125,7 +124,7 @@ impl Compiler<'_> {
             let part = self.private_of(len);
             let view = View { offset: first, axes };
             self.push(Arc::new(ops::View { input: value.id, view, output: part }));
-            let values = self.opened_value(Scaled { id: part, ..value }).id;
+            let values = self.opened_value(Scaled { id: part, ..value }, DIFFERENCE_BITS).id;
             let number = self.masked_in(numbers, len);
             self.push(Arc::new(ops::Numbered { first, levels, output: number }));
             trees.push((Candidates::of(values, number, 0), levels));
@@ -160,8 +159,7 @@ impl Compiler<'_> {
         last: bool,
     ) -> Candidates {
         let wire = self.difference(left.value, right.value, len);
-        let less = self.private_in(Domain::Bits, len);
-        self.push(Arc::new(ops::Compare { input: wire, output: less }));
+        let less = self.comparison(wire);
         let value = if last { wire } else { self.selected(wire, less, wire, right.value) };
         let more = self.difference(left.number, right.number, len);
         Candidates::of(value, self.selected(wire, less, more, right.number), 0)

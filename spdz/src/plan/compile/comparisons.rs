@@ -13,7 +13,7 @@ use crate::geometry::{Places, View};
 use crate::graph::{NodeId, Op};
 use crate::ops::{self, Pairs};
 use crate::plan::error::PlanError;
-use crate::tensors::{Domain, MaskedId, PrivateId};
+use crate::tensors::{MaskedId, PrivateId};
 
 /// A bit more than values have: their differences have to fit.
 pub(super) const DIFFERENCE_BITS: u32 = 1;
@@ -111,7 +111,7 @@ impl Compiler<'_> {
             _ => {
                 let value = self.private(slot);
                 let value = self.lifted(value, fraction);
-                (self.opened_value(value).id, 0)
+                (self.opened_value(value, DIFFERENCE_BITS).id, 0)
             }
         });
         self.last_extreme(index, left, right, fraction, extreme)
@@ -128,7 +128,7 @@ impl Compiler<'_> {
         let shape = self.shape(NodeId(index));
         let sign = if extreme == Extreme::Largest { 1 } else { -1 };
         let slot = self.expanded(private, shape);
-        let value = self.openable(slot);
+        let value = self.openable(slot, DIFFERENCE_BITS);
         let value = self.lifted(value, self.f());
         // The same multiples of a unit in the last place before and after rounding.
         let numbers = self.public_values(public, shape)?;
@@ -140,11 +140,10 @@ impl Compiler<'_> {
         let terms = vec![(value.id, sign)];
         self.push(Arc::new(ops::Combine { terms, constant: 0, output: turned }));
         self.push(Arc::new(ops::AddPublic { input: turned, public: less, output: difference }));
-        let wire = self.opened_value(Scaled { id: difference, ..value });
-        let compared = self.private_in(Domain::Bits, units.len());
-        self.push(Arc::new(ops::Compare { input: wire.id, output: compared }));
-        let (more, turned) = (self.private_of(units.len()), self.private_of(units.len()));
-        self.push(Arc::new(ops::Select { wire: wire.id, less: compared, output: more }));
+        let wire = self.opened_value(Scaled { id: difference, ..value }, DIFFERENCE_BITS);
+        let compared = self.comparison(wire.id);
+        let more = self.positive(wire.id, compared);
+        let turned = self.private_of(units.len());
         let terms = vec![(more, sign)];
         self.push(Arc::new(ops::Combine { terms, constant: 0, output: turned }));
         let public = self.public(units, wire.fraction);
@@ -158,10 +157,8 @@ impl Compiler<'_> {
         self.check_gate()?;
         let wire = self.wire(input.0).unwrap_or_else(|| self.opened_wire(input.0, None));
         let len = self.lowered[index].len;
-        let less = self.private_in(Domain::Bits, len);
-        self.push(Arc::new(ops::Compare { input: wire.id, output: less }));
-        let positive = self.private_of(len);
-        self.push(Arc::new(ops::Select { wire: wire.id, less, output: positive }));
+        let less = self.comparison(wire.id);
+        let positive = self.positive(wire.id, less);
         let value = self.lifted_wire(wire, 0, len);
         let terms = vec![(positive, 2), (value.id, -1)];
         self.set(index, wire.fraction, self.integral(), |output| {
@@ -190,40 +187,19 @@ impl Compiler<'_> {
     /// Opens a tensor, or some elements of it, without the fractional bits that it has too many,
     /// in as many bits as their differences have.
     pub(super) fn opened_wire(&mut self, slot: usize, view: Option<View>) -> ScaledWire {
-        let mut value = self.openable(slot);
+        let mut value = self.openable(slot, DIFFERENCE_BITS);
         let whole = view.is_none();
         if let Some(view) = view {
             let output = self.private_of(view.len());
             self.push(Arc::new(ops::View { input: value.id, view, output }));
             value.id = output;
         }
-        let wire = self.opened_value(value);
+        let wire = self.opened_value(value, DIFFERENCE_BITS);
         if whole {
             let source = self.source(slot);
             self.lowered[source].wire = Some(wire);
         }
         wire
-    }
-
-    /// A private form that has as many bits as differences need, once it is without the fractional
-    /// bits that it has too many.
-    pub(super) fn openable(&mut self, slot: usize) -> Scaled {
-        let value = self.private(slot);
-        let bits = self.width(self.f()) + DIFFERENCE_BITS;
-        if value.fraction - self.f() > self.precision.ring as i32 - bits as i32 {
-            return self.reduced(slot);
-        }
-        value
-    }
-
-    pub(super) fn opened_value(&mut self, value: Scaled) -> ScaledWire {
-        let fraction = value.fraction.min(self.f());
-        let bits = self.width(fraction) + DIFFERENCE_BITS;
-        let len = self.table.len(value.id);
-        let id = self.masked_in(Domain::Integers { bits }, len);
-        let shift = (value.fraction - fraction) as u32;
-        self.push(Arc::new(ops::OpenNarrow { input: value.id, shift, offset: 0, output: id }));
-        ScaledWire { id, fraction }
     }
 
     /// A wire for `len` values of the width that another has.
@@ -279,9 +255,7 @@ impl Compiler<'_> {
             Extreme::Largest => self.difference(right, left, len),
             Extreme::Smallest => self.difference(left, right, len),
         };
-        let less = self.private_in(Domain::Bits, len);
-        self.push(Arc::new(ops::Compare { input: wire, output: less }));
-        (wire, less)
+        (wire, self.comparison(wire))
     }
 
     /// The larger values of two parts, or the smaller ones, as a wire: `left` and what is
@@ -334,8 +308,7 @@ impl Compiler<'_> {
             return Ok(());
         }
         let (wire, less) = self.compared(left, right, len, extreme);
-        let more = self.private_of(len);
-        self.push(Arc::new(ops::Select { wire, less, output: more }));
+        let more = self.positive(wire, less);
         let first = self.lifted_wire(ScaledWire { id: left.0, fraction }, left.1, len);
         let sign = if extreme == Extreme::Largest { 1 } else { -1 };
         let terms = vec![(first.id, 1), (more, sign)];
@@ -347,21 +320,11 @@ impl Compiler<'_> {
     /// The values of a wire from a number on, as a private tensor of the ring. They have a bit less
     /// than fits the wire, so that none is negative once an offset is added.
     pub(super) fn lifted_wire(&mut self, wire: ScaledWire, from: usize, len: usize) -> Scaled {
-        let bits = self.table.encoding(wire.id).bits();
+        let bits = self.table.width(wire.id);
         let (segment, offset) = (self.alike(wire.id, len), 1 << (bits - 2));
         self.push(Arc::new(ops::Segment { input: wire.id, from, offset, output: segment }));
         let id = self.private_of(len);
         self.push(Arc::new(ops::Lift { wire: segment, offset, output: id }));
         Scaled { id, fraction: wire.fraction, integral: self.integral() }
-    }
-
-    /// `max(x, 0)` of a wire.
-    pub(super) fn relu_of(&mut self, index: usize, wire: ScaledWire) -> Result<(), PlanError> {
-        let less = self.private_in(Domain::Bits, self.lowered[index].len);
-        self.push(Arc::new(ops::Compare { input: wire.id, output: less }));
-        let integral = self.integral();
-        self.set(index, wire.fraction, integral, |output| {
-            Arc::new(ops::Select { wire: wire.id, less, output })
-        })
     }
 }

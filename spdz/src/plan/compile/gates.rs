@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::compiler::Compiler;
-use super::lowered::{Layout, Scaled};
+use super::lowered::{Layout, Scaled, ScaledWire};
 use crate::graph::NodeId;
 use crate::ops;
 use crate::plan::error::PlanError;
-use crate::tensors::Domain;
+use crate::tensors::{Domain, MaskedId, PrivateId};
 
 impl Compiler<'_> {
     /// `max(input, 0)`: the input is opened without the fractional bits that it has too many,
@@ -21,23 +21,53 @@ impl Compiler<'_> {
         if let Some(wire) = self.wire(input.0) {
             return self.relu_of(index, wire);
         }
-        let mut value = self.private(input.0);
-        let ring = self.precision.ring as i32;
-        let bits = |value: Scaled| self.width(value.fraction.min(self.f()));
-        if value.fraction - self.f() > ring - bits(value) as i32 {
-            // What is left of the ring would be less than the values need.
-            value = self.reduced(input.0);
-        }
-        let fraction = value.fraction.min(self.f());
-        let bits = self.width(fraction);
-        let len = self.lowered[index].len;
-        let wire = self.masked_in(Domain::Integers { bits }, len);
-        let shift = (value.fraction - fraction) as u32;
-        self.push(Arc::new(ops::OpenNarrow { input: value.id, shift, offset: 0, output: wire }));
-        let less = self.private_in(Domain::Bits, len);
-        self.push(Arc::new(ops::Compare { input: wire, output: less }));
+        let value = self.openable(input.0, 0);
+        let wire = self.opened_value(value, 0);
+        self.relu_of(index, wire)
+    }
+
+    /// `max(x, 0)` of a wire.
+    pub(super) fn relu_of(&mut self, index: usize, wire: ScaledWire) -> Result<(), PlanError> {
+        let ScaledWire { id: wire, fraction } = wire;
+        let less = self.comparison(wire);
         let integral = self.integral();
         self.set(index, fraction, integral, |output| Arc::new(ops::Select { wire, less, output }))
+    }
+
+    /// A wire compared with zero.
+    pub(super) fn comparison(&mut self, wire: MaskedId) -> PrivateId {
+        let less = self.private_in(Domain::Bits, self.table.len(wire));
+        self.push(Arc::new(ops::Compare { input: wire, output: less }));
+        less
+    }
+
+    /// The values of a compared wire that are not negative, and zeros, lifted to the ring.
+    pub(super) fn positive(&mut self, wire: MaskedId, less: PrivateId) -> PrivateId {
+        let output = self.private_of(self.table.len(wire));
+        self.push(Arc::new(ops::Select { wire, less, output }));
+        output
+    }
+
+    /// A private form that has as many bits as values need, and `more`, once it is without the
+    /// fractional bits that it has too many.
+    pub(super) fn openable(&mut self, slot: usize, more: u32) -> Scaled {
+        let value = self.private(slot);
+        let bits = self.width(self.f()) + more;
+        if value.fraction - self.f() > self.precision.ring as i32 - bits as i32 {
+            return self.reduced(slot);
+        }
+        value
+    }
+
+    /// Opens values without the fractional bits that they have too many, in as many bits as they
+    /// need, and `more`.
+    pub(super) fn opened_value(&mut self, value: Scaled, more: u32) -> ScaledWire {
+        let fraction = value.fraction.min(self.f());
+        let bits = self.width(fraction) + more;
+        let id = self.masked_in(Domain::Integers { bits }, self.table.len(value.id));
+        let shift = (value.fraction - fraction) as u32;
+        self.push(Arc::new(ops::OpenNarrow { input: value.id, shift, offset: 0, output: id }));
+        ScaledWire { id, fraction }
     }
 
     /// The values with `shift` fractional bits less, each a neighbour of the quotient and never
@@ -58,8 +88,7 @@ impl Compiler<'_> {
         Some(Scaled { id: output, fraction, ..value })
     }
 
-    /// What is revealed of a value: without the fractional bits that it has too many, so that they
-    /// tell nothing.
+    /// What is revealed of a value: without the fractional bits that it has too many.
     pub(super) fn rounded(&mut self, slot: usize) -> Scaled {
         let value = self.private(slot);
         let bits = value.fraction - self.f();
