@@ -6,11 +6,9 @@
 #[allow(unreachable_pub)]
 mod common;
 
-use std::collections::HashMap;
-
 use common::{
-    Outcome, PlayerInputs, Settings, batches, is_key_or_command, noise, player_inputs, run,
-    uniform_bytes, weights,
+    Outcome, PlayerInputs, Settings, batches, both_servers, check_lengths, noise, player_inputs,
+    received, run, uniform_bytes, weights,
 };
 use spdz::channel::{Name, Phase, Role};
 use spdz::graph::{Graph, GraphBuilder, Op, Padding, Stride, Tensor, Window, Work};
@@ -564,44 +562,22 @@ fn a_plan_says_what_pooling_sends() {
     // What is sent is what the plan says.
     let inputs = alice(&shape, units(384, 4.0, 3));
     let outcome = run(&alone, Settings::new(NumberFormat::Int64, Truncation::Local, 1), &[inputs]);
-    let sent = |phase, from: Role, to: &dyn Fn(Role) -> bool| -> usize {
-        let messages = outcome.messages.iter();
-        let these = messages.filter(|m| m.0 == from && to(m.1) && m.2.phase == phase);
-        these.map(|m| m.3.len()).sum()
-    };
-    let exchanged = sent(Phase::Online, Role::Server0, &|to| to.is_server());
-    let planned: usize = (0..plan.rounds()).map(|round| plan.round_bytes(round)).sum();
-    assert_eq!(exchanged, planned);
-    assert_eq!(sent(Phase::Offline, Role::Producer, &|_| true), plan.offline_bytes());
-}
-
-/// The messages that servers receive, by place, over many sessions with the same inputs.
-fn received(graph: &Graph, inputs: &PlayerInputs) -> HashMap<(Role, Role, Phase, u32), Vec<u8>> {
-    let mut bytes: HashMap<_, Vec<u8>> = HashMap::new();
-    for randomness in 0..60 {
-        let settings = Settings::new(NumberFormat::Int64, Truncation::Local, randomness);
-        let outcome = run(graph, settings, &[inputs.clone(), inputs.clone()]);
-        for (from, to, tag, message) in outcome.messages {
-            if to.is_server() && !is_key_or_command(from, to, tag) {
-                let place = (from, to, tag.phase, tag.step);
-                bytes.entry(place).or_default().extend_from_slice(&message);
-            }
-        }
-    }
-    bytes
+    check_lengths(&plan, &outcome);
 }
 
 /// All messages of a graph are uniform, and so is what both servers' bits make together.
 fn every_message_is_uniform(graph: &Graph, inputs: &PlayerInputs) {
-    let bytes = received(graph, inputs);
+    let evaluations = [inputs.clone(), inputs.clone()];
+    let bytes = received(60, |randomness| {
+        let settings = Settings::new(NumberFormat::Int64, Truncation::Local, randomness);
+        run(graph, settings, &evaluations)
+    });
     for (place, bytes) in &bytes {
         uniform_bytes(&format!("{place:?}"), bytes);
     }
     let plan = Plan::compile(graph, NumberFormat::Int64, Truncation::Local).unwrap();
     for round in plan.exchanges() {
-        let of = |from, to| &bytes[&(from, to, Phase::Online, round.start as u32)];
-        let both = of(Role::Server0, Role::Server1).iter().zip(of(Role::Server1, Role::Server0));
-        let sums: Vec<u8> = both.map(|(x, y)| x ^ y).collect();
+        let sums = both_servers(&bytes, round.start);
         if ["compare", "select", "select_integers"]
             .contains(&plan.steps()[round.start].operation.name())
         {

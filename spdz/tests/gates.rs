@@ -5,13 +5,11 @@
 #[allow(unreachable_pub)]
 mod common;
 
-use std::collections::HashMap;
-
 use common::{
-    Outcome, PlayerInputs, Settings, is_key_or_command, noise, player_inputs, run, uniform_bytes,
-    with_gates,
+    Outcome, PlayerInputs, Settings, both_servers, check_lengths, noise, player_inputs, received,
+    run, uniform_bytes, with_gates,
 };
-use spdz::channel::{Phase, Role};
+use spdz::channel::Role;
 use spdz::graph::{Graph, GraphBuilder};
 use spdz::plan::{NumberFormat, Plan, Truncation};
 
@@ -199,15 +197,7 @@ fn a_plan_says_what_relu_sends() {
         assert!(plan.steps().len() <= graph.work().steps);
         // What is sent is what the plan says.
         let outcome = run(&graph, settings(truncation, 1), &[layer_inputs(1)]);
-        let sent = |phase, from: Role, to: &dyn Fn(Role) -> bool| -> usize {
-            let messages = outcome.messages.iter();
-            let these = messages.filter(|m| m.0 == from && to(m.1) && m.2.phase == phase);
-            these.map(|m| m.3.len()).sum()
-        };
-        let exchanged = sent(Phase::Online, Role::Server0, &|to| to.is_server());
-        let planned: usize = (0..plan.rounds()).map(|round| plan.round_bytes(round)).sum();
-        assert_eq!(exchanged, planned);
-        assert_eq!(sent(Phase::Offline, Role::Producer, &|_| true), plan.offline_bytes());
+        check_lengths(&plan, &outcome);
     }
 }
 
@@ -249,17 +239,11 @@ fn every_message_of_a_relu_is_uniform() {
     ] {
         let inputs = player_inputs([("alice", "x", vec![256], vec![sign * 3.75; 256])]);
         let graph = relu_alone(256);
-        let mut bytes: HashMap<_, Vec<u8>> = HashMap::new();
-        for randomness in 0..60 {
+        let evaluations = [inputs.clone(), inputs];
+        let bytes = received(60, |randomness| {
             let settings = Settings::new(format, Truncation::Local, randomness);
-            let outcome = run(&graph, settings, &[inputs.clone(), inputs.clone()]);
-            for (from, to, tag, message) in outcome.messages {
-                if to.is_server() && !is_key_or_command(from, to, tag) {
-                    let place = (from, to, tag.phase, tag.step);
-                    bytes.entry(place).or_default().extend_from_slice(&message);
-                }
-            }
-        }
+            run(&graph, settings, &evaluations)
+        });
         // Alice's input to both servers, three exchanges, and what the producer shares of two.
         assert_eq!(bytes.len(), 2 + 2 * 3 + 2, "{:?}", bytes.keys());
         for (place, bytes) in &bytes {
@@ -268,10 +252,7 @@ fn every_message_of_a_relu_is_uniform() {
         // What both servers' messages of an exchange make together is uniform, too.
         let plan = Plan::compile(&graph, format, Truncation::Local).unwrap();
         for round in plan.exchanges() {
-            let of = |from, to| &bytes[&(from, to, Phase::Online, round.start as u32)];
-            let both =
-                of(Role::Server0, Role::Server1).iter().zip(of(Role::Server1, Role::Server0));
-            let sums: Vec<u8> = both.map(|(x, y)| x ^ y).collect();
+            let sums = both_servers(&bytes, round.start);
             if plan.steps()[round.start].operation.name() != "open_narrow" {
                 uniform_bytes(&format!("{format}: opened in {round:?}"), &sums);
             }
@@ -283,16 +264,9 @@ fn every_message_of_a_relu_is_uniform() {
 #[test]
 fn every_message_of_layers_is_uniform() {
     let graph = layers();
-    let mut bytes: HashMap<_, Vec<u8>> = HashMap::new();
-    for randomness in 0..80 {
-        let outcome = run(&graph, settings(Truncation::Local, randomness), &[layer_inputs(1)]);
-        for (from, to, tag, message) in outcome.messages {
-            if to.is_server() && !is_key_or_command(from, to, tag) {
-                let place = (from, to, tag.phase, tag.step);
-                bytes.entry(place).or_default().extend_from_slice(&message);
-            }
-        }
-    }
+    let bytes = received(80, |randomness| {
+        run(&graph, settings(Truncation::Local, randomness), &[layer_inputs(1)])
+    });
     // Four inputs, four exchanges, and what the producer shares of two products, tables and selections.
     assert_eq!(bytes.len(), 4 * 2 + 4 * 2 + 4, "{:?}", bytes.keys());
     for (place, bytes) in &bytes {

@@ -5,11 +5,9 @@
 #[allow(unreachable_pub)]
 mod common;
 
-use std::collections::HashMap;
-
 use common::{
-    Callback, Outcome, Randomness, Settings, batches, is_key_or_command, logits, noise,
-    player_inputs, run, uniform_bytes, uniform_counts, weights, with_gates, with_polynomials,
+    Callback, Outcome, Randomness, Settings, batches, logits, noise, player_inputs, received, run,
+    uniform_bytes, uniform_counts, weights, with_gates, with_polynomials,
 };
 use spdz::channel::{Name, Phase, Role};
 use spdz::graph::{GraphBuilder, Tensors};
@@ -271,17 +269,10 @@ fn every_message_a_server_receives_is_uniform() {
     // The same input and the same weights each time; only the randomness differs.
     let images = [inputs(128, 1), inputs(128, 1)];
     for (format, truncation) in with_polynomials() {
-        let mut words: HashMap<(Role, Role, Phase, u32), Vec<u8>> = HashMap::new();
-        for randomness in 0..60 {
+        let words = received(60, |randomness| {
             let settings = Settings::new(format, truncation, randomness);
-            let (_, _, outcome) = infer(&network, &weights, 1, &images, settings);
-            for (from, to, tag, message) in outcome.messages {
-                if to.is_server() && !is_key_or_command(from, to, tag) {
-                    let place = (from, to, tag.phase, tag.step);
-                    words.entry(place).or_default().extend_from_slice(&message);
-                }
-            }
-        }
+            infer(&network, &weights, 1, &images, settings).2
+        });
         // Every opening, every generated share, every parameter and input, at both
         // servers.
         let graph = network.graph(1).unwrap();

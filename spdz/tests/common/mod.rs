@@ -3,7 +3,7 @@
 // Each test binary uses its own part of it.
 #![allow(dead_code)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -449,6 +449,45 @@ pub fn noise(seed: u64) -> impl FnMut() -> f32 {
         state ^= state << 17;
         (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
     }
+}
+
+/// Where a message belongs: from, to, phase and step.
+pub type Place = (Role, Role, Phase, u32);
+
+/// All that servers receive in some sessions, by its place, without keys and commands. `session` is
+/// given what makes the randomness of each another.
+pub fn received(sessions: u8, session: impl Fn(u8) -> Outcome) -> HashMap<Place, Vec<u8>> {
+    let mut bytes: HashMap<Place, Vec<u8>> = HashMap::new();
+    for randomness in 0..sessions {
+        for (from, to, tag, message) in session(randomness).messages {
+            if to.is_server() && !is_key_or_command(from, to, tag) {
+                let place = (from, to, tag.phase, tag.step);
+                bytes.entry(place).or_default().extend_from_slice(&message);
+            }
+        }
+    }
+    bytes
+}
+
+/// Exclusive or of what both servers send in a round that begins with a step.
+pub fn both_servers(bytes: &HashMap<Place, Vec<u8>>, step: usize) -> Vec<u8> {
+    let of = |from, to| &bytes[&(from, to, Phase::Online, step as u32)];
+    let both = of(Role::Server0, Role::Server1).iter().zip(of(Role::Server1, Role::Server0));
+    both.map(|(x, y)| x ^ y).collect()
+}
+
+/// Checks that the servers' exchanges and the producer's messages of one evaluation are as long as
+/// its plan says.
+pub fn check_lengths(plan: &Plan, outcome: &Outcome) {
+    let sent = |phase, from: Role, to: &dyn Fn(Role) -> bool| -> usize {
+        let messages = outcome.messages.iter();
+        let these = messages.filter(|m| m.0 == from && to(m.1) && m.2.phase == phase);
+        these.map(|m| m.3.len()).sum()
+    };
+    let exchanged = sent(Phase::Online, Role::Server0, &|to| to.is_server());
+    let planned: usize = (0..plan.rounds()).map(|round| plan.round_bytes(round)).sum();
+    assert_eq!(exchanged, planned);
+    assert_eq!(sent(Phase::Offline, Role::Producer, &|_| true), plan.offline_bytes());
 }
 
 /// Messages that carry a seed or a command instead of ring elements.
