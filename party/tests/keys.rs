@@ -86,6 +86,32 @@ deadlines: {{ connectSeconds: 20, messageSeconds: 20 }}
     PartyConfig::load(&path).unwrap()
 }
 
+/// Has two servers talk, server 1 having dialled; what goes to server 0, and what comes from it.
+fn between_servers(talk: impl Fn(Role, Link) + Copy + Send) -> [Records; 2] {
+    let folder = tempfile::tempdir().unwrap();
+    let servers = [Role::Server0, Role::Server1];
+    issue(folder.path(), SESSION, &servers);
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (between, records) = relay(address);
+    let config0 = config(folder.path(), Role::Server0, &format!("listen: {address}"));
+    let places = format!("listen: 127.0.0.1:0\npeers: {{ server0: '{between}' }}");
+    let config1 = config(folder.path(), Role::Server1, &places);
+    thread::scope(|scope| {
+        for (config, peer) in [(config0, Role::Server1), (config1, Role::Server0)] {
+            scope.spawn(move || {
+                let plan = config.computation.plan().unwrap();
+                talk(config.role, connect_to(&config, &plan, peer).unwrap());
+            });
+        }
+    });
+    records
+}
+
+/// The places of the records that are key updates.
+fn updates(records: &[usize]) -> Vec<usize> {
+    (0..records.len()).filter(|at| records[*at] == KEY_UPDATE).collect()
+}
+
 /// What a party says and hears: a message of the set-up, then some of evaluations.
 fn talk(mut link: Link) {
     let mut exchange = |phase, inference| {
@@ -102,29 +128,39 @@ fn talk(mut link: Link) {
 
 #[test]
 fn keys_of_a_connection_are_renewed_after_the_set_up_and_then_now_and_again() {
-    let folder = tempfile::tempdir().unwrap();
-    let servers = [Role::Server0, Role::Server1];
-    issue(folder.path(), SESSION, &servers);
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let (between, records) = relay(address);
-    let config0 = config(folder.path(), Role::Server0, &format!("listen: {address}"));
-    let places = format!("listen: 127.0.0.1:0\npeers: {{ server0: '{between}' }}");
-    let config1 = config(folder.path(), Role::Server1, &places);
-    thread::scope(|scope| {
-        for (config, peer) in [(config0, Role::Server1), (config1, Role::Server0)] {
-            scope.spawn(move || {
-                let plan = config.computation.plan().unwrap();
-                talk(connect_to(&config, &plan, peer).unwrap());
-            });
-        }
-    });
+    let records = between_servers(|_, link| talk(link));
     for (records, direction) in records.iter().zip(["to the server", "from the server"]) {
         let records = records.lock().unwrap();
-        let updates: Vec<usize> =
-            (0..records.len()).filter(|at| records[*at] == KEY_UPDATE).collect();
+        let updates = updates(&records);
         // After the set-up, and once more when a second was over.
         assert_eq!(updates.len(), 2, "{direction}: {records:?}");
         let set_up = records.iter().position(|length| *length > 400).unwrap();
         assert!(set_up < updates[0], "{direction}: {records:?}");
     }
+}
+
+/// How often keys are renewed without data in a direction until TLS ends a connection.
+const TOO_MANY: u64 = 32;
+
+#[test]
+fn a_connection_with_messages_in_one_direction_lasts() {
+    let records = between_servers(|role, mut link| {
+        for inference in 0..TOO_MANY + 4 {
+            let tag = Tag::new(Phase::Offline, inference, 0);
+            match role {
+                Role::Server0 => drop(link.recv(tag, 400).unwrap()),
+                _ => link.send(tag, vec![7; 400].into()).unwrap(),
+            }
+            if role == Role::Server1 {
+                thread::sleep(Duration::from_millis(1010));
+            }
+        }
+        link.close(Duration::from_secs(5)).unwrap();
+    });
+    // It has lasted, and its keys were renewed meanwhile. The other direction has the replies, of
+    // which one may be to several.
+    let [_, from_server] = records;
+    let records = from_server.lock().unwrap();
+    let found = updates(&records).len();
+    assert!(found > 20, "{found} of {records:?}");
 }

@@ -24,7 +24,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::error::ConnectError;
 use super::framing::{HTTP2_FRAME, MAX_FRAME, WINDOW};
 use super::shape::{Shaping, Wire};
-use super::stream::{Arrival, Outgoing, Renewal};
+use super::stream::{ALIVE, Arrival, Outgoing, REPLY, Renewal, Unaccompanied};
 use super::wire::Frame;
 use super::wire::party_server::{Party, PartyServer};
 use crate::config::PartyConfig;
@@ -80,17 +80,26 @@ struct Accepted {
     /// Until then: how long it may wait.
     patience: Pin<Box<Sleep>>,
     renewal: Renewal,
+    unaccompanied: Unaccompanied,
     proof: Proof,
 }
 
 impl Accepted {
     /// Renews the keys if that was asked for. Both directions': the peer is asked to follow.
     fn renew(&mut self) -> std::io::Result<bool> {
-        let asked = self.renewal.asked();
+        let asked = self.renewal.asked() && self.unaccompanied.renew();
         if asked {
             self.stream.get_mut().1.refresh_traffic_keys().map_err(std::io::Error::other)?;
         }
         Ok(asked)
+    }
+
+    /// Notes that bytes were taken to be sent, if some were.
+    fn sent(&mut self, written: Poll<std::io::Result<usize>>) -> Poll<std::io::Result<usize>> {
+        if matches!(written, Poll::Ready(Ok(count)) if count > 0) {
+            self.unaccompanied.sent();
+        }
+        written
     }
 }
 
@@ -126,7 +135,12 @@ impl AsyncRead for Accepted {
             // What the socket does not take at once goes out later.
             let _ = Pin::new(&mut self.stream).poll_flush(context)?;
         }
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if buffer.filled().len() > before {
+            self.unaccompanied.received();
+        }
+        read
     }
 }
 
@@ -137,7 +151,8 @@ impl AsyncWrite for Accepted {
         bytes: &[u8],
     ) -> Poll<std::io::Result<usize>> {
         self.renew()?;
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.sent(written)
     }
 
     fn poll_write_vectored(
@@ -146,7 +161,8 @@ impl AsyncWrite for Accepted {
         parts: &[std::io::IoSlice<'_>],
     ) -> Poll<std::io::Result<usize>> {
         self.renew()?;
-        Pin::new(&mut self.stream).poll_write_vectored(context, parts)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, parts);
+        self.sent(written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -336,6 +352,8 @@ pub(super) async fn listen(
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(WINDOW)
             .max_frame_size(HTTP2_FRAME)
+            .http2_keepalive_interval(Some(ALIVE))
+            .http2_keepalive_timeout(Some(REPLY))
             .add_service(service)
             .serve_with_incoming_shutdown(connections, async {
                 if ended.await.is_err() {
@@ -408,7 +426,8 @@ impl Entrance {
         };
         let patience = Box::pin(tokio::time::sleep(FIRST_REQUEST));
         let (begun, renewal) = (Arc::default(), Renewal::default());
-        let accepted = Accepted { stream, place, begun, patience, renewal, proof };
+        let unaccompanied = Unaccompanied::default();
+        let accepted = Accepted { stream, place, begun, patience, renewal, unaccompanied, proof };
         // Nobody takes it if the party ends.
         let _ = self.secured.send(Ok(accepted)).await;
         Ok(())

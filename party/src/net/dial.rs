@@ -18,7 +18,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use super::error::ConnectError;
 use super::framing::{HTTP2_FRAME, MAX_FRAME, WINDOW, excerpt};
 use super::shape::{Shaping, Wire};
-use super::stream::{Arrival, Outgoing};
+use super::stream::{ALIVE, Arrival, Outgoing, REPLY};
 use super::wire::party_client::PartyClient;
 use crate::config::PartyConfig;
 use crate::identity::{self, Credentials};
@@ -104,6 +104,8 @@ async fn attempt(
         .initial_stream_window_size(WINDOW)
         .initial_connection_window_size(WINDOW)
         .max_frame_size(HTTP2_FRAME)
+        .http2_keep_alive_interval(ALIVE)
+        .keep_alive_timeout(REPLY)
         .connect_with_connector(connector)
         .await
         .map_err(|error| Failure::Unreachable(with_causes(&error)))?;

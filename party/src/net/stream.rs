@@ -36,6 +36,50 @@ impl Renewal {
     }
 }
 
+/// Counts the renewals of a connection's keys since data went over it: TLS libraries end a
+/// connection when 32 came without any between them, in either direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Unaccompanied {
+    /// Since data was sent.
+    sent: u8,
+    /// Since data was received.
+    received: u8,
+}
+
+/// So many renewals may follow each other without data. [`ALIVE`] sees to it that few do.
+const MOST_UNACCOMPANIED: u8 = 24;
+
+impl Unaccompanied {
+    /// Whether the keys may be renewed once more, which is counted if so.
+    pub(super) fn renew(&mut self) -> bool {
+        let may = self.sent.max(self.received) < MOST_UNACCOMPANIED;
+        if may {
+            self.sent += 1;
+            self.received += 1;
+        }
+        may
+    }
+
+    /// Data was sent.
+    pub(super) fn sent(&mut self) {
+        self.sent = 0;
+    }
+
+    /// Data was received.
+    pub(super) fn received(&mut self) {
+        self.received = 0;
+    }
+}
+
+/// After so long without data from its peer a party sends a PING of HTTP/2, to which the peer
+/// replies: many connections carry messages in one direction alone, and where keys are renewed
+/// data has to go in both.
+pub(super) const ALIVE: Duration = Duration::from_secs(5);
+
+/// How long the reply may take: as long as it likes. A peer that computes serves no connection,
+/// and one that is gone is noticed by the deadlines of messages.
+pub(super) const REPLY: Duration = Duration::from_hours(24);
+
 /// Decides when a connection's keys are renewed: at the beginning of an evaluation, the first
 /// time when the keys of the set-up have gone over it, and not again for [`KEYS_LAST`].
 pub(super) struct Renewals {
@@ -93,6 +137,37 @@ impl Outgoing {
             Ok(true) => Ok(()),
             Ok(false) => Err(Unsent::Closed),
             Err(_) => Err(Unsent::Late),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_renewed_as_long_as_data_goes_in_both_directions() {
+        let mut count = Unaccompanied::default();
+        for renewal in 0..1000 {
+            assert!(count.renew(), "renewal {renewal}");
+            if renewal % 8 == 0 {
+                count.sent();
+            }
+            if renewal % 9 == 0 {
+                count.received();
+            }
+        }
+        // One direction without data is enough for the end of a connection.
+        for only in [Unaccompanied::sent, Unaccompanied::received] {
+            let mut count = Unaccompanied::default();
+            let renewed = (0..1000).filter(|_| {
+                only(&mut count);
+                count.renew()
+            });
+            assert_eq!(renewed.count(), usize::from(MOST_UNACCOMPANIED));
+            count.sent();
+            count.received();
+            assert!(count.renew());
         }
     }
 }
