@@ -18,10 +18,11 @@ use operator::api::v1alpha1::{
 };
 use operator::conditions::{self, COMPLETE, FAILED, PARTIES_READY};
 use operator::resources::{JOB_UID, MANAGED_BY, ROLE};
+use party::config::Conditions;
 use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
-use crate::film::{Film, Filmed};
+use crate::film::{Film, Filmed, Present};
 use crate::operator::{MARK, Operator};
 
 /// What all cases share.
@@ -134,12 +135,22 @@ impl Room {
 
     /// Waits until all parties of an attempt are ready.
     pub(crate) async fn ready(&self, name: &str, attempt: u32) -> anyhow::Result<()> {
-        let what = format!("ready in attempt {attempt}");
-        self.status(name, &what, PATIENCE, |status| {
-            let ready = status.attempt == Some(attempt) && conditions::holds(status, PARTIES_READY);
-            ready.then_some(())
-        })
-        .await
+        let what = format!("{name} to be ready in attempt {attempt}");
+        let look = |runs: &Present<SecureInference>| {
+            let status = runs.get(name).and_then(|run| run.status.as_ref());
+            let Some(status) = status else { return Ok(None) };
+            let under_way = status.attempt.unwrap_or_default();
+            ensure!(
+                under_way <= attempt,
+                "expected {what}, but attempt {under_way} is under way after {:?}",
+                status.failure
+            );
+            let over = conditions::finished(status);
+            ensure!(over.is_none(), "expected {what}, it was over before that was told: {over:?}");
+            let ready = under_way == attempt && conditions::holds(status, PARTIES_READY);
+            Ok(ready.then_some(()))
+        };
+        self.runs.until_some(&what, PATIENCE, look).await
     }
 
     /// Waits until a run is complete; one that has failed never will be.
@@ -290,12 +301,25 @@ pub(crate) fn brief(repetitions: u32) -> SecureInferenceSpec {
     }
 }
 
-/// Enough repetitions for a run that is still under way when something is done to it, and that
-/// is to be complete after it. A busy node tells that pods are ready seconds after they are.
-pub(crate) const LASTING: u32 = 16_000;
+/// A run of network A that lasts so many seconds or longer, however fast the machine is. Its
+/// messages are on their way for most of the time, so that it leaves the processors to the
+/// nodes: busy ones tell that parties are ready seconds after they are.
+pub(crate) fn lasting(seconds: u32) -> SecureInferenceSpec {
+    let network = Conditions { rtt_ms: 10.0, jitter_ms: 0.0, bandwidth_mbps: None };
+    let brief = brief(seconds * 1000 / INFERENCE_MS);
+    SecureInferenceSpec { workload: Workload { network: Some(network), ..brief.workload }, ..brief }
+}
 
-/// The most repetitions that a run may have, for one that nobody waits for.
-pub(crate) const ENDLESS: u32 = 100_000;
+/// What an inference of network A takes at least where a message takes 5 ms: twelve follow each
+/// other.
+const INFERENCE_MS: u32 = 60;
+
+/// For a run that is still under way when something is done to it, and that is to be complete
+/// after it; seconds.
+pub(crate) const LASTING: u32 = 30;
+
+/// For a run that nobody waits for: the most repetitions that it may have; seconds.
+pub(crate) const ENDLESS: u32 = 6000;
 
 /// The roles of a network's run.
 pub(crate) const ROLES: [&str; 5] = ["server0", "server1", "producer", "model-owner", "client"];

@@ -11,13 +11,14 @@ use operator::conditions::{self, PARTIES_READY};
 use operator::resources::JOB_UID;
 
 use crate::report::Figures;
-use crate::room::{ENDLESS, PATIENCE, ROLES, Room, brief};
+use crate::room::{ENDLESS, PATIENCE, ROLES, Room, lasting};
 
-/// Until nothing is left.
-const GONE: Duration = Duration::from_secs(30);
+/// Until nothing is left: the garbage collector looks for new kinds of resources every 30 s, of which
+/// this may be the first.
+const GONE: Duration = Duration::from_secs(60);
 
 pub(super) async fn leaves_nothing(room: &Room) -> anyhow::Result<Figures> {
-    let run = room.create("deleted", brief(ENDLESS)).await?;
+    let run = room.create("deleted", lasting(ENDLESS)).await?;
     room.ready("deleted", 1).await?;
     let uid = run.uid().context("the resource has no uid")?;
     room.api::<SecureInference>().delete("deleted", &DeleteParams::background()).await?;
@@ -31,7 +32,7 @@ pub(super) async fn leaves_nothing(room: &Room) -> anyhow::Result<Figures> {
 /// begins when the pods of the last have ended.
 pub(super) async fn and_again(room: &Room) -> anyhow::Result<Figures> {
     let resources = room.api::<SecureInference>();
-    let first = room.create("run", brief(ENDLESS)).await?.uid().context("no uid")?;
+    let first = room.create("run", lasting(ENDLESS)).await?.uid().context("no uid")?;
     room.ready("run", 1).await?;
     resources.delete("run", &DeleteParams::foreground()).await?;
     room.runs.until("run to be gone", PATIENCE, |runs| runs.is_empty().then_some(())).await?;
@@ -43,10 +44,10 @@ pub(super) async fn and_again(room: &Room) -> anyhow::Result<Figures> {
     // Pods and resources are watched apart.
     room.nothing_left(&first, Duration::from_secs(5)).await.context("after the resource")?;
 
-    let second = room.create("run", brief(ENDLESS)).await?.uid().context("no uid")?;
+    let second = room.create("run", lasting(ENDLESS)).await?.uid().context("no uid")?;
     room.ready("run", 1).await?;
     resources.delete("run", &DeleteParams::background()).await?;
-    let third = room.create("run", brief(ENDLESS)).await?.uid().context("no uid")?;
+    let third = room.create("run", lasting(ENDLESS)).await?.uid().context("no uid")?;
     let is_third = |run: &SecureInference| run.uid().as_ref() == Some(&third);
     let ready = |run: &SecureInference| {
         let status = run.status.as_ref();

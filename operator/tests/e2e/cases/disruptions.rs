@@ -16,7 +16,7 @@ use crate::cluster::Cordon;
 use crate::film::Film;
 use crate::operator::Replica;
 use crate::report::Figures;
-use crate::room::{LASTING, PATIENCE, ROLES, Room, brief, check_complete};
+use crate::room::{LASTING, PATIENCE, ROLES, Room, check_complete, lasting};
 
 /// How long `kubectl drain` waits for pods to go.
 const DRAIN: &str = "--timeout=60s";
@@ -111,7 +111,7 @@ pub(super) async fn all_drained(room: &Room) -> anyhow::Result<Figures> {
 /// A run whose parties are ready, and all Secrets that are made for it.
 async fn under_way(room: &Room) -> anyhow::Result<(SecureInference, Film<Secret>)> {
     let secrets: Film<Secret> = room.film().await?;
-    let run = room.create("run", brief(LASTING)).await?;
+    let run = room.create("run", lasting(LASTING)).await?;
     room.ready("run", 1).await?;
     Ok((run, secrets))
 }
@@ -214,7 +214,7 @@ async fn rolled(room: &Room) -> anyhow::Result<Figures> {
     let operator = room.operator();
     operator.leader(AGAIN).await?;
     let before = operator.replicas().await?;
-    room.create("run", brief(3 * LASTING)).await?;
+    room.create("run", lasting(2 * LASTING)).await?;
     room.ready("run", 1).await?;
     let began = pods(room);
     let mut leaders: Vec<Replica> = Vec::new();

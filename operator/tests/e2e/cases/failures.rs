@@ -16,13 +16,13 @@ use serde_json::json;
 
 use super::kills;
 use crate::report::Figures;
-use crate::room::{ENDLESS, PATIENCE, Room, brief, condition};
+use crate::room::{ENDLESS, PATIENCE, Room, condition, lasting};
 
 /// Until what a failed run no longer needs is gone.
 const TIDY: Duration = Duration::from_secs(30);
 
 pub(super) async fn for_good(room: &Room) -> anyhow::Result<Figures> {
-    let spec = SecureInferenceSpec { backoff_limit: 0, ..brief(ENDLESS) };
+    let spec = SecureInferenceSpec { backoff_limit: 0, ..lasting(ENDLESS) };
     let run = room.create("run", spec).await?;
     room.ready("run", 1).await?;
     let pod = room.pod("producer")?;
@@ -87,7 +87,7 @@ pub(super) async fn non_retryable(room: &Room) -> anyhow::Result<Figures> {
         source: VolumeSource(source.as_object().cloned().unwrap_or_default()),
     };
     let model = Model { volume: Some(volume), ..Model::default() };
-    room.create("run", SecureInferenceSpec { model, ..brief(ENDLESS) }).await?;
+    room.create("run", SecureInferenceSpec { model, ..lasting(ENDLESS) }).await?;
     let status = room.failed("run", PATIENCE).await?;
     check_failed(&status, "BadInput", "model-owner", "BadInput")?;
     let message = &condition(&status, FAILED)?.message;

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::film::Film;
 use crate::report::Figures;
-use crate::room::{ENDLESS, PATIENCE, Room, brief, check_complete, condition};
+use crate::room::{ENDLESS, PATIENCE, Room, brief, check_complete, condition, lasting};
 
 /// Who refuses a resource.
 #[derive(Clone, Copy, PartialEq)]
@@ -166,7 +166,7 @@ pub(super) async fn specs(room: &Room) -> anyhow::Result<Figures> {
 
 /// The spec of a run that was accepted stays what it is.
 async fn changed(room: &Room) -> anyhow::Result<()> {
-    room.create("changed", brief(ENDLESS)).await?;
+    room.create("changed", lasting(ENDLESS)).await?;
     room.ready("changed", 1).await?;
     let change = json!({ "workload": { "repetitions": 7 } });
     let made = room.change("changed", change).await;

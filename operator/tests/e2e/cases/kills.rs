@@ -11,7 +11,7 @@ use operator::resources::{ATTEMPT, ROLE, SESSION};
 
 use crate::film::Film;
 use crate::report::Figures;
-use crate::room::{LASTING, PATIENCE, ROLES, Room, brief, check_complete};
+use crate::room::{LASTING, PATIENCE, ROLES, Room, check_complete, lasting};
 
 /// Its pod is deleted at once.
 pub(super) async fn deleted(room: &Room, role: &str) -> anyhow::Result<Figures> {
@@ -71,7 +71,7 @@ async fn killed(
     end: impl AsyncFnOnce(&Pod) -> anyhow::Result<()>,
 ) -> anyhow::Result<Failure> {
     let secrets: Film<Secret> = room.film().await?;
-    room.create("run", brief(LASTING)).await?;
+    room.create("run", lasting(LASTING)).await?;
     if role == "model-owner" {
         // Once all are ready it is done, and its loss is none.
         let made = |status: &SecureInferenceStatus| (!status.parties.is_empty()).then_some(());

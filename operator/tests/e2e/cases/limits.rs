@@ -12,7 +12,7 @@ use serde_json::json;
 use super::failures::tidy;
 use crate::film::Film;
 use crate::report::Figures;
-use crate::room::{LASTING, PATIENCE, ROLES, Room, brief, check_complete, condition};
+use crate::room::{LASTING, PATIENCE, ROLES, Room, brief, check_complete, condition, lasting};
 
 /// No registry has this name: it is reserved.
 const NO_IMAGE: &str = "registry.invalid/secure-inference:none";
@@ -60,7 +60,7 @@ pub(super) async fn image(room: &Room) -> anyhow::Result<Figures> {
 }
 
 pub(super) async fn suspended(room: &Room) -> anyhow::Result<Figures> {
-    let run = room.create("run", brief(LASTING)).await?;
+    let run = room.create("run", lasting(LASTING)).await?;
     room.ready("run", 1).await?;
     let uid = run.uid().context("no uid")?;
     // Twice, as what happens again is reported differently.

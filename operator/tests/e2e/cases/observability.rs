@@ -12,10 +12,7 @@ use crate::process::repository;
 use crate::prometheus::{Prometheus, Target};
 use crate::queries::{self, Query};
 use crate::report::Figures;
-use crate::room::{PATIENCE, ROLES, Room, brief, check_complete};
-
-/// A quarter of a minute of evaluations on an idle machine, so that there is something to take a rate of.
-const REPETITIONS: u32 = 20_000;
+use crate::room::{LASTING, PATIENCE, ROLES, Room, check_complete, lasting};
 
 /// The window of rates: Grafana takes four scrapes and more.
 const WINDOW: &str = "15s";
@@ -38,7 +35,7 @@ pub(super) async fn dashboards(room: &Room) -> anyhow::Result<Figures> {
     prometheus.read(&targets)?;
     tokio::time::sleep(READINGS).await;
 
-    room.create("run", brief(REPETITIONS)).await?;
+    room.create("run", lasting(LASTING)).await?;
     let pods = room.pods.until("all parties to have an address", PATIENCE, |pods| {
         let addressed = |pod: &&Pod| pod.status.as_ref().is_some_and(|s| s.pod_ip.is_some());
         (pods.values().filter(addressed).count() == ROLES.len()).then(|| pods.clone())

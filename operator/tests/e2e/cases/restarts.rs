@@ -16,7 +16,7 @@ use rand::{RngExt, SeedableRng};
 
 use crate::operator::Replica;
 use crate::report::Figures;
-use crate::room::{ENDLESS, LASTING, PATIENCE, Room, brief, check_complete};
+use crate::room::{LASTING, PATIENCE, Room, brief, check_complete, lasting};
 
 /// How many runs there are while the operator is killed again and again.
 const RUNS: usize = 10;
@@ -27,7 +27,7 @@ const LIFE: std::ops::Range<u64> = 100..6000;
 /// How long the API server is away, seconds.
 const AWAY: u32 = 30;
 
-/// Repetitions of one of several runs, and of one that ends soon after it is ready.
+/// For one of several runs, and for one that ends soon after it is ready; seconds.
 const SHORTER: u32 = LASTING / 2;
 
 /// Until all runs are complete.
@@ -42,7 +42,7 @@ pub(super) async fn operator_killed(room: &Room) -> anyhow::Result<Figures> {
     let seed: u64 = rand::random();
     let names: Vec<String> = (0..RUNS).map(|number| format!("run-{number}")).collect();
     let began = Instant::now();
-    try_join_all(names.iter().map(|name| room.create(name, brief(SHORTER)))).await?;
+    try_join_all(names.iter().map(|name| room.create(name, lasting(SHORTER)))).await?;
     let all = try_join_all(names.iter().map(|name| room.complete(name, ALL))).fuse();
     tokio::pin!(all);
     let mut random = StdRng::seed_from_u64(seed);
@@ -133,7 +133,7 @@ pub(super) fn check_history(room: &Room) -> anyhow::Result<()> {
 }
 
 pub(super) async fn apiserver_restarted(room: &Room) -> anyhow::Result<Figures> {
-    room.create("run", brief(LASTING)).await?;
+    room.create("run", lasting(LASTING)).await?;
     room.ready("run", 1).await?;
     let away = without_apiserver(room, 0).await?;
     first_attempt_completes(room, "run", 2 * PATIENCE).await?;
@@ -143,8 +143,8 @@ pub(super) async fn apiserver_restarted(room: &Room) -> anyhow::Result<Figures> 
 
 /// One run ends while the API server is away, and one goes on.
 pub(super) async fn apiserver_away(room: &Room) -> anyhow::Result<Figures> {
-    for (name, repetitions) in [("goes-on", ENDLESS), ("ends", SHORTER)] {
-        room.create(name, brief(repetitions)).await?;
+    for (name, seconds) in [("goes-on", 2 * LASTING), ("ends", SHORTER)] {
+        room.create(name, lasting(seconds)).await?;
         room.ready(name, 1).await?;
     }
     let restarts = room.operator().restarts().await?;

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::process::repository;
 use crate::report::{Figures, Skip};
-use crate::room::{ROLES, Room, brief};
+use crate::room::{ENDLESS, ROLES, Room, lasting};
 
 /// Kinds of volumes that the restricted profile lets a pod have.
 const VOLUMES: [&str; 8] = [
@@ -25,7 +25,7 @@ const VOLUMES: [&str; 8] = [
 
 /// The Pod Security Standard `restricted`, as it reads for pods of Linux.
 pub(super) async fn restricted(room: &Room) -> anyhow::Result<Figures> {
-    room.create("run", brief(3000)).await?;
+    room.create("run", lasting(ENDLESS)).await?;
     room.ready("run", 1).await?;
     for role in ROLES {
         let pod = room.pod(role)?;

@@ -17,7 +17,7 @@ use tokio::runtime::Handle;
 use crate::collector::Collector;
 use crate::film::Film;
 use crate::report::Figures;
-use crate::room::{ENDLESS, PATIENCE, ROLES, Room, brief, check_complete};
+use crate::room::{ENDLESS, PATIENCE, ROLES, Room, brief, check_complete, lasting};
 
 const REPETITIONS: u32 = 50;
 
@@ -190,7 +190,7 @@ fn keys(secrets: &Film<Secret>) -> BTreeSet<String> {
 /// What the parties of another run log, and what the API says of their pods while they are
 /// there: those of a run that went well are gone at once.
 async fn logs(room: &Room) -> anyhow::Result<Vec<(String, String)>> {
-    room.create("lasting", brief(ENDLESS)).await?;
+    room.create("lasting", lasting(ENDLESS)).await?;
     room.ready("lasting", 1).await?;
     let pods: Api<Pod> = room.api();
     let mut texts = Vec::new();
