@@ -78,7 +78,7 @@ pub(super) const ALIVE: Duration = Duration::from_secs(5);
 
 /// How long the reply may take: as long as it likes. A peer that computes serves no connection,
 /// and one that is gone is noticed by the deadlines of messages.
-pub(super) const REPLY: Duration = Duration::from_hours(24);
+pub(super) const REPLY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Decides when a connection's keys are renewed: at the beginning of an evaluation, the first
 /// time when the keys of the set-up have gone over it, and not again for [`KEYS_LAST`].
