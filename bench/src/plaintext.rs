@@ -215,7 +215,7 @@ mod tests {
             vec![Layer::Conv2d { filter: 3, channels: 3, stride: 1, padding: 1 }, Layer::BatchNorm];
         layers.extend(between);
         layers.push(Layer::Dense { outputs: 4 });
-        Network { name: "small".into(), input: vec![4, 4, 2], layers }
+        Network { name: "small".into(), input: vec![4, 4, 2], range: None, layers }
     }
 
     fn small() -> Network {

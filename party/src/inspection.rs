@@ -96,7 +96,7 @@ impl Inspector {
     }
 
     fn limit(&self) -> f64 {
-        self.plan.format().precision().limit()
+        self.plan.precision().limit()
     }
 
     /// What was found so far, layers in the order of the computation.

@@ -39,6 +39,12 @@ impl Precision {
         f64::from(self.integral).exp2()
     }
 
+    /// The same for values below `range`, a power of two, if it is given.
+    #[must_use]
+    pub fn within(self, range: Option<u32>) -> Self {
+        Self { integral: range.map_or(self.integral, u32::ilog2), ..self }
+    }
+
     /// The largest inner dimension of a product that cannot wrap around,
     /// whatever values within the range are multiplied. Says nothing where the range of sums is
     /// [declared](crate::ring::Ring::DECLARES_RANGES).

@@ -308,6 +308,7 @@ fn small() -> Network {
     Network {
         name: "small".into(),
         input: vec![2, 3, 1],
+        range: None,
         layers: vec![
             Layer::Dense { outputs: 7 },
             Layer::Activation(Polynomial::relu(3.0)),

@@ -7,7 +7,7 @@ mod common;
 
 use common::{
     Outcome, PlayerInputs, Settings, both_servers, check_lengths, noise, player_inputs, received,
-    run, uniform_bytes, with_gates,
+    run, run_compiled, uniform_bytes, with_gates,
 };
 use spdz::channel::Role;
 use spdz::graph::{Graph, GraphBuilder};
@@ -383,4 +383,82 @@ fn what_is_multiplied_again_is_lifted_without_failure() {
             }
         }
     }
+}
+
+/// [`layers`], all of whose numbers are declared to be below `range`.
+fn within(range: u32) -> Result<Graph, serde_json::Error> {
+    let mut file = serde_json::to_value(layers()).unwrap();
+    file["range"] = range.into();
+    serde_json::from_value(file)
+}
+
+#[test]
+fn a_declared_range_makes_what_travels_narrower_and_weights_finer() {
+    let local = |graph: &Graph, format| Plan::compile(graph, format, Truncation::Local);
+    for format in [NumberFormat::Int64, NumberFormat::Int32] {
+        let (whole, narrow) =
+            (local(&layers(), format).unwrap(), local(&within(32).unwrap(), format).unwrap());
+        assert_ne!(whole.digest(), narrow.digest());
+        assert_eq!(narrow.precision().limit(), 32.0);
+        let width = narrow.precision().integral + 12 + 1;
+        assert!(narrow.to_string().contains(&format!(" bits {width}")), "{narrow}");
+        assert!(narrow.online_bytes() < whole.online_bytes(), "{format}");
+        assert!(narrow.offline_bytes() < whole.offline_bytes(), "{format}");
+        let inputs = layer_inputs(60);
+        let settings = Settings::new(format, Truncation::Local, 7);
+        let outcome = run_compiled(narrow, settings, &[inputs.clone()]);
+        let integer = |name| integers(&inputs, if name == "x" { "client" } else { "owner" }, name);
+        let (hidden, bias) = (matmul(&integer("x"), &integer("w1"), INPUTS, HIDDEN), integer("b1"));
+        let found = output(&outcome, 0, "client", "z");
+        for (index, (sum, z)) in hidden.iter().zip(found).enumerate() {
+            let exact = (*sum as f64 / UNIT + bias[index % HIDDEN] as f64).max(0.0);
+            assert!((z as f64 - exact).abs() <= 1.0, "{format} at {index}: {z} and {exact}");
+        }
+    }
+    let fraction = |graph: &Graph, format| {
+        let plan = local(graph, format).unwrap();
+        plan.inputs().iter().find(|input| input.name == "w1").unwrap().fraction
+    };
+    let finer = within(32).unwrap();
+    assert_eq!(
+        [fraction(&layers(), NumberFormat::Int32), fraction(&finer, NumberFormat::Int32)],
+        [12, 14]
+    );
+    assert_eq!(fraction(&finer, NumberFormat::Int64), 12);
+}
+
+#[test]
+fn a_range_is_a_power_of_two_within_the_formats_and_kept_by_inputs() {
+    for wrong in [0, 3, 33, 2048] {
+        let refused = within(wrong).unwrap_err().to_string();
+        assert!(refused.contains(&format!("from 1 to 1024, found {wrong}")), "{refused}");
+    }
+    let built = |range| {
+        let g = GraphBuilder::new(["alice"]);
+        g.range(range);
+        let x = g.share(g.local_input("alice", "x", [2]));
+        g.output("y", g.reveal("alice", g.relu(x)));
+        g.build()
+    };
+    assert!(built(3).is_err());
+    let graph = built(256).unwrap();
+    let refused = Plan::compile(&graph, NumberFormat::Int32, Truncation::Local).unwrap_err();
+    assert!(
+        refused.to_string().contains("range is 256, and numbers of Int32 are below 128"),
+        "{refused}"
+    );
+    let graph = built(4).unwrap();
+    let plan = Plan::compile(&graph, NumberFormat::Int64, Truncation::Local).unwrap();
+    let inputs = |x: f64| player_inputs([("alice", "x", vec![2], vec![x, -3.5])]);
+    let outcome = run_compiled(plan.clone(), settings(Truncation::Local, 9), &[inputs(3.75)]);
+    assert_eq!(outcome.output(0, "alice", "y"), [3.75, 0.0]);
+    let beyond = &inputs(4.0)[&"alice".parse().unwrap()];
+    let refused = spdz::role::check_inputs(
+        &plan,
+        "alice".parse().unwrap(),
+        spdz::graph::Lifetime::Evaluation,
+        beyond,
+    );
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains('4') && refused.contains('x'), "{refused}");
 }

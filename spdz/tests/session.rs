@@ -22,6 +22,7 @@ fn everything() -> Network {
     Network {
         name: "everything".into(),
         input: vec![8, 8, 2],
+        range: None,
         layers: vec![
             Layer::Conv2d { filter: 3, channels: 5, stride: 1, padding: 1 },
             Layer::BatchNorm,
@@ -117,6 +118,7 @@ fn a_session_computes_exact_layers() {
     let odd = Network {
         name: "odd".into(),
         input: vec![6, 3, 2],
+        range: None,
         layers: vec![Layer::MaxPool { window: 3 }, Layer::Dense { outputs: 2 }],
     };
     for (format, truncation) in with_gates() {
@@ -156,7 +158,8 @@ fn other_pool_sizes_and_layers_in_any_order_work() {
         ],
     ];
     for layers in networks {
-        let network = Network { name: "shuffled".into(), input: vec![6, 6, 1], layers };
+        let network =
+            Network { name: "shuffled".into(), input: vec![6, 6, 1], range: None, layers };
         let weights = everything_weights(&network, 5);
         let images = [inputs(36, 77)];
         for (format, truncation) in with_polynomials() {
@@ -175,6 +178,7 @@ fn a_linear_layer_is_exact_to_the_truncation() {
     let network = Network {
         name: "linear".into(),
         input: vec![50],
+        range: None,
         layers: vec![Layer::Dense { outputs: 20 }],
     };
     // Multiples of 2^-12, which the formats hold exactly.
@@ -385,8 +389,12 @@ fn the_output_is_re_randomised() {
 
 #[test]
 fn values_outside_the_range_are_named_and_never_wrap() {
-    let network =
-        Network { name: "scale".into(), input: vec![2], layers: vec![Layer::Dense { outputs: 1 }] };
+    let network = Network {
+        name: "scale".into(),
+        input: vec![2],
+        range: None,
+        layers: vec![Layer::Dense { outputs: 1 }],
+    };
     let weights_of = |value: f32| {
         weights(&network, |name, _, _| if name.ends_with("weight") { value } else { 0.0 })
     };

@@ -48,7 +48,7 @@ pub(crate) fn server() -> (&'static PartyConfig, &'static Plan) {
 /// A network of a few weights.
 pub(crate) fn network() -> Network {
     let layers = vec![Layer::Dense { outputs: 2 }, Layer::BatchNorm];
-    Network { name: "tiny".into(), input: vec![2], layers }
+    Network { name: "tiny".into(), input: vec![2], range: None, layers }
 }
 
 /// A player's inputs: a tensor of the session, and one with a row for each evaluation.

@@ -70,6 +70,18 @@ impl GraphBuilder {
         Ok(graph)
     }
 
+    /// Declares that all numbers on shares are below `limit` in magnitude: a power of two, 1 to
+    /// [`MAX_RANGE`](super::MAX_RANGE). Numbers beyond it make results meaningless without an
+    /// error, so leave a margin.
+    pub fn range(&self, limit: u32) {
+        let mut state = self.state.borrow_mut();
+        if let Ok(graph) = &mut *state
+            && let Err(error) = graph.declare(limit)
+        {
+            *state = Err(error);
+        }
+    }
+
     /// The layer or section that what follows belongs to: what listings, metrics
     /// and messages call it. 1 to [`MAX_LABEL_BYTES`](super::MAX_LABEL_BYTES) visible
     /// ASCII characters.

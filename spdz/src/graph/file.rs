@@ -17,6 +17,8 @@ use crate::channel::Name;
 struct GraphFile {
     name: String,
     players: Vec<Name>,
+    #[serde(default)]
+    range: Option<u32>,
     #[serde(deserialize_with = "nodes")]
     nodes: Vec<Node>,
 }
@@ -27,13 +29,15 @@ struct GraphFile {
 struct WrittenGraph<'a> {
     name: &'a str,
     players: &'a [Name],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    range: Option<u32>,
     nodes: &'a [Node],
 }
 
 impl Serialize for Graph {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self { name, players, nodes, .. } = self;
-        WrittenGraph { name, players, nodes }.serialize(serializer)
+        let Self { name, players, range, nodes, .. } = self;
+        WrittenGraph { name, players, range: *range, nodes }.serialize(serializer)
     }
 }
 
@@ -48,6 +52,9 @@ impl TryFrom<GraphFile> for Graph {
 
     fn try_from(file: GraphFile) -> Result<Self, GraphError> {
         let mut graph = Self::empty(file.name, file.players)?;
+        if let Some(range) = file.range {
+            graph.declare(range)?;
+        }
         for (index, node) in file.nodes.into_iter().enumerate() {
             let operation = node.operation.name();
             // What is wrong may be the label.

@@ -36,6 +36,9 @@ pub(super) const MAX_NAME_BYTES: usize = 63;
 /// Largest number of axes of a tensor.
 pub(super) const MAX_AXES: usize = 8;
 
+/// The largest range that a graph may declare.
+pub const MAX_RANGE: u32 = 1 << 10;
+
 /// Largest number of players.
 pub const MAX_PLAYERS: usize = 64;
 

@@ -43,7 +43,7 @@ use infer::{Known, check_visible};
 use limits::MAX_NAME_BYTES;
 pub use limits::{
     MAX_CHOICES, MAX_DEGREE, MAX_LABEL_BYTES, MAX_NODES, MAX_PLAYERS, MAX_POLYNOMIALS, MAX_PUBLIC,
-    MAX_PUBLIC_TERMS, MAX_TENSOR,
+    MAX_PUBLIC_TERMS, MAX_RANGE, MAX_TENSOR,
 };
 pub use op::{Lifetime, Node, NodeId, Op};
 pub use tensor::{FillError, Plaintext, Tensors};
@@ -54,6 +54,7 @@ pub use work::{TooMuchWork, Work};
 pub struct Graph {
     name: String,
     players: Vec<Name>,
+    range: Option<u32>,
     nodes: Vec<Node>,
     facts: Vec<Facts>,
 }
@@ -91,7 +92,18 @@ impl Graph {
                 return Err(GraphError::Players(format!("{player} is named twice")));
             }
         }
-        Ok(Self { name, players, nodes: Vec::new(), facts: Vec::new() })
+        Ok(Self { name, players, range: None, nodes: Vec::new(), facts: Vec::new() })
+    }
+
+    /// Declares that all numbers are below `range` in magnitude, or says why it cannot be.
+    fn declare(&mut self, range: u32) -> Result<(), GraphError> {
+        if !range.is_power_of_two() || range > MAX_RANGE {
+            return Err(GraphError::Whole(format!(
+                "a graph's range is a power of two from 1 to {MAX_RANGE}, found {range}"
+            )));
+        }
+        self.range = Some(range);
+        Ok(())
     }
 
     /// Appends a node that reads earlier ones, or says why it cannot be.
@@ -185,6 +197,14 @@ impl Graph {
     #[must_use]
     pub fn players(&self) -> &[Name] {
         &self.players
+    }
+
+    /// What all numbers on shares are below in magnitude, if the graph's author says that they are
+    /// smaller than the number format allows: a power of two, at most [`MAX_RANGE`]. Numbers with
+    /// fewer bits cost less, and in `Int32` they are more precise.
+    #[must_use]
+    pub fn range(&self) -> Option<u32> {
+        self.range
     }
 
     /// The nodes, each after those that it reads.

@@ -91,6 +91,10 @@ pub struct Network {
     pub name: String,
     /// Shape of one input, without the batch: `[height, width, channels]` or `[features]`.
     pub input: Vec<usize>,
+    /// What all values within it are below in magnitude, if that is less than the number format
+    /// allows: the graph's [`range`](Graph::range).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range: Option<u32>,
     /// The layers, first to last.
     pub layers: Vec<Layer>,
 }
@@ -193,6 +197,9 @@ impl Network {
         }
         let (owner, client) = (Name::MODEL_OWNER, Name::CLIENT);
         let g = GraphBuilder::named(&self.name, [owner.as_str(), client.as_str()]);
+        if let Some(range) = self.range {
+            g.range(range);
+        }
         g.label("input");
         let shape: Vec<usize> = [batch].iter().chain(&self.input).copied().collect();
         let mut x = g.share(g.local_input(client.as_str(), IMAGES, shape));
@@ -443,6 +450,7 @@ mod tests {
         let pooled = Network {
             name: "odd".into(),
             input: vec![5, 5, 1],
+            range: None,
             layers: vec![Layer::AvgPool { window: 2 }],
         };
         let message = pooled.shapes().unwrap_err().to_string();
@@ -452,8 +460,12 @@ mod tests {
             let error = Network { name: name.into(), ..Network::b() }.graph(1).unwrap_err();
             assert!(error.to_string().contains("a graph's name has"), "{error}");
         }
-        let loose =
-            Network { name: "loose".into(), input: vec![4], layers: vec![Layer::BatchNorm] };
+        let loose = Network {
+            name: "loose".into(),
+            input: vec![4],
+            range: None,
+            layers: vec![Layer::BatchNorm],
+        };
         assert!(loose.shapes().unwrap_err().to_string().contains("must follow"));
     }
 }

@@ -217,6 +217,7 @@ mod tests {
         Network {
             name: "tiny".into(),
             input: vec![2],
+            range: None,
             layers: vec![Layer::Dense { outputs: 2 }, Layer::BatchNorm],
         }
     }

@@ -9,6 +9,7 @@ use super::error::PlanError;
 use super::rounds::in_rounds;
 use super::step::Step;
 use crate::channel::Name;
+use crate::fixed::Precision;
 use crate::graph::{Graph, Lifetime};
 use crate::ops::Operation;
 use crate::ring::{NumberFormat, Truncation};
@@ -128,6 +129,13 @@ impl Plan {
     #[must_use]
     pub fn format(&self) -> NumberFormat {
         self.table.format()
+    }
+
+    /// Precision and range of its numbers: those of the format, with the range that the graph
+    /// [declares](Graph::range).
+    #[must_use]
+    pub fn precision(&self) -> Precision {
+        self.format().precision().within(self.graph.range())
     }
 
     /// The truncation.

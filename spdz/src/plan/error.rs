@@ -11,6 +11,18 @@ pub enum PlanError {
     /// The graph itself.
     #[error(transparent)]
     Graph(#[from] GraphError),
+    /// The graph declares a larger range than the format has.
+    #[error(
+        "the graph's range is {found}, and numbers of {format} are below {limit}; declare a smaller range, or choose a format with a larger one"
+    )]
+    DeclaredRange {
+        /// What the graph says.
+        found: u32,
+        /// What the format's numbers are below.
+        limit: f64,
+        /// The format.
+        format: NumberFormat,
+    },
     /// Sums of so many products could wrap around.
     #[error(
         "{layer}: sums of {found} products can leave the range of {format}, which holds {largest}"

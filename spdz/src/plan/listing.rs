@@ -28,7 +28,7 @@ impl Plan {
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let format = self.format();
-        let Precision { fraction, integral, ring, dividend } = format.precision();
+        let Precision { fraction, integral, ring, dividend } = self.precision();
         writeln!(f, "plan version 3")?;
         writeln!(f, "graph {}", self.graph().name())?;
         writeln!(

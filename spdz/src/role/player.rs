@@ -266,7 +266,7 @@ fn integers<'plan>(
     lifetime: Lifetime,
     inputs: &Tensors,
 ) -> Result<Vec<Encoded<'plan>>, Error> {
-    let precision = plan.format().precision();
+    let precision = plan.precision();
     let shared = plan.graph().before_sharing(player, lifetime, inputs)?;
     let mut encoded = Vec::with_capacity(shared.len());
     for (_, spec) in plan.inputs_of(player, lifetime) {
@@ -300,7 +300,7 @@ pub fn check_inputs(
 
 /// The numbers that a revealed tensor stands for.
 fn decode<R: Ring>(plan: &Plan, spec: &OutputSpec, sum: &Share<R>) -> Result<Plaintext, Error> {
-    let precision = Precision { integral: spec.integral, ..plan.format().precision() };
+    let precision = Precision { integral: spec.integral, ..plan.precision() };
     let mut integers = R::to_integers(&sum.0);
     if let Some(bits) = plan.table().low_bits() {
         integers.iter_mut().for_each(|integer| *integer = low::signed(*integer, bits));

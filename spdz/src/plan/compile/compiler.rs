@@ -111,7 +111,7 @@ impl<'graph> Compiler<'graph> {
             graph,
             format,
             truncation,
-            precision: format.precision(),
+            precision: format.precision().within(graph.range()),
             exact: is_exact(graph, format),
             layer: String::new(),
             current: 0,
@@ -146,7 +146,8 @@ impl<'graph> Compiler<'graph> {
         self.precision.fraction as i32
     }
 
-    /// Bits of values that may be multiplied or revealed.
+    /// Bits of values that may be multiplied or revealed: those of the range that the graph
+    /// declares, or of the format's.
     pub(super) fn integral(&self) -> i32 {
         self.precision.integral as i32
     }

@@ -158,7 +158,8 @@ impl Compiler<'_> {
     /// The masked operands of a matrix product whose sums are below `2^integral`. Of an exact
     /// graph the left one keeps fractional bits that it has more than the format, and a weight
     /// that serves this product alone has as many fewer as the ring needs, for the result at `slot`
-    /// and for its differences if it is compared with others.
+    /// and for its differences if it is compared with others. Where ranges are declared the weight
+    /// also has the bits that would be left.
     fn operands(
         &mut self,
         slot: usize,
@@ -171,13 +172,20 @@ impl Compiler<'_> {
         }
         let weight = self.sole_input(right);
         let fewest = if weight.is_some() { self.f() - MORE / 2 } else { self.f() };
-        let mut room = self.precision.dividend as i32 - self.declared(2 * self.f(), integral);
+        let declares = self.format.declares_ranges();
+        let sums = if declares { self.integral() } else { integral };
+        let mut room = self.precision.dividend as i32 - sums;
         if self.have_differences.get(slot) == Some(&true) {
             room -= DIFFERENCE_BITS as i32;
         }
         let x = self.fine(left, (room - fewest).min(self.f() + MORE));
         if let Some(input) = weight {
-            self.shorten(input, room - x.fraction);
+            let most = room - x.fraction;
+            if declares {
+                self.set_fraction(input, most.min(self.f() + MORE));
+            } else {
+                self.shorten(input, most);
+            }
         }
         (x, self.masked(right))
     }
@@ -185,6 +193,11 @@ impl Compiler<'_> {
     /// Has a player bring an input with at most so many fractional bits.
     fn shorten(&mut self, (slot, input): (usize, usize), most: i32) {
         let fraction = self.table.inputs[input].fraction.min(most);
+        self.set_fraction((slot, input), fraction);
+    }
+
+    /// Has a player bring an input with so many fractional bits.
+    fn set_fraction(&mut self, (slot, input): (usize, usize), fraction: i32) {
         self.table.inputs[input].fraction = fraction;
         if let Some(masked) = &mut self.lowered[slot].masked {
             masked.fraction = fraction;

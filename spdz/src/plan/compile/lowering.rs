@@ -35,6 +35,10 @@ pub(in crate::plan) fn compile(
     format: NumberFormat,
     truncation: Truncation,
 ) -> Result<Program, PlanError> {
+    let limit = format.precision().limit();
+    if let Some(found) = graph.range().filter(|range| f64::from(*range) > limit) {
+        return Err(PlanError::DeclaredRange { found, limit, format });
+    }
     let mut compiler = Compiler::new(graph, format, truncation);
     for index in 0..graph.nodes().len() {
         compiler.node(index)?;
