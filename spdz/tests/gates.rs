@@ -406,7 +406,7 @@ fn a_declared_range_makes_what_travels_narrower_and_weights_finer() {
         assert!(narrow.offline_bytes() < whole.offline_bytes(), "{format}");
         let inputs = layer_inputs(60);
         let settings = Settings::new(format, Truncation::Local, 7);
-        let outcome = run_compiled(narrow, settings, &[inputs.clone()]);
+        let outcome = run_compiled(narrow, settings, std::slice::from_ref(&inputs));
         let integer = |name| integers(&inputs, if name == "x" { "client" } else { "owner" }, name);
         let (hidden, bias) = (matmul(&integer("x"), &integer("w1"), INPUTS, HIDDEN), integer("b1"));
         let found = output(&outcome, 0, "client", "z");
