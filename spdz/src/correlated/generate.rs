@@ -232,7 +232,8 @@ impl<R: ProtocolRing> Producer<R> for GeneratedStep<'_, '_, R> {
         }
         let mut sampler = R::sampler(&mut stream, words);
         let mut other = Buffer::zeros(R::PART.min(words));
-        send_made(link, tag, words, R::PART, &mut |first, share| {
+        let pieces = Pieces { unit: R::PART, most: R::PART };
+        send_made(link, tag, words, pieces, &mut |first, share| {
             let other = &mut other[..share.len()];
             make(first, share);
             sampler.next(other);
@@ -288,7 +289,7 @@ impl<R: ProtocolRing> Producer<R> for GeneratedStep<'_, '_, R> {
         let words = shared * rows(len);
         // Whole rows, as many as stay in cache.
         let most = shared * (R::PART / shared).max(1);
-        send_made(link, tag, words, most, &mut |_, part: &mut [u64]| {
+        send_made(link, tag, words, Pieces { unit: shared, most }, &mut |_, part: &mut [u64]| {
             draw(&mut stream, part);
             part.chunks_exact_mut(shared).for_each(&mut *make);
             part.iter_mut().for_each(|word| *word = word.to_le());
@@ -308,7 +309,8 @@ fn send_low<R: Ring>(
     // As many rows as `make` makes at once.
     let most = row * (R::PART / ROW).max(1);
     let mut made = Buffer::<R::Word>::zeros(R::PART.max(ROW).min(words));
-    send_made(link, tag, row * rows(words), most, &mut |first, part: &mut [u64]| {
+    let pieces = Pieces { unit: row, most };
+    send_made(link, tag, row * rows(words), pieces, &mut |first, part: &mut [u64]| {
         let first = first / row * ROW;
         let made = &mut made[..(part.len() / row * ROW).min(words - first)];
         make(first, made);
@@ -320,31 +322,126 @@ fn send_low<R: Ring>(
     })
 }
 
-/// Sends a message of so many words, of which `most` are made at a time: `make` is given the
-/// number of the first of them and their places, and leaves what their memory on the wire is.
+/// In how many words at a time a message is made: whole `units`, and at most `most`.
+#[derive(Clone, Copy)]
+struct Pieces {
+    unit: usize,
+    most: usize,
+}
+
+/// Sends a message of so many words, made in `pieces`: `make` is given the number of the first
+/// of them and their places, and leaves what their memory on the wire is. They are made in place;
+/// a unit that two parts of the message have is made elsewhere and copied.
 fn send_made<W: Pod + Default>(
     link: &mut dyn Channel,
     tag: Tag,
     words: usize,
-    most: usize,
+    pieces: Pieces,
     make: &mut dyn FnMut(usize, &mut [W]),
 ) -> Result<(), ChannelError> {
-    let mut part = Buffer::<W>::zeros(most.min(words));
-    let (mut made, mut sent) = (0, 0);
+    let Pieces { unit, most } = pieces;
+    let mut straddling = Buffer::<W>::zeros(unit.min(words));
+    // Of what is in `straddling`: how many words are left to send, its last ones.
+    let (mut made, mut left) = (0, 0..0);
     let size = size_of::<W>();
     link.send_parts(tag, size * words, &mut |mut bytes| {
         while !bytes.is_empty() {
-            if made == sent {
-                let first = made;
-                made = words.min(made + most);
-                make(first, &mut part[..made - first]);
+            let room = bytes.len() / size;
+            let whole = if room >= words - made { room } else { room / unit * unit };
+            let place = &mut bytes[..size * whole.min(most).min(words - made)];
+            if left.is_empty()
+                && whole > 0
+                && let Ok(place) = bytemuck::try_cast_slice_mut(place)
+            {
+                make(made, place);
+                made += place.len();
+                let sent = size_of_val(place);
+                bytes = &mut bytes[sent..];
+                continue;
             }
-            let count = (made - sent).min(bytes.len() / size);
-            let (now, later) = std::mem::take(&mut bytes).split_at_mut(size * count);
-            let at = sent % most;
-            now.copy_from_slice(bytemuck::cast_slice(&part[at..at + count]));
-            sent += count;
+            if left.is_empty() {
+                left = 0..unit.min(words - made);
+                make(made, &mut straddling[left.clone()]);
+                made += left.len();
+            }
+            let count = left.len().min(room);
+            let (now, later) = bytes.split_at_mut(size * count);
+            let from = left.start;
+            now.copy_from_slice(bytemuck::cast_slice(&straddling[from..from + count]));
+            left.start += count;
             bytes = later;
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    /// Has messages made in parts of so many bytes.
+    struct Parted {
+        part: usize,
+        message: Vec<u8>,
+    }
+
+    impl Channel for Parted {
+        fn send(&mut self, _: Tag, _: Bytes) -> Result<(), ChannelError> {
+            unreachable!("what is made is sent while it is made")
+        }
+
+        fn recv(&mut self, _: Tag, _: usize) -> Result<Bytes, ChannelError> {
+            unreachable!("the producer only sends")
+        }
+
+        fn send_parts(
+            &mut self,
+            _: Tag,
+            length: usize,
+            make: &mut dyn FnMut(&mut [u8]),
+        ) -> Result<(), ChannelError> {
+            self.message = vec![0; length];
+            self.message.chunks_mut(self.part).for_each(make);
+            Ok(())
+        }
+    }
+
+    fn parted<W: Pod + Default>(
+        words: usize,
+        pieces: Pieces,
+        part: usize,
+        word: fn(usize) -> W,
+    ) -> Vec<u8> {
+        let mut channel = Parted { part, message: Vec::new() };
+        let mut next = 0;
+        let tag = Tag::new(Phase::Offline, 0, 0);
+        let sent = send_made(&mut channel, tag, words, pieces, &mut |first, made: &mut [W]| {
+            assert_eq!(first, next, "one after the other");
+            let whole = made.len().is_multiple_of(pieces.unit) || first + made.len() == words;
+            assert!(!made.is_empty() && made.len() <= pieces.most && whole, "{}", made.len());
+            made.iter_mut().zip(first..).for_each(|(made, index)| *made = word(index));
+            next += made.len();
+        });
+        assert!(sent.is_ok() && next == words);
+        channel.message
+    }
+
+    #[test]
+    fn a_message_is_the_same_in_parts_of_any_length() {
+        for (unit, most) in [(1, 7), (3, 12), (5, 5), (16, 64), (200, 200)] {
+            for words in [1, 4, 15, 64, 101] {
+                let pieces = Pieces { unit, most };
+                let whole: Vec<u64> = (0..words as u64).collect();
+                for part in [8, 16, 40, 64, 136, 4096] {
+                    let message = parted(words, pieces, part, |index| index as u64);
+                    assert_eq!(message, bytemuck::cast_slice::<u64, u8>(&whole), "{unit} {part}");
+                }
+                let short: Vec<u32> = (0..words as u32).collect();
+                for part in [8, 24, 256] {
+                    let message = parted(words, pieces, part, |index| index as u32);
+                    assert_eq!(message, bytemuck::cast_slice::<u32, u8>(&short), "{unit} {part}");
+                }
+            }
+        }
+    }
 }
