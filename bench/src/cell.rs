@@ -13,6 +13,7 @@ use clap::ValueEnum;
 use party::config::{Computation, Conditions, OfflineMode};
 use party::result::RunResult;
 use serde::{Deserialize, Serialize};
+use spdz::network::Reveal;
 use spdz::plan::{NumberFormat, Truncation};
 
 use crate::floor::speeds::Beside;
@@ -49,6 +50,9 @@ pub struct CellId {
     pub format: NumberFormat,
     /// The truncation.
     pub truncation: Truncation,
+    /// What the client of a network learns; logits without it.
+    #[serde(default, skip_serializing_if = "Reveal::is_default")]
+    pub reveal: Reveal,
     /// Inputs of one evaluation.
     pub batch_size: usize,
     /// When randomness is made.
@@ -68,15 +72,16 @@ impl Eq for CellId {}
 /// comparison more.
 impl Hash for CellId {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let Self { network, format, truncation, batch_size, place, .. } = self;
-        (network, format, truncation, batch_size, place).hash(state);
+        let Self { network, format, truncation, reveal, batch_size, place, .. } = self;
+        (network, format, truncation, reveal, batch_size, place).hash(state);
     }
 }
 
 /// `C Int64 Local, batch 10`, and each setting that differs from the default.
 impl fmt::Display for CellId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { network, format, truncation, batch_size, .. } = self;
+        let Self { network, format, truncation, reveal, batch_size, .. } = self;
+        let network = computed(network, *reveal);
         write!(f, "{network} {format} {truncation}, batch {batch_size}")?;
         if self.offline_mode == OfflineMode::Ahead {
             write!(f, ", randomness ahead")?;
@@ -96,6 +101,20 @@ impl fmt::Display for CellId {
         Ok(())
     }
 }
+
+/// What is computed, for people: `C-relu`, or `C-relu (label)` if the client learns the label
+/// alone.
+#[must_use]
+pub fn computed(network: &str, reveal: Reveal) -> String {
+    match reveal {
+        Reveal::Logits => network.into(),
+        Reveal::Label => format!("{network} ({reveal})"),
+    }
+}
+
+/// What to know of cells whose client learns labels.
+pub const LABELS: &str = "Of a network with (label) the client learns the class alone. It is found on shares, which takes \
+     exchanges of its own, and has no KL divergence.";
 
 /// A cell that is to be measured: its coordinates, and what its parties compute.
 #[derive(Clone, Debug)]
@@ -147,6 +166,7 @@ pub(crate) mod tests {
             network: "A".into(),
             format: NumberFormat::Int64,
             truncation: Truncation::Local,
+            reveal: Reveal::default(),
             batch_size: 1,
             repetitions: samples.len() as u64,
             offline_mode: OfflineMode::Inline,
@@ -180,6 +200,7 @@ pub(crate) mod tests {
             network: "A".into(),
             format: NumberFormat::Int64,
             truncation: Truncation::Local,
+            reveal: Reveal::default(),
             batch_size: 1,
             offline_mode: OfflineMode::Inline,
             conditions: None,
@@ -194,6 +215,19 @@ pub(crate) mod tests {
             Some(Conditions { rtt_ms: 40.0, jitter_ms: 0.0, bandwidth_mbps: Some(100.0) });
         let key = CellId { conditions, place: Place::Cluster, ..key() };
         assert_eq!(key.to_string(), "A Int64 Local, batch 1, 40 ms and 100 Mbit/s, cluster");
+        let key = CellId { reveal: Reveal::Label, ..tests::key() };
+        assert_eq!(key.to_string(), "A (label) Int64 Local, batch 1");
+    }
+
+    #[test]
+    fn what_all_cells_revealed_before_there_was_a_choice_is_not_written() {
+        let json = |key: &CellId| serde_json::to_value(key).unwrap();
+        let (logits, label) = (key(), CellId { reveal: Reveal::Label, ..key() });
+        assert_eq!(json(&logits).get("reveal"), None);
+        assert_eq!(json(&label)["reveal"], "label");
+        for key in [logits, label] {
+            assert_eq!(serde_json::from_value::<CellId>(json(&key)).unwrap(), key);
+        }
     }
 
     #[test]
@@ -202,6 +236,7 @@ pub(crate) mod tests {
         let keys = [
             key(),
             CellId { batch_size: 10, ..key() },
+            CellId { reveal: Reveal::Label, ..key() },
             CellId { offline_mode: OfflineMode::Ahead, ..key() },
             CellId { conditions: conditions(1.0), ..key() },
             CellId { conditions: conditions(2.0), ..key() },

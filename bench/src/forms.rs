@@ -1,7 +1,7 @@
 //! Which networks are meant by lists of names, activations and poolings, and in which number
 //! formats.
 
-use spdz::network::{Activation, Builtin, Pooling, UnknownNetwork, Variant};
+use spdz::network::{Activation, Builtin, Pooling, Reveal, UnknownNetwork, Variant};
 use spdz::plan::NumberFormat;
 
 /// Every network with every activation and pooling, each once: the forms one after the other,
@@ -36,13 +36,13 @@ pub fn networks(
     }
 }
 
-/// Those of the formats in which a network can be computed: with comparisons or with
-/// polynomials. All of them if there are none, for the plan to say what they lack.
+/// Those of the formats in which a network can be computed and reveal this: with comparisons,
+/// polynomials, or both. All of them if there are none, for the plan to say what they lack.
 #[must_use]
-pub fn formats(network: Builtin, formats: &[NumberFormat]) -> Vec<NumberFormat> {
-    let can = |format: &&NumberFormat| match network.compares() {
-        true => format.has_gates(),
-        false => format.has_polynomials(),
+pub fn formats(network: Builtin, reveal: Reveal, formats: &[NumberFormat]) -> Vec<NumberFormat> {
+    let compares = network.compares() || reveal == Reveal::Label;
+    let can = |format: &&NumberFormat| {
+        (!compares || format.has_gates()) && (network.compares() || format.has_polynomials())
     };
     let able: Vec<NumberFormat> = formats.iter().filter(can).copied().collect();
     if able.is_empty() { formats.into() } else { able }
@@ -53,6 +53,7 @@ mod tests {
     use super::*;
     use Activation::{Polynomial, Relu};
     use Pooling::{Average, Max};
+    use Reveal::{Label, Logits};
 
     fn names(
         architectures: &[&str],
@@ -93,15 +94,19 @@ mod tests {
     fn a_network_is_left_out_of_formats_that_it_cannot_be_computed_in() {
         use NumberFormat::{Int32, Int64, Int100};
         let relu: Builtin = "A-relu".parse().unwrap();
-        for (network, among, expected) in [
-            (Builtin::A, &NumberFormat::ALL[..], &[Int64, Int100][..]),
-            (relu, &NumberFormat::ALL, &[Int64, Int32]),
-            (relu, &[Int100, Int32], &[Int32]),
+        for (network, reveal, among, expected) in [
+            (Builtin::A, Logits, &NumberFormat::ALL[..], &[Int64, Int100][..]),
+            (relu, Logits, &NumberFormat::ALL, &[Int64, Int32]),
+            (relu, Logits, &[Int100, Int32], &[Int32]),
+            // To find the label takes comparisons, whatever the activations are.
+            (Builtin::A, Label, &NumberFormat::ALL, &[Int64]),
+            (relu, Label, &NumberFormat::ALL, &[Int64, Int32]),
             // Nothing is left: the plan says why.
-            (relu, &[Int100], &[Int100]),
-            (Builtin::A, &[Int32], &[Int32]),
+            (relu, Logits, &[Int100], &[Int100]),
+            (Builtin::A, Logits, &[Int32], &[Int32]),
+            (Builtin::A, Label, &[Int100, Int32], &[Int100, Int32]),
         ] {
-            assert_eq!(formats(network, among), expected, "{network} {among:?}");
+            assert_eq!(formats(network, reveal, among), expected, "{network} {reveal} {among:?}");
         }
     }
 }

@@ -14,7 +14,7 @@ use party::config::{
 use party::inspection::NOT_PRIVATE;
 use party::result::{Inspection, LayerRange, RunResult};
 use spdz::channel::Name;
-use spdz::network::Builtin;
+use spdz::network::{Builtin, Reveal};
 use spdz::plan::{NumberFormat, Truncation};
 
 use crate::data;
@@ -65,7 +65,7 @@ impl Inspect {
     pub fn run(&self, interrupted: &AtomicBool) -> anyhow::Result<Report> {
         // What has no plan is refused before anything starts.
         for &network in &self.networks {
-            for format in forms::formats(network, &self.formats) {
+            for format in forms::formats(network, Reveal::default(), &self.formats) {
                 let plan = self.computation(network, format).plan();
                 plan.with_context(|| format!("{network} {format} is impossible"))?;
             }
@@ -74,7 +74,7 @@ impl Inspect {
         reporter.warn(NOT_PRIVATE);
         let mut found = Vec::new();
         for &network in &self.networks {
-            for format in forms::formats(network, &self.formats) {
+            for format in forms::formats(network, Reveal::default(), &self.formats) {
                 let label = format!("{network} {format}");
                 reporter.begin(&label, "starting five parties");
                 let result = self

@@ -2,6 +2,7 @@
 
 use party::config::{Conditions, OfflineMode};
 use serde::Serialize;
+use spdz::network::Reveal;
 use spdz::plan::NumberFormat;
 
 use crate::cell::CellId;
@@ -103,8 +104,9 @@ pub const BATCHES: Batches = Batches {
 
 /// Which cells have a figure of the paper beside them, for people who see that one has none.
 pub const COMPARABLE: &str = "The paper measured networks A, B and C at batch 1, and C with Int64 at 10 and \
-     100 too: with its polynomial, Int64 truncated locally and Int100 interactively, randomness \
-     generated within the runtime, in one region of a cloud. Its figures stand beside such cells alone.";
+     100 too: with its polynomial, logits for the client, Int64 truncated locally and Int100 \
+     interactively, randomness generated within the runtime, in one region of a cloud. Its figures stand \
+     beside such cells alone.";
 
 /// What the paper says of a cell.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -118,15 +120,24 @@ pub struct Published {
 }
 
 /// The paper's figures, if it measured what the cell is: the same network, format and batch, the
-/// truncation that the paper gives the format, randomness within the runtime, and parties that
-/// are near each other.
+/// truncation that the paper gives the format, logits for the client, randomness within the
+/// runtime, and parties that are near each other.
 #[must_use]
 pub fn beside(key: &CellId) -> Option<Published> {
-    let CellId { network, format, truncation, batch_size, offline_mode, conditions, place: _ } =
-        key;
+    let CellId {
+        network,
+        format,
+        truncation,
+        reveal,
+        batch_size,
+        offline_mode,
+        conditions,
+        place: _,
+    } = key;
     let near = conditions.is_none_or(|conditions| conditions == Conditions::LAN);
     let usual = *truncation == format.usual_truncation();
-    if !near || !usual || *offline_mode != OfflineMode::Inline {
+    let logits = *reveal == Reveal::Logits;
+    if !near || !usual || !logits || *offline_mode != OfflineMode::Inline {
         return None;
     }
     if *batch_size == 1 {
@@ -176,6 +187,7 @@ mod tests {
             (cell("A-relu", Int64, Local, 1), None),
             (cell("C-relu-max", Int64, Local, 10), None),
             (CellId { offline_mode: OfflineMode::Ahead, ..cell("A", Int64, Local, 1) }, None),
+            (CellId { reveal: Reveal::Label, ..cell("A", Int64, Local, 1) }, None),
             (of(cell("A", Int64, Local, 1), Conditions::WAN), None),
             (of(cell("A", Int64, Local, 1), far), None),
         ] {

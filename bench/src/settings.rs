@@ -11,10 +11,10 @@ use party::config::{
 use party::yaml;
 use serde::{Deserialize, Serialize};
 use spdz::graph::Graph;
-use spdz::network::{Activation, Builtin, Pooling, UnknownNetwork};
+use spdz::network::{Activation, Builtin, Pooling, Reveal, UnknownNetwork};
 use spdz::plan::{NumberFormat, Truncation};
 
-use crate::cell::{CellId, CellPlan, Place};
+use crate::cell::{CellId, CellPlan, Place, computed};
 use crate::forms;
 use crate::graph_file::{self, GraphFile};
 
@@ -32,6 +32,8 @@ pub struct Settings {
     pub activations: Vec<Activation>,
     /// What pooling they have.
     pub poolings: Vec<Pooling>,
+    /// What their client learns; a graph says it itself.
+    pub reveals: Vec<Reveal>,
     /// Graphs of one's own, on this machine alone.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub graphs: Vec<GraphFile>,
@@ -90,6 +92,7 @@ impl Default for Settings {
             networks: Builtin::ARCHITECTURES.map(String::from).into(),
             activations: vec![Activation::default()],
             poolings: vec![Pooling::default()],
+            reveals: vec![Reveal::default()],
             graphs: Vec::new(),
             batch_sizes: vec![1],
             formats: NumberFormat::ALL.into(),
@@ -388,14 +391,17 @@ impl Settings {
         if self.formats == NumberFormat::ALL {
             return None;
         }
-        let out: Vec<String> = models
-            .into_iter()
-            .filter_map(|model| {
-                let able = forms::formats(model, &self.formats);
-                let lacking = self.formats.iter().filter(|format| !able.contains(format));
-                let lacking: Vec<&str> = lacking.map(|format| format.name()).collect();
-                (!lacking.is_empty()).then(|| format!("{model} in {}", lacking.join(" and ")))
-            })
+        let of = |model: Builtin, reveal| {
+            let able = forms::formats(model, reveal, &self.formats);
+            let lacking = self.formats.iter().filter(|format| !able.contains(format));
+            let lacking: Vec<&str> = lacking.map(|format| format.name()).collect();
+            let name = computed(model.name(), reveal);
+            (!lacking.is_empty()).then(|| format!("{name} in {}", lacking.join(" and ")))
+        };
+        let out: Vec<String> = self
+            .reveals
+            .iter()
+            .flat_map(|&reveal| models.iter().filter_map(move |&model| of(model, reveal)))
             .collect();
         (!out.is_empty()).then(|| format!("left out, as there is none: {}", out.join(", ")))
     }
@@ -419,13 +425,18 @@ impl Settings {
             }
             Ok(())
         };
-        for model in self.models()? {
-            let (network, formats) = (model.to_string(), forms::formats(model, &self.formats));
-            for &batch in &self.batch_sizes {
-                self.manners(&formats, |manner| {
-                    let computation = Computation::of_network(&network, batch, manner.format);
-                    add(self.cell(&network, computation, &manner, None))
-                })?;
+        let models = self.models()?;
+        for &reveal in &self.reveals {
+            for model in &models {
+                let formats = forms::formats(*model, reveal, &self.formats);
+                for &batch in &self.batch_sizes {
+                    self.manners(&formats, |manner| {
+                        let network = model.name();
+                        let computation = Computation::of_network(network, batch, manner.format);
+                        let computation = Computation { reveal, ..computation };
+                        add(self.cell(network, computation, &manner, None))
+                    })?;
+                }
             }
         }
         let mut names: Vec<String> = Builtin::ALL.map(|network| network.to_string()).into();
@@ -489,6 +500,7 @@ impl Settings {
             network: name.into(),
             format,
             truncation,
+            reveal: computation.reveal,
             batch_size: computation.batch(),
             offline_mode,
             conditions,
@@ -504,6 +516,7 @@ impl Settings {
             ("batchSizes", self.batch_sizes.is_empty() && !self.networks.is_empty()),
             ("activations", self.activations.is_empty()),
             ("poolings", self.poolings.is_empty()),
+            ("reveals", self.reveals.is_empty()),
             ("formats", self.formats.is_empty()),
             ("truncations", self.truncations.is_empty()),
             ("offline", self.offline.is_empty()),
@@ -537,7 +550,7 @@ impl Settings {
         let Self { formats, truncations, offline, conditions, .. } = self;
         let sizes = [formats.len(), truncations.len(), offline.len(), conditions.len()];
         let sizes = sizes.iter().map(|size| *size as u64).product::<u64>();
-        let forms = self.activations.len() * self.poolings.len();
+        let forms = self.activations.len() * self.poolings.len() * self.reveals.len();
         let subjects = self.networks.len() * forms * self.batch_sizes.len() + self.graphs.len();
         range("the number of cells", sizes.saturating_mul(subjects as u64), 1..=MAX_CELLS)?;
         self.models()?;
@@ -688,9 +701,21 @@ mod tests {
         assert_eq!(Settings::default().left_out(), None);
         let yaml = "networks: [B]\nactivations: [relu]\npoolings: [max]\n";
         assert_eq!(parse(yaml).unwrap()[0], "B-relu-max Int64 Local, batch 1");
+        let yaml = "networks: [A, B]\nactivations: [relu]\nreveals: [logits, label]\n";
+        let forms = ["A-relu", "B-relu", "A-relu (label)", "B-relu (label)"];
+        let cells = forms.iter().flat_map(|form| {
+            ["Int64", "Int32"].map(|name| format!("{form} {name} Local, batch 1"))
+        });
+        assert_eq!(parse(yaml).unwrap(), cells.collect::<Vec<_>>());
+        let labels = Settings { reveals: vec![Reveal::Label], ..settings.clone() };
+        let left_out = labels.left_out().unwrap();
+        assert!(
+            left_out.starts_with("left out, as there is none: A (label) in Int100,"),
+            "{left_out}"
+        );
         // What was measured before there were forms.
         let mut before = serde_json::to_value(Settings::default()).unwrap();
-        for list in ["activations", "poolings"] {
+        for list in ["activations", "poolings", "reveals"] {
             assert!(before.as_object_mut().unwrap().remove(list).is_some());
         }
         assert_eq!(serde_json::from_value::<Settings>(before).unwrap(), Settings::default());
@@ -722,6 +747,13 @@ mod tests {
             ("networks: [A-relu]", "there is no network A-relu; expected"),
             ("activations: []", "measures nothing: activations is empty"),
             ("poolings: []", "measures nothing: poolings is empty"),
+            ("reveals: []", "measures nothing: reveals is empty"),
+            ("reveals: [class]", "unknown variant `class`, expected `logits` or `label`"),
+            (
+                "reveals: [label]\nformats: [Int100]",
+                "A (label) Int100 Interactive, batch 1 is impossible: label, node 53 (argmax): Int100 cannot",
+            ),
+            ("reveals: [label]\nformats: [Int32]", "A (label) Int32 Local, batch 1 is impossible"),
             ("activations: [gelu]", "unknown variant `gelu`, expected `polynomial` or `relu`"),
             ("poolings: [max]\nnetworks: [B]", "max pooling with the activation relu alone"),
             ("poolings: [max]\nactivations: [relu]", "network A has no pooling"),

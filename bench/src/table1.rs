@@ -4,9 +4,10 @@ use std::fmt::Write as _;
 
 use party::config::OfflineMode;
 use party::result::{Accuracy, RunResult};
+use spdz::network::Reveal;
 
 use crate::accuracy::{interval, percents};
-use crate::cell::CellId;
+use crate::cell::{CellId, LABELS, computed};
 use crate::console;
 use crate::environment::Environment;
 use crate::floor::{ProductSpeed, Speeds};
@@ -20,7 +21,8 @@ use crate::sweep;
 struct Compared {
     plaintext: f64,
     secure: f64,
-    divergence: f64,
+    /// None of labels.
+    divergence: Option<f64>,
 }
 
 impl Compared {
@@ -28,7 +30,7 @@ impl Compared {
         Some(Self {
             plaintext: accuracy.plaintext?,
             secure: accuracy.secure,
-            divergence: accuracy.mean_kl_divergence?,
+            divergence: accuracy.mean_kl_divergence,
         })
     }
 
@@ -111,7 +113,8 @@ fn head(
 
 /// `C Int100 Interactive`.
 fn name(run: &RunResult) -> String {
-    format!("{} {} {}", run.network, run.format, run.truncation)
+    let RunResult { network, reveal, format, truncation, .. } = run;
+    format!("{} {format} {truncation}", computed(network, *reveal))
 }
 
 /// The row of one network in one number format.
@@ -132,12 +135,17 @@ fn row(key: &CellId, run: &RunResult, width: Option<usize>) -> String {
         paper.map_or_else(absent, |p| percent(p.plaintext, p.secure)),
         accuracy.as_ref().map_or_else(absent, |a| percent(a.plaintext, a.secure)),
         paper.map_or_else(absent, |p| format!("{:.4}", p.kl_divergence)),
-        accuracy.as_ref().map_or_else(absent, |a| format!("{:.1e}", a.divergence)),
+        accuracy
+            .as_ref()
+            .and_then(|a| a.divergence)
+            .map_or_else(absent, |divergence| format!("{divergence:.1e}")),
     ];
     let [theirs, ours, online, their_accuracy, accuracy, their_divergence, divergence] = fields;
     if fits(width) {
         // What the paper did not measure leaves room for a longer name.
-        let begin = format!("{:<20}  {theirs}", name(run));
+        let name = name(run);
+        let gap = if name.chars().count() > 29 { "" } else { " " };
+        let begin = format!("{name:<20} {gap}{theirs}");
         return format!(
             "{begin:<32}  {ours:<12}  {online:<6}  {their_accuracy:<13}  {accuracy:<13}  \
              {their_divergence:<6}  {divergence}\n",
@@ -168,6 +176,9 @@ pub fn foot(results: &Results, width: Option<usize>) -> String {
     let mut text = format!("\n{}", fill(runtime, width));
     if measured(results).any(|(cell, _)| paper::beside(&cell.key).is_none()) {
         text.push_str(&fill(COMPARABLE, width));
+    }
+    if measured(results).any(|(cell, _)| cell.key.reveal == Reveal::Label) {
+        text.push_str(&fill(LABELS, width));
     }
     text.push('\n');
     text.push_str(&costs(results, offline).render(width));
@@ -244,19 +255,23 @@ mod tests {
     use crate::load::Load;
     use crate::results::{SCHEMA_VERSION, Sweep};
 
+    fn accuracy() -> Accuracy {
+        Accuracy {
+            samples: 400,
+            plaintext: Some(0.99),
+            secure: 0.9875,
+            agreement: Some(0.9975),
+            mean_kl_divergence: Some(1e-7),
+        }
+    }
+
     fn results(key: CellId, samples: &[f64]) -> Results {
         let load = Some(Load { others_cores: 1.5, cores: 2 });
         let mut trial = Trial { load, ..trial(samples) };
         trial.result.truncation = key.truncation;
         trial.result.batch_size = key.batch_size;
         trial.result.out_of_range = 3;
-        trial.result.accuracy = Some(Accuracy {
-            samples: 400,
-            plaintext: Some(0.99),
-            secure: 0.9875,
-            agreement: Some(0.9975),
-            mean_kl_divergence: Some(1e-7),
-        });
+        trial.result.accuracy = Some(accuracy());
         let settings = Settings::default();
         Results {
             schema_version: SCHEMA_VERSION,
@@ -277,10 +292,15 @@ mod tests {
         assert!(table.contains("The paper measured networks A, B and C at batch 1"), "{table}");
         let ahead = CellId { offline_mode: OfflineMode::Ahead, ..key() };
         assert!(!render(&results(ahead, &[2.0]), None).contains("14 (4)"));
+        let label = CellId { reveal: Reveal::Label, ..key() };
+        let label = render(&results(label, &[2.0]), None);
+        let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(words(&label).contains(LABELS) && !words(&table).contains(LABELS), "{label}");
     }
 
     #[test]
     fn rows_of_exact_networks_are_as_wide_as_the_others() {
+        use super::row as table1_row;
         let row = |network: &str| {
             let mut trial = trial(&[2.0, 3.0]);
             trial.result.network = network.into();
@@ -290,6 +310,15 @@ mod tests {
         assert!(paper.starts_with("A Int64 Local         14 (4)      2.50 (0.71)"), "{paper}");
         assert!(exact.starts_with("C-relu-max Int64 Local  -         2.50 (0.71)"), "{exact}");
         assert_eq!(paper.find("2.50"), exact.find("2.50"));
+        // The longest name with the format's own truncation.
+        let mut trial = trial(&[2.0, 3.0]);
+        trial.result.accuracy = Some(Accuracy { mean_kl_divergence: None, ..accuracy() });
+        (trial.result.network, trial.result.reveal) = ("C-relu-max".into(), Reveal::Label);
+        let key = CellId { network: "C-relu-max".into(), reveal: Reveal::Label, ..key() };
+        let label = table1_row(&key, &trial.result, None);
+        assert_eq!(paper.find("2.50"), label.find("2.50"));
+        assert!(label.starts_with("C-relu-max (label) Int64 Local - "), "{label}");
+        assert!(label.ends_with("99.00 / 98.75  -       -\n"), "there is no divergence: {label}");
     }
 
     #[test]

@@ -43,7 +43,7 @@ use rustix::process::Signal;
 use safetensors::Dtype;
 use spdz::channel::{Channel, Name, Phase, Role, Tag};
 use spdz::graph::{Graph, GraphBuilder, Plaintext, Tensors};
-use spdz::network::{Builtin, Variant};
+use spdz::network::{Builtin, Reveal, Variant};
 use spdz::plan::{NumberFormat, Truncation};
 use tempfile::TempDir;
 
@@ -181,6 +181,46 @@ fn five_processes_classify_real_images() {
         assert!(times.is_finite() && times > 0.0, "{times}");
         let floor = results.runs[0].floor_ms.unwrap();
         assert!(table.contains(&format!("{floor:.3}  {times:>5.1}")), "{table}");
+    }
+}
+
+#[test]
+fn a_client_of_five_processes_learns_labels_and_scores_them() {
+    use NumberFormat::{Int32, Int64};
+    for (network, format, batch_size) in
+        [("A", Int64, 3), ("A-relu", Int64, 1), ("B-relu", Int32, 2)]
+    {
+        let settings = Settings {
+            formats: vec![format],
+            reveals: vec![Reveal::Label],
+            accuracy_samples: 530,
+            ..table1(network, batch_size, 2)
+        };
+        let results = measure(&settings).unwrap();
+        let cell = &results.runs[0];
+        assert_eq!(
+            cell.key.to_string(),
+            format!("{network} (label) {format} Local, batch {batch_size}")
+        );
+        let run = cell.merged.as_ref().unwrap();
+        assert_eq!((run.reveal, run.format, run.out_of_range), (Reveal::Label, format, 0));
+        let computation = Computation::of_network(network, batch_size, format);
+        let [logits, label] =
+            Reveal::ALL.map(|reveal| Computation { reveal, ..computation.clone() }.plan().unwrap());
+        assert_eq!(run.online_rounds, label.rounds() as u64);
+        assert_eq!(label.rounds(), logits.rounds() + 5, "{network} {format}");
+        let accuracy = run.accuracy.unwrap();
+        assert_eq!((accuracy.samples, accuracy.mean_kl_divergence), (530, None));
+        assert!(accuracy.secure >= 0.99 && accuracy.plaintext >= Some(0.99), "{accuracy:?}");
+        assert!(accuracy.agreement >= Some(0.998), "{accuracy:?}");
+        assert!(cell.floor_ms.is_some_and(|floor| floor > 0.0));
+        let json = serde_json::to_string(&results).unwrap();
+        assert!(
+            json.contains(r#""reveal":"label""#) && !json.contains("meanKlDivergence"),
+            "{json}"
+        );
+        let table = bench::table1::render(&results, None);
+        assert!(table.contains(&format!("{network} (label) {format} Local")), "{table}");
     }
 }
 

@@ -12,7 +12,7 @@ use spdz::graph::Graph;
 use spdz::plan::NumberFormat;
 
 use crate::api::v1alpha1::{
-    Activation, GraphModel, Model, ModelVolume, Network, Player, PodSettings, Pooling,
+    Activation, GraphModel, Model, ModelVolume, Network, Player, PodSettings, Pooling, Reveal,
     SecureInference, SecureInferenceSpec, Spread, Telemetry, VolumeSource, Workload,
 };
 use crate::job::Job;
@@ -137,6 +137,7 @@ pub fn samples() -> anyhow::Result<Vec<Sample>> {
     }
     samples.extend([
         exact_relu(),
+        label_only(),
         batch_sweep(),
         own_weights(),
         own_graph()?,
@@ -187,6 +188,26 @@ fn exact_relu() -> Sample {
                pooling, and weights that were trained for them.",
         with: Vec::new(),
         resources: vec![resource("exact-relu", spec(model))],
+    }
+}
+
+fn label_only() -> Sample {
+    let model = Model {
+        builtin: Some(Network::B),
+        activation: Some(Activation::Relu),
+        reveal: Some(Reveal::Label),
+        ..Model::default()
+    };
+    Sample {
+        file: "label-only.yaml".into(),
+        text: "Network B with exact ReLU, of which the client learns the class of each image alone:\n\
+               the largest of the logits is found on shares. Its accuracy and its agreement with the\n\
+               plaintext network are scored as usual; a class has no KL divergence.",
+        with: Vec::new(),
+        resources: vec![resource(
+            "label-only",
+            SecureInferenceSpec { number_format: NumberFormat::Int32, ..spec(model) },
+        )],
     }
 }
 

@@ -2,6 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use spdz::network::Reveal;
 use spdz::plan::{NumberFormat, Truncation};
 
 use crate::config::OfflineMode;
@@ -18,6 +19,11 @@ pub struct RunResult {
     /// The truncation.
     #[schemars(with = "String")]
     pub truncation: Truncation,
+    /// What the client of a network learnt; `logits` without it, and of a graph that is no
+    /// network.
+    #[serde(default, skip_serializing_if = "Reveal::is_default")]
+    #[schemars(with = "Option<String>")]
+    pub reveal: Reveal,
     /// Inputs of one inference; 1 for a graph that is no network.
     pub batch_size: usize,
     /// Timed evaluations.
@@ -297,14 +303,38 @@ pub struct Accuracy {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agreement: Option<f64>,
     /// Mean over the images of `KL(P || Q)`, nats: `P` is the softmax of the
-    /// plaintext logits, `Q` that of the secure ones.
+    /// plaintext logits, `Q` that of the secure ones. Where only labels are revealed there is
+    /// none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mean_kl_divergence: Option<f64>,
 }
 
+/// What the client learnt of one image.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Prediction<'a> {
+    /// The logits of its classes.
+    Logits(&'a [f64]),
+    /// The class alone, a number from 0 without a fraction.
+    Label(f64),
+}
+
+impl Prediction<'_> {
+    /// The predicted class; none without logits, and of a number that is no class.
+    fn class(self) -> Option<usize> {
+        match self {
+            Self::Logits(logits) => argmax(logits),
+            Self::Label(label) => {
+                let class = label as usize;
+                (class as f64 == label).then_some(class)
+            }
+        }
+    }
+}
+
 /// Adds up [`Accuracy`] image by image.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct AccuracyCounter {
+    reveal: Reveal,
     samples: usize,
     secure: usize,
     /// Images of which the plaintext logits are known.
@@ -318,11 +348,25 @@ pub struct AccuracyCounter {
 const SMALLEST_PROBABILITY: f64 = 1e-12;
 
 impl AccuracyCounter {
+    /// A counter of images of which the client learns what `reveal` says.
+    #[must_use]
+    pub fn of(reveal: Reveal) -> Self {
+        Self {
+            reveal,
+            samples: 0,
+            secure: 0,
+            compared: 0,
+            plaintext: 0,
+            agreement: 0,
+            divergence: 0.0,
+        }
+    }
+
     /// Scores one image. `plaintext` is there for all images or for none. `secure` is
     /// `None` where the output was out of range: no prediction, counted as wrong and as
     /// divergent as can be.
-    pub fn add(&mut self, label: u8, plaintext: Option<&[f32]>, secure: Option<&[f64]>) {
-        let found = secure.and_then(argmax::<f64>);
+    pub fn add(&mut self, label: u8, plaintext: Option<&[f32]>, secure: Option<Prediction<'_>>) {
+        let found = secure.and_then(Prediction::class);
         let label = usize::from(label);
         self.samples += 1;
         self.secure += usize::from(found == Some(label));
@@ -333,7 +377,10 @@ impl AccuracyCounter {
         self.plaintext += usize::from(expected == Some(label));
         self.agreement += usize::from(found.is_some() && found == expected);
         let p = softmax(&plaintext);
-        let q = secure.map_or_else(|| vec![0.0; p.len()], softmax);
+        let q = match secure {
+            Some(Prediction::Logits(logits)) => softmax(logits),
+            Some(Prediction::Label(_)) | None => vec![0.0; p.len()],
+        };
         self.divergence += kl_divergence(&p, &q);
     }
 
@@ -346,7 +393,11 @@ impl AccuracyCounter {
             plaintext: compared(self.plaintext as f64),
             secure: self.secure as f64 / self.samples.max(1) as f64,
             agreement: compared(self.agreement as f64),
-            mean_kl_divergence: compared(self.divergence),
+            mean_kl_divergence: match self.reveal {
+                Reveal::Logits => compared(self.divergence),
+                // A class has no probabilities.
+                Reveal::Label => None,
+            },
         }
     }
 }
@@ -442,11 +493,11 @@ mod tests {
 
     #[test]
     fn accuracy_counts_each_image_once() {
-        let mut counter = AccuracyCounter::default();
+        let mut counter = AccuracyCounter::of(Reveal::Logits);
         let plaintext = Some(&[0.0, 1.0][..]);
-        counter.add(1, plaintext, Some(&[0.0, 1.0]));
-        counter.add(1, plaintext, Some(&[1.0, 0.0]));
-        counter.add(0, plaintext, Some(&[0.5, 0.25]));
+        counter.add(1, plaintext, Some(Prediction::Logits(&[0.0, 1.0])));
+        counter.add(1, plaintext, Some(Prediction::Logits(&[1.0, 0.0])));
+        counter.add(0, plaintext, Some(Prediction::Logits(&[0.5, 0.25])));
         counter.add(1, plaintext, None);
         let accuracy = counter.finish();
         assert_eq!((accuracy.samples, accuracy.secure), (4, 0.5));
@@ -455,9 +506,28 @@ mod tests {
     }
 
     #[test]
+    fn a_label_has_an_accuracy_and_no_divergence() {
+        let mut counter = AccuracyCounter::of(Reveal::Label);
+        let plaintext = Some(&[0.0, 0.5, 2.0][..]);
+        counter.add(2, plaintext, Some(Prediction::Label(2.0)));
+        counter.add(1, plaintext, Some(Prediction::Label(1.0)));
+        // Numbers that are no class, and no number.
+        for wrong in [-1.0, 0.5, f64::NAN, f64::INFINITY] {
+            counter.add(0, plaintext, Some(Prediction::Label(wrong)));
+        }
+        counter.add(0, plaintext, None);
+        counter.add(0, plaintext, Some(Prediction::Label(0.0)));
+        let accuracy = counter.finish();
+        assert_eq!((accuracy.samples, accuracy.secure), (8, 3.0 / 8.0));
+        assert_eq!((accuracy.plaintext, accuracy.agreement), (Some(1.0 / 8.0), Some(1.0 / 8.0)));
+        let json = serde_json::to_string(&accuracy).unwrap();
+        assert!(!json.contains("meanKlDivergence"), "{json}");
+    }
+
+    #[test]
     fn without_logits_in_the_clear_labels_are_what_counts() {
-        let mut counter = AccuracyCounter::default();
-        counter.add(1, None, Some(&[0.0, 1.0]));
+        let mut counter = AccuracyCounter::of(Reveal::Logits);
+        counter.add(1, None, Some(Prediction::Logits(&[0.0, 1.0])));
         counter.add(1, None, None);
         let accuracy = counter.finish();
         let (samples, secure) = (2, 0.5);

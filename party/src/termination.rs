@@ -245,6 +245,7 @@ mod tests {
     use super::*;
     use crate::config::OfflineMode;
     use crate::result::{Accuracy, Inspection, Latency, LayerRange, LayerTime, MAX_LAYERS};
+    use spdz::network::Reveal;
     use spdz::plan::{NumberFormat, Truncation};
 
     fn failed(message: &str) -> Termination {
@@ -258,6 +259,7 @@ mod tests {
             network: network.into(),
             format: NumberFormat::Int64,
             truncation: Truncation::Local,
+            reveal: Reveal::default(),
             batch_size: 1,
             repetitions: 2,
             offline_mode: OfflineMode::Inline,
@@ -295,6 +297,8 @@ mod tests {
             repetitions: 100_000,
             batch_size: 1024,
             truncation: Truncation::Interactive,
+            // Of labels there is no divergence: this is longer than any.
+            reveal: Reveal::Label,
             format: NumberFormat::Int100,
             combined: latency(123_456.7),
             online: latency(0.000_123_456),

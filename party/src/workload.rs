@@ -4,13 +4,14 @@ use std::path::Path;
 
 use safetensors::{Dtype, SafeTensors};
 use spdz::channel::Name;
-use spdz::graph::{Plaintext, Tensors};
-use spdz::network::{IMAGES, LOGITS};
+use spdz::graph::{Op, Plaintext, Tensors};
+use spdz::network::{IMAGES, LABELS, LOGITS};
 use spdz::plan::Plan;
 
 use crate::config::{AccuracyWorkload, Workload};
 use crate::data::{DataError, read};
 use crate::idx;
+use crate::result::Prediction;
 
 /// Images as a network takes them.
 pub(crate) struct ImageSet {
@@ -77,9 +78,7 @@ impl Expected {
         plan: &Plan,
     ) -> Result<Self, DataError> {
         let samples = workload.samples;
-        let outputs = plan.graph().outputs_of(Name::CLIENT);
-        let logits = outputs.iter().find(|(name, _)| name == LOGITS);
-        let classes = logits.map_or(0, |(_, shape)| shape.iter().skip(1).product());
+        let classes = classes(plan);
         let path = &workload.labels;
         let labels = idx::read_labels(&read(path)?)
             .map_err(|source| DataError::Idx { path: path.clone(), source })?;
@@ -95,6 +94,36 @@ impl Expected {
         let logits = reference.map(|path| plaintext_logits(&read(path)?, path, samples, classes));
         let logits = logits.transpose()?;
         Ok(Self { samples, labels, logits, classes })
+    }
+}
+
+/// The classes that a network tells apart.
+fn classes(plan: &Plan) -> usize {
+    let graph = plan.graph();
+    let chosen = graph.nodes().iter().find_map(|node| match node.operation {
+        // A network that reveals labels has one.
+        Op::ArgMax { input } => graph.facts(input).shape.last().copied(),
+        _ => None,
+    });
+    let outputs = graph.outputs_of(Name::CLIENT);
+    let logits = outputs.iter().find(|(name, _)| name == LOGITS);
+    let logits = logits.map(|(_, shape)| shape.iter().skip(1).product());
+    logits.or(chosen).unwrap_or_default()
+}
+
+/// What the client learnt of the image at a place of a batch; `classes` are the network's.
+pub(crate) fn prediction(
+    outputs: &Tensors,
+    place: usize,
+    classes: usize,
+) -> Option<Prediction<'_>> {
+    match (outputs.get(LOGITS), outputs.get(LABELS)) {
+        (Some(logits), _) => {
+            let row = place * classes..(place + 1) * classes;
+            logits.as_slice().get(row).map(Prediction::Logits)
+        }
+        (None, Some(labels)) => labels.as_slice().get(place).copied().map(Prediction::Label),
+        (None, None) => None,
     }
 }
 

@@ -19,6 +19,7 @@ use party::termination::Termination;
 use serde_yaml::{Mapping, Value};
 use spdz::channel::Role;
 use spdz::graph::GraphBuilder;
+use spdz::network::Reveal;
 use spdz::plan::{NumberFormat, Truncation};
 use spdz::prg::SessionId;
 
@@ -154,6 +155,7 @@ fn everything() -> PartyConfig {
             network: Some("A".into()),
             batch_size: Some(1),
             graph: Some(g.build().unwrap()),
+            reveal: Reveal::Label,
             format: NumberFormat::Int64,
             truncation: Some(Truncation::Local),
             inspect: true,

@@ -13,7 +13,7 @@ use party::cli::Instructions;
 use party::config::{OfflineMode, Store, Transport};
 use party::signals;
 use serde::Serialize;
-use spdz::network::{Activation, Builtin, Pooling, UnknownNetwork};
+use spdz::network::{Activation, Builtin, Pooling, Reveal, UnknownNetwork};
 use spdz::plan::NumberFormat;
 
 use super::exit;
@@ -51,6 +51,17 @@ pub(super) fn pooling() -> impl TypedValueParser<Value = Pooling> {
         })
     };
     PossibleValuesParser::new(Pooling::ALL.map(value)).try_map(|name| name.parse())
+}
+
+/// What the client learns, on the command line.
+pub(super) fn reveal() -> impl TypedValueParser<Value = Reveal> {
+    let value = |reveal: Reveal| {
+        PossibleValue::new(reveal.name()).help(match reveal {
+            Reveal::Logits => "The paper's: what the last layer puts out",
+            Reveal::Label => "The class alone; only in number formats that can compare",
+        })
+    };
+    PossibleValuesParser::new(Reveal::ALL.map(value)).try_map(|name| name.parse())
 }
 
 /// The paper's networks, in one or several forms.

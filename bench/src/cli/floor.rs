@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use clap::Args;
 use party::cli::Instructions;
 use party::config::Transport;
+use spdz::network::Reveal;
 use spdz::plan::NumberFormat;
 
-use super::common::{Networks, format, interruptible, print_json, within};
+use super::common::{Networks, format, interruptible, print_json, reveal, within};
 use crate::console;
 use crate::floor;
 use crate::settings::BATCH_SIZES;
@@ -18,6 +19,10 @@ use crate::settings::BATCH_SIZES;
 pub struct Arguments {
     #[command(flatten)]
     networks: Networks,
+    /// What the client learns; each network with each
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', ignore_case = true)]
+    #[arg(value_parser = reveal(), default_values_t = [Reveal::default()])]
+    reveal: Vec<Reveal>,
     /// Number formats, each with its usual truncation
     #[arg(long, value_name = "FORMATS", value_delimiter = ',', ignore_case = true)]
     #[arg(value_parser = format(), default_values_t = NumberFormat::ALL)]
@@ -41,6 +46,7 @@ impl Arguments {
         self.instructions.apply();
         let report = floor::run(
             &self.networks.each()?,
+            &self.reveal,
             &self.formats,
             &self.batch_size,
             Transport { spin_micros: self.spin_micros, ..Transport::default() },

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use spdz::network::{Activation, Builtin, Pooling};
+use spdz::network::{Activation, Builtin, Pooling, Reveal};
 use spdz::plan::NumberFormat;
 
-use super::common::{Folders, Program, Threads, activation, format, pooling, within};
+use super::common::{Folders, Program, Threads, activation, format, pooling, reveal, within};
 use crate::launch::here::Files;
 use crate::settings::{ACCURACY_SAMPLES, REPETITIONS, Settings, WARMUP};
 
@@ -27,6 +27,10 @@ pub(super) struct Selection {
     #[arg(long, alias = "poolings", value_name = "NAMES", value_delimiter = ',')]
     #[arg(ignore_case = true, value_parser = pooling())]
     pooling: Option<Vec<Pooling>>,
+    /// What the client learns; each network with each [default: logits]
+    #[arg(long, alias = "reveals", value_name = "NAMES", value_delimiter = ',')]
+    #[arg(ignore_case = true, value_parser = reveal())]
+    reveal: Option<Vec<Reveal>>,
     /// Number formats to measure; each network in those of them that it can be computed in
     /// [default: all]
     #[arg(long, value_name = "FORMATS", value_delimiter = ',', ignore_case = true)]
@@ -59,6 +63,7 @@ impl Selection {
         replace(&mut settings.networks, self.networks.clone());
         replace(&mut settings.activations, self.activation.clone());
         replace(&mut settings.poolings, self.pooling.clone());
+        replace(&mut settings.reveals, self.reveal.clone());
         replace(&mut settings.formats, self.formats.clone());
         replace(&mut settings.repetitions, self.repetitions);
         replace(&mut settings.warmup, self.warmup);

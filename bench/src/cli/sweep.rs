@@ -37,9 +37,11 @@ line replaces what the file says:
   networks: [A, B, C]        # [] for none
   activations: [polynomial]  # or relu, exact
   poolings: [average]        # or max, of B and C with relu
+  reveals: [logits]          # to the client, or label: the class alone
   batchSizes: [1, 10, 100]
   formats: [Int64, Int100, Int32] # each network and graph in those that have what it
-                             # needs: polynomials all but Int32, relu all but Int100
+                             # needs: polynomials all but Int32, relu all but Int100,
+                             # labels all but Int100
   truncations: [usual]       # or Local, Interactive
   offline: [inline]          # or ahead
   conditions: [loopback]     # or lan (0.5 ms, 10 Gbit/s), wan (40 ms, 100 Mbit/s),

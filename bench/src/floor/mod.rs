@@ -36,9 +36,10 @@ use anyhow::Context;
 use party::config::{Computation, Transport};
 use serde_json::{Value, json};
 use spdz::geometry::Linear;
-use spdz::network::Builtin;
+use spdz::network::{Builtin, Reveal};
 use spdz::plan::{NumberFormat, Plan, Truncation};
 
+use crate::cell::computed;
 use crate::environment::Environment;
 use crate::forms;
 use crate::layout::{Align, Table, fill};
@@ -199,6 +200,8 @@ pub struct Entry {
     pub format: NumberFormat,
     /// The truncation.
     pub truncation: Truncation,
+    /// What the client learns.
+    pub reveal: Reveal,
     /// Inputs of one inference.
     pub batch_size: usize,
     /// What one inference has to do.
@@ -266,6 +269,7 @@ impl Measurement {
                 network: plan.graph().name().into(),
                 format: plan.format(),
                 truncation: plan.truncation(),
+                reveal: computation.reveal,
                 batch_size: computation.batch(),
                 floors: Floors::of(&work, &speeds, products_ms, environment.cores),
                 work,
@@ -282,6 +286,7 @@ impl Measurement {
 /// As [`Measurement::run`].
 pub(crate) fn run(
     networks: &[Builtin],
+    reveals: &[Reveal],
     formats: &[NumberFormat],
     batch_sizes: &[usize],
     transport: Transport,
@@ -291,10 +296,15 @@ pub(crate) fn run(
     let mut computations = Vec::new();
     for &format in formats {
         for &batch_size in batch_sizes {
-            let able = |network: &&Builtin| forms::formats(**network, formats).contains(&format);
-            for network in networks.iter().filter(able) {
-                let name = network.to_string();
-                computations.push(Computation::of_network(&name, batch_size, format));
+            for &reveal in reveals {
+                let able = |network: &&Builtin| {
+                    forms::formats(**network, reveal, formats).contains(&format)
+                };
+                for network in networks.iter().filter(able) {
+                    let name = network.to_string();
+                    let computation = Computation::of_network(&name, batch_size, format);
+                    computations.push(Computation { reveal, ..computation });
+                }
             }
         }
     }
@@ -325,6 +335,7 @@ impl Report {
                 "network": entry.network,
                 "format": entry.format,
                 "truncation": entry.truncation,
+                "reveal": entry.reveal,
                 "batchSize": entry.batch_size,
                 "macs": entry.work.macs(),
                 "offline": phase(&entry.floors.offline, &entry.work.offline),
@@ -387,10 +398,10 @@ impl Report {
             ("online", Right),
         ]);
         for entry in &self.entries {
-            let Entry { network, format, truncation, batch_size, work, .. } = entry;
+            let Entry { network, format, truncation, reveal, batch_size, work, .. } = entry;
             let floor = entry.floors.combined();
             let fields = vec![
-                format!("{network} {format} {truncation}"),
+                format!("{} {format} {truncation}", computed(network, *reveal)),
                 batch_size.to_string(),
                 (work.offline.crossings + work.online.crossings).to_string(),
                 format!("{:.1}", (work.offline.bytes + work.online.bytes) as f64 / 1e3),

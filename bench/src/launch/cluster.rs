@@ -400,7 +400,7 @@ fn absent_is_fine(error: kube::Error) -> anyhow::Result<()> {
 
 /// The run of a trial.
 fn spec(key: &CellId, scored: bool, settings: &Settings) -> anyhow::Result<SecureInferenceSpec> {
-    let model = Model::of(key.network.parse::<Builtin>()?);
+    let model = Model::of(key.network.parse::<Builtin>()?).revealing(key.reveal);
     let samples = if scored { settings.accuracy_samples } else { 0 };
     Ok(SecureInferenceSpec {
         model,

@@ -2,15 +2,17 @@
 
 use super::model::{MeasuredCell, Report};
 use crate::cell::CellId;
+use spdz::network::Builtin;
 
 /// The columns and what they hold; times are milliseconds of one inference.
-pub const COLUMNS: [(&str, &str); 39] = [
+pub const COLUMNS: [(&str, &str); 40] = [
     ("run", "which of the results, by name"),
     ("sweep", "the id of its sweep"),
     ("commit", "what it was built from"),
     ("network", "the network or graph"),
     ("format", "the number format, such as Int64"),
     ("truncation", "Local or Interactive"),
+    ("reveal", "what a network's client learns: logits or label; empty of a graph"),
     ("batch_size", "inputs of one inference"),
     ("offline_mode", "when randomness is made: inline or ahead"),
     ("where", "local or cluster"),
@@ -40,7 +42,7 @@ pub const COLUMNS: [(&str, &str); 39] = [
     ("accuracy_low", "least that is plausible of it, at a confidence of 95 %"),
     ("accuracy_high", "most"),
     ("accuracy_agreement", "part where both predict the same"),
-    ("mean_kl_divergence", "mean KL divergence, nats"),
+    ("mean_kl_divergence", "mean KL divergence, nats; empty of labels"),
     ("suspicious", "true if the trials differ more than they should"),
     ("others_cores", "cores that others kept busy in the worst trial; empty in a cluster"),
     ("failure", "why a trial failed; without a time if none succeeded"),
@@ -89,6 +91,8 @@ fn key(key: &CellId) -> Vec<String> {
         text(&key.network),
         key.format.to_string(),
         key.truncation.to_string(),
+        // A graph reveals what it says.
+        key.network.parse::<Builtin>().map_or_else(|_| String::new(), |_| key.reveal.to_string()),
         key.batch_size.to_string(),
         key.offline_mode.to_string(),
         key.place.to_string(),

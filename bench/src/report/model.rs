@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use party::result::RunResult;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
+use spdz::network::Reveal;
 use spdz::plan::{NumberFormat, Truncation};
 
 use super::figures::time;
 use super::naming::{Naming, is_usual};
 use crate::accuracy::interval;
-use crate::cell::{CellId, Place};
+use crate::cell::{CellId, LABELS, Place};
 use crate::compare::{Comparison, THRESHOLD};
 use crate::environment::Environment;
 use crate::floor::Speeds;
@@ -358,6 +359,9 @@ fn notes(run: &Run) -> Vec<String> {
              over the bandwidth, or measure with network conditions."
                 .into(),
         );
+    }
+    if run.cells.iter().any(|cell| cell.key.reveal == Reveal::Label) {
+        notes.push(LABELS.into());
     }
     if local && *load_average > *cores as f64 * 0.5 {
         notes.push(format!(

@@ -2,7 +2,7 @@
 
 use party::config::Conditions;
 
-use crate::cell::CellId;
+use crate::cell::{CellId, computed};
 
 /// Whether a cell has the truncation that its format has unless something else is asked for.
 pub(super) fn is_usual(key: &CellId) -> bool {
@@ -69,7 +69,7 @@ impl Naming {
 
     /// What is computed, at whatever batch size: `C Int64`.
     pub(super) fn computation(&self, key: &CellId) -> String {
-        format!("{} {}", key.network, self.format(key))
+        format!("{} {}", computed(&key.network, key.reveal), self.format(key))
     }
 
     /// The format, and what else tells lines of one network apart.
@@ -83,7 +83,7 @@ impl Naming {
 
     /// The network, and the rest of what is the same at all batch sizes.
     pub(super) fn network(&self, key: &CellId) -> String {
-        format!("{}{}", key.network, self.circumstances(key))
+        format!("{}{}", computed(&key.network, key.reveal), self.circumstances(key))
     }
 
     /// A row of Table 1, where all are of batch 1.
@@ -93,7 +93,8 @@ impl Naming {
 
     /// What cells share that differ in their format.
     pub(super) fn pair(&self, key: &CellId) -> String {
-        format!("{}, batch {}{}", key.network, key.batch_size, self.circumstances(key))
+        let network = computed(&key.network, key.reveal);
+        format!("{network}, batch {}{}", key.batch_size, self.circumstances(key))
     }
 
     /// What tells cells of one network apart: `Int64, batch 10`.
@@ -104,7 +105,7 @@ impl Naming {
 
     /// All that tells a cell from the others of its run: `C Int64, batch 10`.
     pub(super) fn full(&self, key: &CellId) -> String {
-        format!("{} {}", key.network, self.without_network(key))
+        format!("{} {}", computed(&key.network, key.reveal), self.without_network(key))
     }
 }
 

@@ -11,6 +11,7 @@ use std::process::Command;
 
 use bench::report::{Run, csv, read_all, write};
 use bench::results::{Cell, Results};
+use spdz::network::Reveal;
 use spdz::plan::NumberFormat;
 
 /// The report of these results: page, Markdown, CSV, JSON.
@@ -102,7 +103,13 @@ fn csv_has_a_row_for_each_cell() {
     let before = fixture::sweep("before", 1.0);
     let mut now = fixture::sweep("now", 1.0);
     fixture::spoil(&mut now);
-    let [.., csv, _] = report(&[before, now]);
+    let label = &mut now.runs[1];
+    label.key.reveal = Reveal::Label;
+    let merged = label.merged.as_mut().unwrap();
+    merged.reveal = Reveal::Label;
+    merged.accuracy.as_mut().unwrap().mean_kl_divergence = None;
+    now.runs[2].key.network = "score".into();
+    let [html, markdown, csv, _] = report(&[before, now]);
     let mut reader = ::csv::Reader::from_reader(csv.as_bytes());
     let head: Vec<String> = reader.headers().unwrap().iter().map(String::from).collect();
     assert_eq!(head, csv::COLUMNS.map(|column| column.0));
@@ -115,6 +122,15 @@ fn csv_has_a_row_for_each_cell() {
     assert_eq!(at(&rows[0], "network"), "A");
     assert_eq!(at(&rows[0], "online_rounds"), "6");
     assert_eq!(at(&rows[0], "mean_kl_divergence").parse::<f64>().unwrap().log10().floor(), -7.0);
+    assert_eq!(at(&rows[0], "reveal"), "logits");
+    assert_eq!(at(&rows[19], "reveal"), "label");
+    assert_eq!(at(&rows[19], "mean_kl_divergence"), "", "absent, not zero");
+    assert_eq!(at(&rows[20], "reveal"), "", "a graph says it itself");
+    let name = format!("{} (label)", at(&rows[19], "network"));
+    for page in [html, markdown] {
+        assert!(page.contains(&name) && page.contains("the client learns the class alone"));
+        assert!(!page.contains("NaN"));
+    }
     let failed: Vec<_> = rows.iter().filter(|row| !at(row, "failure").is_empty()).collect();
     assert_eq!(failed.len(), 1);
     assert_eq!(at(failed[0], "combined_mean_ms"), "");

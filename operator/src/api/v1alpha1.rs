@@ -79,6 +79,7 @@ pub const MAX_GRAPH_BYTES: usize = 512 << 10;
     validation = Rule::new("self.startDeadlineSeconds == oldSelf.startDeadlineSeconds && self.activeDeadlineSeconds == oldSelf.activeDeadlineSeconds").message("deadlines cannot be changed; delete the resource and create it again"),
     validation = Rule::new("!has(self.model.graph) || !has(self.workload.accuracySamples) || self.workload.accuracySamples == 0").message("spec.workload.accuracySamples is for networks; a graph of one's own has no test set"),
     validation = Rule::new("!has(self.workload.inspect) || has(self.model.builtin)").message("spec.workload.inspect reveals the weights; it is for benchmarks with the shipped ones, spec.model.builtin"),
+    validation = Rule::new("!has(self.workload.inspect) || !has(self.model.reveal) || self.model.reveal != 'Label'").message("spec.workload.inspect reveals every layer, and so more than spec.model.reveal: Label; leave one of them out"),
     validation = Rule::new("!has(self.model.graph) || !has(self.workload.warmupSeconds) || self.workload.warmupSeconds == 0").message("spec.workload.warmupSeconds is for networks; the evaluations of a graph are counted, use warmup"),
     validation = Rule::new("!has(self.model.graph) || (!has(self.parties.modelOwner) && !has(self.parties.client))").message("spec.parties.modelOwner and client are of networks; a graph has spec.model.graph.players.NAME.pod"),
     validation = Rule::new("!has(self.parties.image) || self.parties.image.matches('^[a-zA-Z0-9][-a-zA-Z0-9._:/@]*$')").message("spec.parties.image is no name of an image"),
@@ -314,6 +315,7 @@ fn yes() -> bool {
 #[x_kube(
     validation = Rule::new("[has(self.builtin), has(self.volume), has(self.graph)].exists_one(given, given)").message("spec.model needs exactly one of builtin, volume and graph"),
     validation = Rule::new("has(self.builtin) || (!has(self.activation) && !has(self.pooling))").message("spec.model.activation and pooling are of builtin; a volume has its own, and a graph its operations"),
+    validation = Rule::new("!has(self.graph) || !has(self.reveal)").message("spec.model.reveal is of networks; a graph reveals what it says, give it an argMax"),
     validation = Rule::new("!has(self.pooling) || self.pooling != 'Max' || !has(self.builtin) || (self.builtin != 'A' && has(self.activation) && self.activation == 'Relu')").message("pooling: Max is for the networks B and C with activation: Relu")
 )]
 pub struct Model {
@@ -326,6 +328,9 @@ pub struct Model {
     /// The pooling of `builtin`; without it `Average`, as in the paper.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pooling: Option<Pooling>,
+    /// What the client of the network learns; without it `Logits`, as in the paper.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reveal: Option<Reveal>,
     /// A network of the paper, with the model owner's own weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume: Option<ModelVolume>,
@@ -394,6 +399,16 @@ pub enum Pooling {
     Max,
 }
 
+/// What the client of the network learns; without it `Logits`, as in the paper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Reveal {
+    /// What the last layer puts out: a number for each class.
+    Logits,
+    /// The class alone, computed on shares, which tells less of the weights; only in number
+    /// formats that can compare, which `Int100` cannot.
+    Label,
+}
+
 impl Model {
     /// One of the paper's networks with the weights that come with the toolkit.
     #[must_use]
@@ -414,6 +429,25 @@ impl Model {
                 network::Pooling::Max => Some(Pooling::Max),
             },
             ..Self::default()
+        }
+    }
+
+    /// The same with what its client learns.
+    #[must_use]
+    pub fn revealing(self, reveal: network::Reveal) -> Self {
+        let reveal = match reveal {
+            network::Reveal::Logits => None,
+            network::Reveal::Label => Some(Reveal::Label),
+        };
+        Self { reveal, ..self }
+    }
+
+    /// What the client of the network learns.
+    #[must_use]
+    pub fn revealed(&self) -> network::Reveal {
+        match self.reveal {
+            None | Some(Reveal::Logits) => network::Reveal::Logits,
+            Some(Reveal::Label) => network::Reveal::Label,
         }
     }
 

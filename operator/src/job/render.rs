@@ -177,7 +177,7 @@ mod tests {
     use spdz::prg::SessionId;
 
     use super::*;
-    use crate::api::v1alpha1::{Activation, Model, SecureInferenceSpec};
+    use crate::api::v1alpha1::{Activation, Model, Reveal, SecureInferenceSpec};
     use crate::job::tests::{addresses, config, job, network, refusal, sum, weights};
 
     #[test]
@@ -263,6 +263,16 @@ mod tests {
         assert_eq!(workload.accuracy.unwrap().reference.as_deref(), Some(Path::new(reference)));
         assert_eq!(workload.inspect.unwrap().weights, Path::new(shipped));
 
+        // A label is of every party's computation, with the toolkit's weights or others.
+        for (mut spec, name) in [(network(), "A"), (weights("w", json!({"emptyDir": {}})), "A")] {
+            spec.model.reveal = Some(Reveal::Label);
+            let job = crate::job::tests::job(spec);
+            assert_eq!(job.network, name);
+            for role in job.roles.clone() {
+                assert_eq!(config(&job, role).computation.reveal.name(), "label");
+            }
+        }
+
         // Whose form it is stays with the network on a volume.
         let mut own = weights("w", json!({"emptyDir": {}}));
         own.model.volume.as_mut().unwrap().activation = Some(Activation::Relu);
@@ -285,6 +295,11 @@ mod tests {
                 "spec.model: act1, node ",
             ),
             (
+                json!({"builtin": "A", "reveal": "Label"}),
+                NumberFormat::Int100,
+                "spec.model: label, node ",
+            ),
+            (
                 json!({"builtin": "A", "activation": "Relu", "pooling": "Max"}),
                 NumberFormat::Int64,
                 "spec.model: network A has no pooling",
@@ -300,6 +315,14 @@ mod tests {
         }
         let message = with(json!({"builtin": "A", "activation": "Relu"}), NumberFormat::Int100);
         assert!(message.contains("Int100 cannot compare numbers"), "{message}");
+        let model = Model { reveal: Some(Reveal::Logits), ..sum().model };
+        let message = refusal(SecureInferenceSpec { model, ..network() });
+        assert!(message.contains("a graph reveals what it says"), "{message}");
+        let mut inspected = network();
+        inspected.model.reveal = Some(Reveal::Label);
+        inspected.workload.inspect = Some(1);
+        let message = refusal(inspected);
+        assert!(message.contains("spec.workload.inspect reveals every layer"), "{message}");
         let model = Model { activation: Some(Activation::Relu), ..sum().model };
         let message = refusal(SecureInferenceSpec { model, ..network() });
         assert!(message.contains("spec.model.activation and pooling are of builtin"), "{message}");

@@ -9,7 +9,7 @@ use party::config::limits::{self, Limits};
 use party::config::{Computation, Session};
 use spdz::channel::Role;
 use spdz::graph::Graph;
-use spdz::network::Builtin;
+use spdz::network::{Builtin, Reveal};
 use spdz::prg::SessionId;
 use spdz::protocol::{Protocol, Spdz};
 
@@ -155,6 +155,11 @@ fn computation(spec: &SecureInferenceSpec) -> Result<Computation, Invalid> {
              operations",
         );
     }
+    if model.graph.is_some() && model.reveal.is_some() {
+        return invalid(
+            "spec.model.reveal is of networks; a graph reveals what it says, give it an argMax",
+        );
+    }
     let network = model.network().map_err(|error| Invalid(format!("spec.model: {error}")))?;
     let mut computation = match (network, &model.volume, &model.graph) {
         (Some(network), None, None) => network_of(network, spec),
@@ -173,7 +178,11 @@ fn computation(spec: &SecureInferenceSpec) -> Result<Computation, Invalid> {
 }
 
 fn network_of(network: Builtin, spec: &SecureInferenceSpec) -> Computation {
-    Computation::of_network(network.name(), spec.workload.batch_size as usize, spec.number_format)
+    let batch = spec.workload.batch_size as usize;
+    Computation {
+        reveal: spec.model.revealed(),
+        ..Computation::of_network(network.name(), batch, spec.number_format)
+    }
 }
 
 fn read_graph(definition: &str, spec: &SecureInferenceSpec) -> Result<Graph, Invalid> {
@@ -275,6 +284,12 @@ fn check_numbers(spec: &SecureInferenceSpec) -> Result<(), Invalid> {
         return invalid(
             "spec.workload.inspect reveals the weights; it is for benchmarks with the shipped \
              ones, spec.model.builtin",
+        );
+    }
+    if workload.inspect.is_some() && spec.model.revealed() == Reveal::Label {
+        return invalid(
+            "spec.workload.inspect reveals every layer, and so more than spec.model.reveal: Label; \
+             leave one of them out",
         );
     }
     if let Some(network) = &workload.network {

@@ -672,6 +672,7 @@ impl Cluster {
             network: "sum".into(),
             format: NumberFormat::Int64,
             truncation: Truncation::Local,
+            reveal: spdz::network::Reveal::default(),
             batch_size: 1,
             repetitions: 100,
             offline_mode: party::config::OfflineMode::Inline,

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use spdz::graph::Graph;
-use spdz::network::Builtin;
+use spdz::network::{Builtin, Reveal};
 use spdz::plan::{NumberFormat, Plan, Truncation};
 use spdz::protocol::{Protocol, Spdz};
 
@@ -23,6 +23,10 @@ pub struct Computation {
     /// Any other computation, in the serialised form of [`Graph`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub graph: Option<Graph>,
+    /// What the client of a network learns; its logits without it. Networks only: a graph
+    /// reveals what it says.
+    #[serde(default, skip_serializing_if = "Reveal::is_default")]
+    pub reveal: Reveal,
     /// The number format.
     #[serde(default)]
     pub format: NumberFormat,
@@ -37,13 +41,14 @@ pub struct Computation {
 }
 
 impl Computation {
-    /// One of the paper's networks on a batch, with the usual truncation.
+    /// One of the paper's networks on a batch, with the usual truncation; it reveals logits.
     #[must_use]
     pub fn of_network(name: &str, batch_size: usize, format: NumberFormat) -> Self {
         Self {
             network: Some(name.into()),
             batch_size: Some(batch_size),
             graph: None,
+            reveal: Reveal::default(),
             format,
             truncation: None,
             inspect: false,
@@ -57,6 +62,7 @@ impl Computation {
             network: None,
             batch_size: None,
             graph: Some(graph),
+            reveal: Reveal::default(),
             format,
             truncation: None,
             inspect: false,
@@ -80,11 +86,17 @@ impl Computation {
         match (&self.network, &self.graph) {
             (Some(name), None) => {
                 let network = name.parse::<Builtin>()?.network();
-                match self.inspect {
-                    true => compile(&network.inspected_graph(self.batch())?),
-                    false => compile(&network.graph(self.batch())?),
+                match (self.inspect, self.reveal) {
+                    (false, reveal) => compile(&network.revealing_graph(self.batch(), reveal)?),
+                    (true, Reveal::Logits) => compile(&network.inspected_graph(self.batch())?),
+                    (true, Reveal::Label) => Err(ConfigError::Computation(
+                        "has `inspect` beside `reveal: label`; what is inspected reveals every layer, leave one of them out",
+                    )),
                 }
             }
+            (None, Some(_)) if self.reveal == Reveal::Label => Err(ConfigError::Computation(
+                "has `reveal` beside `graph`; a graph reveals what it says, give it an `argMax` and leave this out",
+            )),
             (None, Some(_)) if self.inspect => Err(ConfigError::Computation(
                 "has `inspect` beside `graph`; it is for benchmarks of networks A, B and C, leave it out",
             )),

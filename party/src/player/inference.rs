@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use spdz::channel::{Channel, Name};
 use spdz::graph::Tensors;
-use spdz::network::LOGITS;
 use spdz::plan::Plan;
 use spdz::ring::Ring;
 use spdz::role::Player;
@@ -21,7 +20,7 @@ use crate::net::{self, Link};
 use crate::progress::{Progress, Stage};
 use crate::result::{AccuracyCounter, Inspection, RunResult};
 use crate::telemetry::{Clocked, Recorders, Telemetry};
-use crate::workload::ImageSet;
+use crate::workload::{ImageSet, prediction};
 
 /// Infers and scores images, and measures it.
 pub(super) fn infer<R: Ring>(
@@ -48,18 +47,18 @@ pub(super) fn infer<R: Ring>(
     let measured =
         measure(&mut client, series, &mut last_report, &mut out_of_range, inputs, |_| Ok(()))?;
 
-    let mut counter = AccuracyCounter::default();
+    let mut counter = AccuracyCounter::of(config.computation.reveal);
     let samples = expected.map_or(0, |expected| expected.samples);
     for first in (0..samples).step_by(batch) {
         let ready = client.prepare()?;
         let outputs = out_of_range.admit(client.evaluate(ready, &images.batch(first)))?;
         let Some(expected) = expected else { break };
-        let logits = outputs.as_ref().and_then(|outputs| outputs.get(LOGITS));
         let classes = expected.classes;
         for image in first..samples.min(first + batch) {
-            let row = |at: usize| at * classes..(at + 1) * classes;
-            let secure = logits.map(|logits| &logits.as_slice()[row(image - first)]);
-            let plaintext = expected.logits.as_ref().map(|logits| &logits[row(image)]);
+            let secure = outputs.as_ref();
+            let secure = secure.and_then(|outputs| prediction(outputs, image - first, classes));
+            let row = image * classes..(image + 1) * classes;
+            let plaintext = expected.logits.as_ref().map(|logits| &logits[row]);
             counter.add(expected.labels[image], plaintext, secure);
         }
         let done = samples.min(first + batch) as u64;

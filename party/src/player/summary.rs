@@ -49,6 +49,7 @@ pub(super) fn summarise(
         network: plan.graph().name().into(),
         format: plan.format(),
         truncation: plan.truncation(),
+        reveal: config.computation.reveal,
         batch_size: config.computation.batch(),
         repetitions: series.timed,
         offline_mode: series.offline,

@@ -15,10 +15,12 @@ use crate::graph::{BatchNorm, Graph, GraphBuilder, GraphError, Tensor};
 use crate::polynomial::Polynomial;
 
 mod builtin;
+mod reveal;
 #[cfg(feature = "weights")]
 pub mod weights;
 
 pub use builtin::{Activation, Builtin, Pooling, UnknownForm, UnknownNetwork, Variant};
+pub use reveal::{Reveal, UnknownReveal};
 
 /// Largest batch.
 pub const MAX_BATCH: usize = 1024;
@@ -34,17 +36,6 @@ pub const LABELS: &str = "labels";
 
 /// The variance floor of batch normalisation, as the training uses it.
 pub const BATCH_NORM_EPSILON: f64 = 1e-5;
-
-/// What the client of a network learns.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Reveal {
-    /// What the last layer puts out: [`LOGITS`].
-    #[default]
-    Logits,
-    /// The place of the largest logit, the first of equals, and nothing else of them:
-    /// [`LABELS`]. From logits a client learns more of the weights than from labels.
-    Label,
-}
 
 /// One layer of a network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

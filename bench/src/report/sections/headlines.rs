@@ -1,6 +1,7 @@
 //! The figures that open the report.
 
 use crate::accuracy::{percents, wilson};
+use crate::cell::computed;
 use crate::paper;
 use crate::report::figures::{figure, milliseconds, percent};
 use crate::report::model::{MeasuredCell, Report};
@@ -19,7 +20,8 @@ pub(in crate::report) fn headlines(report: &Report<'_>) -> Vec<Headline> {
         .filter(|cell| Some(&cell.key.network) == largest)
         .min_by(|a, b| time(a).total_cmp(&time(b)));
     let Some(first) = first else { return vec![] };
-    let name = format!("{} {}", first.key.network, first.key.format);
+    let name = computed(&first.key.network, first.key.reveal);
+    let name = format!("{name} {}", first.key.format);
     let mark = report.naming.mark(&first.key);
     let mut headlines = vec![Headline {
         value: milliseconds(first.result.combined.mean_ms),
