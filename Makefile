@@ -2,7 +2,7 @@ CARGO ?= cargo
 # Only sweeps on a cluster need the types of its API, which take longer to build than all the rest.
 on_cluster = $(if $(shell grep -s '^on: *cluster' '$(FILE)'),--features bench/cluster)
 
-.PHONY: help build table1 report sweep test e2e faults soak constant-time fuzz lint fmt supply-chain semver image sbom image-check \
+.PHONY: help build table1 report sweep test e2e faults soak layers constant-time fuzz lint fmt supply-chain semver image sbom image-check \
   reproducible chart-test cluster-up cluster-down
 
 help: ## List the targets
@@ -43,6 +43,10 @@ faults: ## Faults at every message of five processes; `make test` tries a few me
 soak: ## 100,000 inferences through one set of processes: memory, latency and counters; `make test` does 10,000
 	$(CARGO) test --locked $(all) --no-run
 	$(CARGO) test --locked $(all) --test soak -- --inferences 100000
+
+layers: ## 1,000 images through every layer of the networks with exact ReLU, bit for bit against integers; a few minutes
+	$(CARGO) test --locked $(all) --no-run
+	$(CARGO) test --locked $(all) --test layers -- --ignored --nocapture
 
 constant-time: ## Whether branches or addresses depend on keys, shares or masks, by valgrind over whole sessions; a minute with the build
 	CARGO='$(CARGO)' hack/constant-time.sh
