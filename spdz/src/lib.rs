@@ -108,7 +108,7 @@
 //!
 //! | to | see |
 //! |---|---|
-//! | write a computation, or read one from a file | [`graph`]; [`polynomial`] for functions that sums and products only approximate |
+//! | write a computation, or read one from a file | [`graph`]; [`piecewise`] for activations on comparisons, [`polynomial`] for functions that sums and products only approximate |
 //! | compute a convolutional network, or the paper's A, B and C | [`network`] |
 //! | know steps, messages, bytes and rounds before anything runs | [`plan`] |
 //! | choose a number format and a truncation | [`ring::NumberFormat`], [`ring::Truncation`] |
@@ -158,6 +158,7 @@ mod observer;
 pub mod ops;
 pub mod packed;
 mod packed_opening;
+pub mod piecewise;
 pub mod plan;
 pub mod polynomial;
 pub mod prg;
