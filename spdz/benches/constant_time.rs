@@ -16,8 +16,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use spdz::channel::{Channel, ChannelError, MemoryChannel, Name, Phase, Role, Tag, memory_pair};
-use spdz::graph::{Graph, GraphBuilder, Plaintext, Tensors};
+use spdz::graph::{Graph, GraphBuilder, Plaintext, Tensor, Tensors};
 use spdz::ops::ProtocolRing;
+use spdz::piecewise::Activation;
 use spdz::plan::{NumberFormat, Plan, Truncation};
 use spdz::prg::{Seed, SessionId};
 use spdz::ring::Side;
@@ -97,6 +98,12 @@ impl Channel for AtPlayer {
     }
 }
 
+/// What is compared with public numbers.
+fn thresholds(g: &GraphBuilder, x: Tensor) -> Tensor {
+    let activated = g.activation(g.leaky_relu(x, 0.25), Activation::Sigmoid);
+    g.add(activated, g.step(g.prelu(x, x), 0.5))
+}
+
 /// Every kind of operation that a server computes in a format.
 fn graph(format: NumberFormat) -> Graph {
     let g = GraphBuilder::named("all", ["alice"]);
@@ -109,6 +116,7 @@ fn graph(format: NumberFormat) -> Graph {
         let hidden = g.avg_pool(g.relu(g.conv2d(image, filter, 1, 0)), 2);
         let hidden = g.relu(g.matmul(g.flatten(hidden), weights));
         let larger = g.maximum(g.abs(other), g.relu(g.sub(g.scalar(0.5), other)));
+        let larger = g.add(larger, thresholds(&g, other));
         g.private_output("alice", g.concat(&[g.mul(hidden, other), g.square(other), larger], 0));
         return g.build().unwrap();
     }
@@ -126,6 +134,7 @@ fn graph(format: NumberFormat) -> Graph {
         true => {
             let many = g.reshape(g.concat(&[outer, outer], 0), [10, 20]);
             let larger = g.maximum(g.abs(sum), g.minimum(product, other));
+            let larger = g.add(larger, thresholds(&g, sum));
             g.add(g.add(larger, g.one_hot_argmax(sum)), g.argmax(many))
         }
         false => sum,

@@ -10,6 +10,7 @@ use spdz::graph::{
     Function, Graph, GraphBuilder, MAX_DEGREE, MAX_LABEL_BYTES, MAX_NODES, MAX_PLAYERS,
     MAX_POLYNOMIALS, MAX_PUBLIC, MAX_PUBLIC_TERMS, MAX_TENSOR, NodeId, Op, Work,
 };
+use spdz::piecewise::{ACTIVATION_ERROR, Activation, MAX_POINTS};
 use spdz::plan::{MAX_STEPS, NumberFormat, Plan, Truncation};
 use spdz::polynomial::{MAX_FIT_DEGREE, Polynomial};
 use spdz::ring::{Int64, Int100, Ring};
@@ -89,6 +90,26 @@ fn every_function_is_on_the_page() {
     assert_eq!(listed, known.iter().filter(fits).map(String::as_str).collect());
 }
 
+#[test]
+fn every_activation_is_on_the_page_with_its_points() {
+    let known = expected_by::<Activation>(json!("nothing"));
+    let table = section("### activation");
+    let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("| `")).skip(1).collect();
+    let names = rows.iter().map(|row| quoted(row)[0].to_owned());
+    assert_eq!(names.collect::<BTreeSet<_>>(), known);
+    for row in rows {
+        let name = quoted(row)[0];
+        let activation: Activation = match name {
+            "hardSigmoid" => Activation::HardSigmoid { alpha: 0.2, beta: 0.5 },
+            name => serde_json::from_value(json!(name)).unwrap(),
+        };
+        let points = row.trim_end_matches(" |").rsplit("| ").next().unwrap();
+        assert_eq!(points.parse(), Ok(activation.piecewise().points.len()), "{name}");
+    }
+    assert_eq!(ACTIVATION_ERROR, 1.0 / 512.0);
+    assert!(table.contains("at most 1/512 (0.00196)"));
+}
+
 /// The numbers of a shape: `[2, 3]`.
 fn shape(text: &str) -> Vec<usize> {
     serde_json::from_str(text).unwrap()
@@ -114,7 +135,7 @@ fn shapes_are_those_of_the_page() {
             }
             let at = |number: &Value| json!(2 * number.as_u64().unwrap() as usize + 1 - local);
             let mut op = examples[0].clone();
-            for key in ["input", "left", "right", "filter"] {
+            for key in ["input", "left", "right", "filter", "slopes"] {
                 if let Some(operand) = op.get_mut(key) {
                     *operand = at(operand);
                 }
@@ -165,6 +186,7 @@ fn limits_are_the_codes() {
         ("terms of all sums in products and pooling of public tensors", MAX_PUBLIC_TERMS),
         ("degree of a polynomial by its coefficients", MAX_DEGREE),
         ("degree of a fit", MAX_FIT_DEGREE),
+        ("points of a piecewise linear function", MAX_POINTS),
         ("bytes of a label", MAX_LABEL_BYTES),
         ("steps of the plan", MAX_STEPS),
         (

@@ -12,6 +12,7 @@ use super::op::{Lifetime, Node, NodeId, Op};
 use super::{Graph, GraphError};
 use crate::channel::Name;
 use crate::geometry::{Padding, Stride, Window, Windows};
+use crate::piecewise::{Activation, Piecewise};
 use crate::polynomial::{Fit, Polynomial};
 
 /// A tensor of the graph that a [`GraphBuilder`] writes.
@@ -464,6 +465,68 @@ impl GraphBuilder {
     #[track_caller]
     pub fn abs(&self, x: Tensor) -> Tensor {
         self.push(Op::Abs { input: x.node }, &[x])
+    }
+
+    /// `x`, but not less than `low` and not more than `high`, of which either may be missing; exact. The
+    /// number format as for [`GraphBuilder::relu`], and both ends within its range.
+    ///
+    /// ```
+    /// # use spdz::graph::GraphBuilder;
+    /// # let g = GraphBuilder::new(["client"]);
+    /// # let x = g.private_input("client", [4]);
+    /// let hard_tanh = g.clip(x, -1.0, 1.0);
+    /// let at_least = g.clip(x, 0.5, None);
+    /// ```
+    #[track_caller]
+    pub fn clip(
+        &self,
+        x: Tensor,
+        low: impl Into<Option<f64>>,
+        high: impl Into<Option<f64>>,
+    ) -> Tensor {
+        self.push(Op::Clip { input: x.node, low: low.into(), high: high.into() }, &[x])
+    }
+
+    /// `x`, but not less than 0 and not more than 6: [`GraphBuilder::clip`].
+    #[track_caller]
+    pub fn relu6(&self, x: Tensor) -> Tensor {
+        self.clip(x, 0.0, 6.0)
+    }
+
+    /// `x` from zero on, and `slope * x` below; the format as for [`GraphBuilder::relu`]. The slope is
+    /// rounded to what the format resolves.
+    #[track_caller]
+    pub fn leaky_relu(&self, x: Tensor, slope: f64) -> Tensor {
+        self.push(Op::LeakyRelu { input: x.node, slope }, &[x])
+    }
+
+    /// `x` from zero on, and `slopes * x` below, where the slopes are broadcast to the shape of `x`. The
+    /// format as for [`GraphBuilder::relu`].
+    #[track_caller]
+    pub fn prelu(&self, x: Tensor, slopes: Tensor) -> Tensor {
+        self.push(Op::Prelu { input: x.node, slopes: slopes.node }, &[x, slopes])
+    }
+
+    /// 1 where `x` is `threshold` or more, else 0; exact. The format as for
+    /// [`GraphBuilder::relu`], and the threshold within its range.
+    #[track_caller]
+    pub fn step(&self, x: Tensor, threshold: f64) -> Tensor {
+        self.push(Op::Step { input: x.node, threshold }, &[x])
+    }
+
+    /// A continuous piecewise linear function of each element. The format as for
+    /// [`GraphBuilder::relu`], and all points within its range.
+    #[track_caller]
+    pub fn piecewise(&self, x: Tensor, piecewise: Piecewise) -> Tensor {
+        self.push(Op::Piecewise { input: x.node, piecewise }, &[x])
+    }
+
+    /// An activation of neural networks, of each element. Of a private tensor it is a piecewise
+    /// linear function within [`ACTIVATION_ERROR`](crate::piecewise::ACTIVATION_ERROR) over the whole
+    /// range of the format, which is as for [`GraphBuilder::relu`].
+    #[track_caller]
+    pub fn activation(&self, x: Tensor, activation: Activation) -> Tensor {
+        self.push(Op::Activation { input: x.node, activation }, &[x])
     }
 
     /// The logistic function; of private tensors its fit of degree 9 on `[-8, 8]`.

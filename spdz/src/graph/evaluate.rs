@@ -337,6 +337,7 @@ mod tests {
     use crate::geometry::{Padding, Stride, Window};
     use crate::graph::function::maximum;
     use crate::graph::{Function, GraphBuilder, Tensor};
+    use crate::piecewise::{Activation, Piecewise};
     use crate::polynomial::Polynomial;
 
     fn name(text: &str) -> Name {
@@ -442,6 +443,22 @@ mod tests {
         assert_eq!(larger, plaintext([2, 3], [1.0, 1.0, 2.0, -1.0, 0.0, 2.0]));
         let smaller = apply(&[&x, &y], |g, x| g.minimum(x[0], x[1]));
         assert_eq!(smaller, plaintext([2, 3], [-1.5, 0.0, 1.0, -1.5, -1.0, -1.0]));
+        let clipped = apply(&[&x], |g, x| g.clip(x[0], -1.0, 1.75));
+        assert_eq!(clipped, plaintext([3], [-1.0, 0.0, 1.75]));
+        assert_eq!(apply(&[&x], |g, x| g.clip(x[0], None, -0.1)).as_slice(), [-1.5, -0.1, -0.1]);
+        assert_eq!(apply(&[&x], |g, x| g.relu6(g.scale(x[0], 9.0))).as_slice(), [0.0, 0.0, 6.0]);
+        let leaky = apply(&[&x], |g, x| g.leaky_relu(x[0], 0.25));
+        assert_eq!(leaky, plaintext([3], [-0.375, 0.0, 2.0]));
+        let slopes = plaintext([1], [0.5]);
+        let own = apply(&[&x, &slopes], |g, x| g.prelu(x[0], x[1]));
+        assert_eq!(own, plaintext([3], [-0.75, 0.0, 2.0]));
+        assert_eq!(apply(&[&x], |g, x| g.step(x[0], 0.0)), plaintext([3], [0.0, 1.0, 1.0]));
+        let hat =
+            Piecewise { points: vec![[-1.0, 0.0], [0.0, 3.0], [4.0, 1.0]], slopes: [0.0, 1.0] };
+        let found = apply(&[&x], |g, x| g.piecewise(x[0], hat.clone()));
+        assert_eq!(found, plaintext([3], [0.0, 3.0, 2.0]));
+        let swish = apply(&[&x], |g, x| g.activation(x[0], Activation::HardSwish));
+        assert_eq!(swish, plaintext([3], [-0.375, 0.0, 5.0 / 3.0]));
         let cubic = Polynomial { coefficients: vec![1.0, 0.0, -2.0, 4.0], range: 2.0 };
         let cubed = apply(&[&x], |g, x| g.polynomial(x[0], cubic.clone()));
         assert_eq!(cubed, plaintext([3], [-17.0, 1.0, 25.0]));

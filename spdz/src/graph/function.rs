@@ -64,6 +64,16 @@ pub(super) fn relu(x: f64) -> f64 {
     if x <= 0.0 { 0.0 } else { x }
 }
 
+/// `x` from zero on, `slope * x` below.
+pub(super) fn leaky_relu(x: f64, slope: f64) -> f64 {
+    if x < 0.0 { slope * x } else { x }
+}
+
+/// 1 from a threshold on, else 0; what is no number stays none.
+pub(super) fn step(x: f64, threshold: f64) -> f64 {
+    if x.is_nan() { x } else { f64::from(u8::from(x >= threshold)) }
+}
+
 /// The larger of two values; what is no number stays none.
 pub(super) fn maximum(x: f64, y: f64) -> f64 {
     if y > x || y.is_nan() { y } else { x }

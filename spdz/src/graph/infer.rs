@@ -95,6 +95,22 @@ fn places(
     Ok(fits.then(|| [(height - high) / vertical + 1, (width - wide) / horizontal + 1]))
 }
 
+fn check_finite(number: f64) -> Result<(), String> {
+    if number.is_finite() { Ok(()) } else { Err(format!("{number} is not a finite number")) }
+}
+
+/// Refuses ends between which there is nothing.
+fn check_clip(low: Option<f64>, high: Option<f64>) -> Result<(), String> {
+    low.into_iter().chain(high).try_for_each(check_finite)?;
+    match (low, high) {
+        (None, None) => Err("a clip has a low end or a high one, found neither".into()),
+        (Some(low), Some(high)) if low >= high => {
+            Err(format!("the low end of a clip is below the high one, found {low} and {high}"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The shape of the places of the largest values.
 fn argmax_shape(shape: &[usize]) -> Result<&[usize], String> {
     let [leading @ .., side] = shape else {
@@ -327,9 +343,7 @@ impl Known<'_> {
                         Shape(shape)
                     ));
                 }
-                if let Some(value) = values.iter().find(|value| !value.is_finite()) {
-                    return Err(format!("{value} is not a finite number"));
-                }
+                values.iter().try_for_each(|value| check_finite(*value))?;
                 Ok(shape.clone())
             }
             Op::Share { .. }
@@ -339,6 +353,30 @@ impl Known<'_> {
             | Op::Square { .. }
             | Op::Relu { .. }
             | Op::Abs { .. } => Ok(shape(0).to_vec()),
+            Op::Clip { low, high, .. } => {
+                check_clip(*low, *high)?;
+                Ok(shape(0).to_vec())
+            }
+            Op::LeakyRelu { slope: number, .. } | Op::Step { threshold: number, .. } => {
+                check_finite(*number)?;
+                Ok(shape(0).to_vec())
+            }
+            Op::Piecewise { piecewise, .. } => {
+                piecewise.check().map_err(|error| error.to_string())?;
+                Ok(shape(0).to_vec())
+            }
+            Op::Activation { activation, .. } => {
+                activation.check().map_err(|error| error.to_string())?;
+                Ok(shape(0).to_vec())
+            }
+            Op::Prelu { .. } => match broadcast(shape(0), shape(1)) {
+                Some(result) if result == shape(0) => Ok(result),
+                _ => Err(format!(
+                    "slopes of shape {} cannot be broadcast to {}",
+                    Shape(shape(1)),
+                    Shape(shape(0))
+                )),
+            },
             Op::Polynomial { polynomial, .. } => {
                 let Polynomial { coefficients, range } = polynomial;
                 if coefficients.is_empty() || coefficients.iter().any(|c| !c.is_finite()) {

@@ -7,7 +7,7 @@ use ndarray::{
 };
 use zeroize::Zeroizing;
 
-use super::function::{Function, argmax, maximum, relu, softmax};
+use super::function::{Function, argmax, leaky_relu, maximum, relu, softmax, step};
 use super::op::Op;
 use super::tensor::Plaintext;
 use crate::geometry::{Padding, Places, Stride, Windows};
@@ -32,6 +32,15 @@ pub(super) fn compute(
         (Op::Maximum { .. }, [x, y]) => element_wise(shape, x, y, maximum)?,
         (Op::Minimum { .. }, [x, y]) => element_wise(shape, x, y, |x, y| -maximum(-x, -y))?,
         (Op::Abs { .. }, [x]) => x.mapv(f64::abs),
+        (Op::Clip { low, high, .. }, [x]) => {
+            let above = |x| low.map_or(x, |low| maximum(x, low));
+            x.mapv(|x| high.map_or(above(x), |high| -maximum(-above(x), -high)))
+        }
+        (Op::LeakyRelu { slope, .. }, [x]) => x.mapv(|x| leaky_relu(x, *slope)),
+        (Op::Prelu { .. }, [x, slopes]) => element_wise(shape, x, slopes, leaky_relu)?,
+        (Op::Step { threshold, .. }, [x]) => x.mapv(|x| step(x, *threshold)),
+        (Op::Piecewise { piecewise, .. }, [x]) => x.mapv(|x| piecewise.evaluate(x)),
+        (Op::Activation { activation, .. }, [x]) => x.mapv(|x| activation.evaluate(x)),
         (Op::Polynomial { polynomial, .. }, [x]) => x.mapv(|x| polynomial.evaluate(x)),
         (Op::MatMul { .. }, [x, y]) => {
             let (x, y) = (x.view(), y.view());

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::function::Function;
 use crate::channel::Name;
 use crate::geometry::{Padding, Stride, Window};
+use crate::piecewise::{self, Piecewise};
 use crate::polynomial::Polynomial;
 
 /// A node, by its place in the graph.
@@ -207,6 +208,53 @@ pub enum Op {
         /// The arguments.
         input: NodeId,
     },
+    /// Each element, but not less than one number and not more than another; exact.
+    Clip {
+        /// The arguments.
+        input: NodeId,
+        /// The least, if there is one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        low: Option<f64>,
+        /// The largest, if there is one: more than the least.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        high: Option<f64>,
+    },
+    /// Each element from zero on, and times a number below.
+    LeakyRelu {
+        /// The arguments.
+        input: NodeId,
+        /// The number.
+        slope: f64,
+    },
+    /// Each element from zero on, and times a number of its own below.
+    Prelu {
+        /// The arguments.
+        input: NodeId,
+        /// The numbers, broadcast to the arguments' shape.
+        slopes: NodeId,
+    },
+    /// 1 for each element from a threshold on, else 0; exact.
+    Step {
+        /// The arguments.
+        input: NodeId,
+        /// The least number that makes 1.
+        threshold: f64,
+    },
+    /// A continuous piecewise linear function of each element.
+    Piecewise {
+        /// The arguments.
+        input: NodeId,
+        /// The function.
+        piecewise: Piecewise,
+    },
+    /// An activation of neural networks, of each element; of private tensors a piecewise linear
+    /// function that is within [`ACTIVATION_ERROR`](crate::piecewise::ACTIVATION_ERROR).
+    Activation {
+        /// The arguments.
+        input: NodeId,
+        /// Which one.
+        activation: piecewise::Activation,
+    },
     /// The place of the largest value along the last axis, which goes; the first of equals. A
     /// number without a fraction.
     ArgMax {
@@ -245,6 +293,12 @@ impl Op {
                 | Self::Maximum { .. }
                 | Self::Minimum { .. }
                 | Self::Abs { .. }
+                | Self::Clip { .. }
+                | Self::LeakyRelu { .. }
+                | Self::Prelu { .. }
+                | Self::Step { .. }
+                | Self::Piecewise { .. }
+                | Self::Activation { .. }
                 | Self::ArgMax { .. }
                 | Self::OneHotArgMax { .. }
         )
@@ -262,6 +316,11 @@ impl Op {
             | Self::Square { input }
             | Self::Relu { input }
             | Self::Abs { input }
+            | Self::Clip { input, .. }
+            | Self::LeakyRelu { input, .. }
+            | Self::Step { input, .. }
+            | Self::Piecewise { input, .. }
+            | Self::Activation { input, .. }
             | Self::ArgMax { input }
             | Self::OneHotArgMax { input }
             | Self::SumPool { input, .. }
@@ -280,6 +339,7 @@ impl Op {
             | Self::Minimum { left, right }
             | Self::MatMul { left, right } => vec![*left, *right],
             Self::Conv2d { input, filter, .. } => vec![*input, *filter],
+            Self::Prelu { input, slopes } => vec![*input, *slopes],
             Self::Concat { inputs, .. } => inputs.clone(),
         }
     }
@@ -312,6 +372,12 @@ impl Op {
             Self::Maximum { .. } => "maximum",
             Self::Minimum { .. } => "minimum",
             Self::Abs { .. } => "abs",
+            Self::Clip { .. } => "clip",
+            Self::LeakyRelu { .. } => "leaky_relu",
+            Self::Prelu { .. } => "prelu",
+            Self::Step { .. } => "step",
+            Self::Piecewise { .. } => "piecewise",
+            Self::Activation { activation, .. } => activation.name(),
             Self::ArgMax { .. } => "argmax",
             Self::OneHotArgMax { .. } => "one_hot_argmax",
             Self::Polynomial { .. } => "polynomial",

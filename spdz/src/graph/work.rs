@@ -186,7 +186,8 @@ impl Graph {
                 | Op::Sub { .. }
                 | Op::Mul { .. }
                 | Op::Maximum { .. }
-                | Op::Minimum { .. } => len,
+                | Op::Minimum { .. }
+                | Op::Prelu { .. } => len,
                 _ => self.facts(*input).len(),
             };
             add(&mut work.public_elements, copy);
@@ -200,7 +201,12 @@ impl Graph {
             Op::Concat { inputs, .. } => inputs.len().saturating_mul(STEPS_OF_A_PART),
             Op::ReduceSum { axes, .. } => axes.len(),
             Op::Relu { .. } => STEPS_OF_A_GATE,
-            Op::Maximum { .. } | Op::Minimum { .. } | Op::Abs { .. } => {
+            Op::Clip { .. }
+            | Op::LeakyRelu { .. }
+            | Op::Step { .. }
+            | Op::Piecewise { .. }
+            | Op::Activation { .. } => 3 * STEPS_OF_A_GATE,
+            Op::Maximum { .. } | Op::Minimum { .. } | Op::Abs { .. } | Op::Prelu { .. } => {
                 2 * STEPS_OF_A_GATE + STEPS_OF_A_LEVEL
             }
             Op::ArgMax { input } | Op::OneHotArgMax { input } => {

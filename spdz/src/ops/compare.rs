@@ -29,7 +29,7 @@ use crate::ring::{Ring, Side};
 use crate::tensors::{Encoding, MaskedId, Message, PrivateId, Route, Table, TensorId};
 
 /// Most blocks of a comparison.
-const MOST_BLOCKS: usize = 6;
+pub(super) const MOST_BLOCKS: usize = 6;
 
 /// Most bits of a block: its table is a word.
 const MOST_BITS: u32 = 6;
@@ -99,8 +99,12 @@ impl Blocks {
     /// Bits that the producer shares for a comparison: tables, then products of masks.
     #[must_use]
     pub fn shared(&self) -> usize {
-        let tables: usize = self.widths().iter().map(|width| 1 << width).sum();
-        tables + self.products()
+        self.tables() + self.products()
+    }
+
+    /// Bits of the tables for a comparison.
+    pub(super) fn tables(&self) -> usize {
+        self.widths().iter().map(|width| 1 << width).sum()
     }
 
     /// Bits that each server opens for a comparison.
@@ -111,7 +115,7 @@ impl Blocks {
 
     /// Products of two masks or more that a combination needs: of the equalities alone, and of
     /// each lower bit with equalities of the blocks above.
-    fn products(&self) -> usize {
+    pub(super) fn products(&self) -> usize {
         let of_equalities = (1 << (self.count - 1)) - self.count;
         let with = |above: usize| (1 << above) - 1;
         of_equalities + (1..self.count).map(with).sum::<usize>()
@@ -120,7 +124,11 @@ impl Blocks {
     /// Whether `c < r`, block by block: for a row of `c` the shared words of equality, of all
     /// blocks but the lowest, and those of being lower, of all blocks, both from the lowest on.
     /// `tables` has the row's words of all blocks.
-    fn look_up(&self, c: &Row, mut tables: &[u64]) -> ([u64; MOST_BLOCKS], [u64; MOST_BLOCKS]) {
+    pub(super) fn look_up(
+        &self,
+        c: &Row,
+        mut tables: &[u64],
+    ) -> ([u64; MOST_BLOCKS], [u64; MOST_BLOCKS]) {
         let (mut equal, mut lower) = ([0; MOST_BLOCKS], [0; MOST_BLOCKS]);
         let mut shift = 0;
         for (block, &width) in self.widths().iter().enumerate() {
@@ -135,7 +143,7 @@ impl Blocks {
     /// Of a row: this server's share of the combination. `opened` has the words of the equalities
     /// and of the lower bits that were opened, `masks` this server's shares of their masks,
     /// `products` those of the masks' products, and `top` its share of the highest block's bit.
-    fn combine(
+    pub(super) fn combine(
         &self,
         side: Side,
         opened: &[u64],
@@ -188,6 +196,13 @@ impl Blocks {
     /// Of a row, adds what the producer shares to the words that one server expands: the tables of
     /// the masks' low bits `r`, and the products of the combination's masks.
     fn deal(&self, r: &Row, masks: &[u64], words: &mut [u64]) {
+        let (tables, products) = words.split_at_mut(self.tables());
+        self.deal_tables(r, tables);
+        self.deal_products(masks, products);
+    }
+
+    /// Of a row, adds the tables of the masks' low bits `r`.
+    pub(super) fn deal_tables(&self, r: &Row, words: &mut [u64]) {
         let mut words = words;
         let mut shift = 0;
         for &width in self.widths() {
@@ -196,6 +211,10 @@ impl Blocks {
             of_width!(width, deal)(r, table, shift);
             shift += width;
         }
+    }
+
+    /// Of a row, adds the products of the masks of a combination.
+    pub(super) fn deal_products(&self, masks: &[u64], words: &mut [u64]) {
         let above = self.count - 1;
         let (equal, lower) = masks.split_at(above);
         // The products of the equalities' masks by the set of their blocks, as in `combine`.

@@ -46,9 +46,11 @@
 
 mod combine;
 mod compare;
+mod compare_thresholds;
 mod concat;
 mod convert;
 mod difference;
+mod hinges;
 mod input;
 mod kept;
 mod lift;
@@ -83,9 +85,11 @@ mod wire_masks;
 pub use combine::{Combine, combine};
 pub(crate) use compare::NARROWEST;
 pub use compare::{Blocks, Compare};
+pub use compare_thresholds::CompareThresholds;
 pub use concat::{Concat, ConcatMasked, concat};
 pub use convert::Convert;
 pub use difference::{Difference, Pairs};
+pub use hinges::{Hinge, Hinges};
 pub use input::Input;
 pub use kept::{Kept, kept};
 pub use lift::Lift;

@@ -120,6 +120,39 @@ pub enum PlanError {
         /// The format.
         format: NumberFormat,
     },
+    /// A place where a piecewise linear function changes its slope, or a step its value, is beyond the
+    /// format's range.
+    #[error(
+        "{layer}: {found} is not within the range of {format}, whose values are below {limit} and are compared in {bits} bits; leave out what lies beyond the range, or choose a format with a wider one"
+    )]
+    Threshold {
+        /// The layer, and the node within the graph.
+        layer: String,
+        /// The argument.
+        found: f64,
+        /// What the format holds.
+        limit: f64,
+        /// Bits of a value that is compared.
+        bits: u32,
+        /// The format.
+        format: NumberFormat,
+    },
+    /// Two points of a piecewise linear function are one in the format.
+    #[error(
+        "{layer}: {} and {} are the same number in {format}, which has {fraction} fractional bits; move the points apart or leave out one",
+        .arguments[0],
+        .arguments[1]
+    )]
+    Points {
+        /// The layer, and the node within the graph.
+        layer: String,
+        /// The points' arguments.
+        arguments: [f64; 2],
+        /// Fractional bits of the format.
+        fraction: i32,
+        /// The format.
+        format: NumberFormat,
+    },
     /// A local truncation would fail too often.
     #[error(
         "{layer}: {format} does not go together with local truncation here: of numbers with {fraction} fractional bits and up to {integral} integral ones, one in {one_in} can fail; choose interactive truncation or a larger number format, or truncate before summing up so much"
@@ -178,6 +211,8 @@ fn names(formats: impl Iterator<Item = NumberFormat>) -> String {
 fn in_place_of(gate: &str) -> &'static str {
     match gate {
         "relu" => ", or a polynomial in place of the relu",
+        "sigmoid" => ", or a polynomial in place of the sigmoid",
+        "tanh" => ", or a polynomial in place of the tanh",
         "max_pool" => ", or average pooling in place of the max_pool",
         _ => "",
     }

@@ -172,9 +172,17 @@ impl Compiler<'_> {
     }
 
     /// Whether nothing but comparisons reads a tensor.
-    fn is_only_compared(&self, index: usize) -> bool {
+    pub(super) fn is_only_compared(&self, index: usize) -> bool {
         let compares = |user: &usize| match self.graph.nodes()[*user].operation {
-            Op::Relu { .. } | Op::MaxPool { .. } | Op::Abs { .. } => true,
+            Op::Relu { .. }
+            | Op::MaxPool { .. }
+            | Op::Abs { .. }
+            | Op::Clip { .. }
+            | Op::LeakyRelu { .. }
+            | Op::Step { .. }
+            | Op::Piecewise { .. }
+            | Op::Activation { .. } => true,
+            Op::Prelu { input, slopes } => input.0 == index && slopes.0 != index,
             // What is repeated or beside public numbers is opened anew.
             Op::Maximum { left, right } | Op::Minimum { left, right } => [left, right]
                 .iter()

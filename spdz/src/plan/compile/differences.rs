@@ -20,8 +20,14 @@ pub(super) fn have_differences(graph: &Graph, users: &[Vec<usize>]) -> Vec<bool>
             Op::Maximum { .. }
             | Op::Minimum { .. }
             | Op::Abs { .. }
+            | Op::Clip { .. }
+            | Op::LeakyRelu { .. }
+            | Op::Step { .. }
+            | Op::Piecewise { .. }
+            | Op::Activation { .. }
             | Op::ArgMax { .. }
             | Op::OneHotArgMax { .. } => true,
+            Op::Prelu { input, .. } => input.0 == index,
             Op::Relu { .. } => is_left_to_a_pool(graph, users, *user),
             Op::Reshape { .. }
             | Op::Transpose { .. }

@@ -191,7 +191,7 @@ impl Compiler<'_> {
     }
 
     /// Has a player bring an input with at most so many fractional bits.
-    fn shorten(&mut self, (slot, input): (usize, usize), most: i32) {
+    pub(super) fn shorten(&mut self, (slot, input): (usize, usize), most: i32) {
         let fraction = self.table.inputs[input].fraction.min(most);
         self.set_fraction((slot, input), fraction);
     }
@@ -206,7 +206,7 @@ impl Compiler<'_> {
 
     /// The input that a weight or bias is, if a player brings it for a session and nothing else uses it:
     /// its slot and its number among the plan's inputs.
-    fn sole_input(&self, mut slot: usize) -> Option<(usize, usize)> {
+    pub(super) fn sole_input(&self, mut slot: usize) -> Option<(usize, usize)> {
         loop {
             if self.users.get(slot)?.len() != 1 {
                 return None;

@@ -10,6 +10,7 @@ use super::public::expanded_view;
 use crate::geometry::{Places, Pooling, View, Windows};
 use crate::graph::{Graph, NodeId, Op, Place};
 use crate::ops;
+use crate::piecewise::Piecewise;
 use crate::plan::error::PlanError;
 use crate::plan::step::{MAX_STEPS, Step};
 use crate::ring::{NumberFormat, Truncation};
@@ -153,6 +154,18 @@ impl Compiler<'_> {
             Op::Maximum { left, right } => self.extreme(index, *left, *right, Extreme::Largest)?,
             Op::Minimum { left, right } => self.extreme(index, *left, *right, Extreme::Smallest)?,
             Op::Abs { input } => self.abs(index, *input)?,
+            Op::Clip { input, low, high } => {
+                self.piecewise(index, *input, &Piecewise::clip(*low, *high))?;
+            }
+            Op::LeakyRelu { input, slope } => {
+                self.piecewise(index, *input, &Piecewise::leaky_relu(*slope))?;
+            }
+            Op::Piecewise { input, piecewise } => self.piecewise(index, *input, piecewise)?,
+            Op::Activation { input, activation } => {
+                self.piecewise(index, *input, &activation.piecewise())?;
+            }
+            Op::Prelu { input, slopes } => self.prelu(index, *input, *slopes)?,
+            Op::Step { input, threshold } => self.step(index, *input, *threshold)?,
             Op::ArgMax { input } => self.argmax(index, *input, false)?,
             Op::OneHotArgMax { input } => self.argmax(index, *input, true)?,
             Op::MaxPool { input, window, stride, padding } => {

@@ -14,6 +14,7 @@ mod differences;
 mod elementwise;
 mod forms;
 mod gates;
+mod hinges;
 mod linear;
 mod lowered;
 mod lowering;
