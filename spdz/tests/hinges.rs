@@ -421,6 +421,20 @@ fn what_cannot_be_is_refused_with_numbers() {
     let close: Write<'_> = &|g, x| g.piecewise(x, points(&[1.0, 1.00001]));
     let error = planned(close, NumberFormat::Int64).unwrap_err();
     assert!(error.contains("1 and 1.00001 are the same number in Int64, which has 12"), "{error}");
+    let high = Piecewise { points: vec![[0.0, 1e300], [1.0, 0.0]], slopes: [0.0; 2] };
+    let steep = Piecewise { points: vec![[0.0, 0.0]], slopes: [0.0, -1e30] };
+    let beyond: [(Write<'_>, &str); 4] = [
+        (&|g, x| g.piecewise(x, high.clone()), "main, node 2 (piecewise): 1000"),
+        (&|g, x| g.piecewise(x, steep.clone()), "main, node 2 (piecewise): -1000"),
+        (&|g, x| g.leaky_relu(x, 2000.0), "main, node 2 (leaky_relu): 2000 is outside"),
+        (&|g, x| g.prelu(x, g.scalar(2000.0)), "main, node 3 (prelu): 2000 is outside"),
+    ];
+    for (write, expected) in beyond {
+        for format in [NumberFormat::Int64, NumberFormat::Int32] {
+            let error = planned(write, format).unwrap_err();
+            assert!(error.contains(expected) && error.contains("outside the"), "{error}");
+        }
+    }
     for (write, gate) in [
         (clip, "clip"),
         (&|g, x| g.leaky_relu(x, 0.5), "leaky_relu"),
@@ -476,7 +490,18 @@ fn the_protocol_page_has_the_plans_costs() {
         ("SiLU", |g, x| g.activation(x, Activation::Silu)),
         ("hard swish", |g, x| g.activation(x, Activation::HardSwish)),
     ];
+    let product = |g: &GraphBuilder, x| {
+        let gate = Activation::HardSigmoid { alpha: 1.0 / 6.0, beta: 0.5 };
+        g.mul(x, g.activation(x, gate))
+    };
+    // The other way to a hard swish.
+    assert_eq!(costs(NumberFormat::Int64, &product), "37 | 2 | 60.4 | 94 | 6 |");
     let page = include_str!("../../docs/protocol.md");
+    assert!(
+        page.contains(
+            "60 bytes of the producer and 94 bits of each server, in place of 400 and 273"
+        )
+    );
     let mut missing = Vec::new();
     for format in [NumberFormat::Int64, NumberFormat::Int32] {
         for (name, write) in gates {

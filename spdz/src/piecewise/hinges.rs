@@ -39,7 +39,8 @@ impl Hinges {
     /// last place at its points, and its outer slopes are right to `2^-argument` of themselves or make a unit
     /// in the last place at the limit. If there are none, with `most`.
     ///
-    /// The function is one that [`Piecewise::check`] accepts, with all points within the limit.
+    /// The function is one that [`Piecewise::check`] accepts, with all arguments, values and slopes
+    /// below the limit.
     ///
     /// # Errors
     /// Two points that are one in fixed point: their arguments.

@@ -26,6 +26,9 @@ impl Compiler<'_> {
     ) -> Result<(), PlanError> {
         self.check_gate()?;
         function.points.iter().try_for_each(|point| self.check_threshold(point[0]))?;
+        // Values and slopes are numbers of the format, as public factors are.
+        let numbers = function.points.iter().map(|point| point[1]).chain(function.slopes);
+        self.encode(&numbers.collect::<Vec<_>>(), self.f())?;
         let (f, limit) = (self.f(), self.precision.limit());
         let ends = function.points.iter().map(|point| point[0]).chain([-limit, limit]);
         let largest = ends.map(|x| function.evaluate(x).abs()).fold(0.0, f64::max);
