@@ -116,8 +116,8 @@ fn graph(format: NumberFormat) -> Graph {
         let hidden = g.avg_pool(g.relu(g.conv2d(image, filter, 1, 0)), 2);
         let hidden = g.relu(g.matmul(g.flatten(hidden), weights));
         let larger = g.maximum(g.abs(other), g.relu(g.sub(g.scalar(0.5), other)));
-        let larger = g.add(larger, thresholds(&g, other));
-        g.private_output("alice", g.concat(&[g.mul(hidden, other), g.square(other), larger], 0));
+        let all = [g.mul(hidden, other), g.square(other), larger, thresholds(&g, other)];
+        g.private_output("alice", g.concat(&all, 0));
         return g.build().unwrap();
     }
     let hidden = g.conv2d(image, filter, 1, 0);

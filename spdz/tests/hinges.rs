@@ -224,7 +224,7 @@ fn a_slope_of_each_channel_is_that_of_the_integers() {
 #[test]
 fn gates_take_part_in_further_operations() {
     type Write = fn(&GraphBuilder, Tensor) -> Tensor;
-    let all: [(&str, Write, f64); 9] = [
+    let all: [(&str, Write, f64); 11] = [
         (
             "pool",
             |g, x| g.relu6(g.reshape(g.max_pool(g.reshape(x, [1, 4, 8, 1]), 2, 2, 0), [8])),
@@ -253,6 +253,15 @@ fn gates_take_part_in_further_operations() {
         ("gate", |g, x| g.mul(g.step(x, 1.5), g.scale(x, 0.25)), 0.001),
         ("both", |g, x| g.add(g.relu(x), g.neg(g.clip(x, -1.0, 1.0))), 0.0),
         ("of a choice", |g, x| g.clip(g.argmax(g.reshape(x, [4, 8])), 0.5, 2.5), 0.0),
+        ("slopes", |g, x| g.step(g.prelu(x, g.relu(x)), 1.5), 0.0),
+        (
+            "its own slopes",
+            |g, x| {
+                let x = g.clip(x, -4.0, 4.0);
+                g.relu(g.prelu(x, x))
+            },
+            0.003,
+        ),
         ("a line", |g, x| g.leaky_relu(g.clip(x, -1.0, 1.0), 1.0), 0.0),
     ];
     for (name, write, most) in all {
@@ -293,17 +302,20 @@ fn one_table_serves_all_thresholds() {
         };
         let exchanges: Vec<usize> =
             (0..plan.rounds()).map(|round| plan.round_bytes(round) / rows).collect();
-        (of("compare_thresholds"), of("hinges"), exchanges, plan.table().ring_bits())
+        let count = hinges(&plan)[0].hinges.len();
+        (of("compare_thresholds"), of("hinges"), exchanges, plan.table().ring_bits(), count)
     };
     // 128 bits of tables and 37 of products for each threshold. Of what is selected two counts of
     // the bits above the wire's 24, and for each threshold twice the ring's and a count. Alone a clip
     // needs one bit more than its wire has.
     let one = sent(|g, x| g.clip(x, 0.0, None));
-    assert_eq!(one, (128 + 37, 2 + (2 * 25 + 1), vec![24, 8, 1], 25));
+    assert_eq!(one, (128 + 37, 2 + (2 * 25 + 1), vec![24, 8, 1], 25, 1));
     let two = sent(|g, x| g.relu6(x));
-    assert_eq!(two, (128 + 2 * 37, 2 + 2 * (2 * 25 + 1), vec![24, 16, 2], 25));
-    let (compared, selected, exchanges, ring) = sent(|g, x| g.activation(x, Activation::Sigmoid));
-    let count = Activation::Sigmoid.piecewise().points.len();
+    assert_eq!(two, (128 + 2 * 37, 2 + 2 * (2 * 25 + 1), vec![24, 16, 2], 25, 2));
+    let (compared, selected, exchanges, ring, count) =
+        sent(|g, x| g.activation(x, Activation::Sigmoid));
+    // One more than points, so that it saturates at 1.
+    assert_eq!(count, Activation::Sigmoid.piecewise().points.len() + 1);
     let ring_bits = ring as usize;
     assert_eq!(compared, 128 + count * 37);
     assert_eq!(selected, 2 * (ring_bits - 24) + count * (3 * ring_bits - 24));
@@ -495,13 +507,11 @@ fn the_protocol_page_has_the_plans_costs() {
         g.mul(x, g.activation(x, gate))
     };
     // The other way to a hard swish.
-    assert_eq!(costs(NumberFormat::Int64, &product), "37 | 2 | 60.4 | 94 | 6 |");
+    assert_eq!(costs(NumberFormat::Int64, &product), "37 | 3 | 75.9 | 103 | 6 |");
     let page = include_str!("../../docs/protocol.md");
-    assert!(
-        page.contains(
-            "60 bytes of the producer and 94 bits of each server, in place of 400 and 273"
-        )
-    );
+    assert!(page.contains(
+        "would take 76 bytes of the producer and 103 bits of each server, in place of 415 and 282"
+    ));
     let mut missing = Vec::new();
     for format in [NumberFormat::Int64, NumberFormat::Int32] {
         for (name, write) in gates {

@@ -26,7 +26,7 @@ use crate::tensors::{Encoding, MaskedId, Message, PrivateId, Route, Table, Tenso
 pub struct CompareThresholds {
     /// The wire. Its values less any of the thresholds must fit its width.
     pub wire: MaskedId,
-    /// The thresholds, 1 to 64.
+    /// The thresholds, one or more.
     pub thresholds: Vec<i64>,
     /// As many bits for each value as there are thresholds. A row has a word for each of them, with
     /// a bit for each value.

@@ -48,7 +48,7 @@ pub struct Hinges {
     pub slope: i64,
     /// What is added, modulo `2^64`.
     pub constant: i64,
-    /// 1 to 64 hinges.
+    /// One hinge or more.
     pub hinges: Vec<Hinge>,
     /// The result.
     pub output: PrivateId,

@@ -14,15 +14,16 @@ pub struct Knot {
 /// `slope * x + offset + sum_k change_k * max(0, x - threshold_k)`, of integers: a piecewise linear
 /// function of numbers in fixed point. The results have `fraction` fractional bits more.
 ///
-/// The slope after the last knot is the sum of the first one and all changes, exactly: a
-/// function that saturates does.
+/// The slope after the last knot is the sum of the first one and all changes, exactly, and the values at
+/// the first and the last point are those of the function, rounded: a function that saturates does,
+/// and at the right value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hinges {
     /// The slope before the first knot, times `2^fraction`.
     pub slope: i64,
     /// What the line before the first knot is at zero, times `2^fraction`.
     pub offset: i128,
-    /// Where the slope changes, ascending.
+    /// Where the slope changes, ascending; one more than the function has points at most.
     pub knots: Vec<Knot>,
     /// Fractional bits that results have more than arguments.
     pub fraction: i32,
@@ -79,37 +80,52 @@ impl Hinges {
     }
 
     /// The function with so many fractional bits of slopes, and how far it is from `values` at its
-    /// points at most. Each slope makes up for what those before have left.
+    /// points at most. Each slope makes up for what those before have left, and the last two points
+    /// are joined by two of them if one does not meet the last.
     fn with(
         thresholds: &[i64],
         values: &[f64],
-        outer: [f64; 2],
+        [first, last]: [f64; 2],
         argument: i32,
         fraction: i32,
     ) -> (Self, f64) {
         let wanted = |index: usize| scaled(values[index], argument + fraction);
-        let [first, last] = outer.map(|slope| scaled(slope, fraction).round() as i64);
+        let integer = |slope: f64| scaled(slope, fraction).round() as i64;
         let begin = wanted(0).round() as i128;
-        let offset = begin - i128::from(first) * i128::from(thresholds[0]);
-        let (mut knots, mut slope, mut value) = (Vec::with_capacity(values.len()), first, begin);
-        let mut off = (value as f64 - wanted(0)).abs();
-        for (index, &threshold) in thresholds.iter().enumerate() {
-            let next = match thresholds.get(index + 1) {
-                Some(end) => {
-                    let width = end - threshold;
-                    let next = ((wanted(index + 1) - value as f64) / width as f64).round() as i64;
-                    value += i128::from(next) * i128::from(width);
-                    off = off.max((value as f64 - wanted(index + 1)).abs());
-                    next
-                }
-                None => last,
-            };
-            if next != slope {
-                knots.push(Knot { threshold, change: next.wrapping_sub(slope) });
+        let (mut value, mut off) = (begin, (begin as f64 - wanted(0)).abs());
+        // Where each slope begins.
+        let mut slopes = Vec::with_capacity(values.len() + 1);
+        for index in 1..values.len() {
+            let (threshold, end) = (thresholds[index - 1], thresholds[index]);
+            let (width, missing) = (end - threshold, wanted(index) - value as f64);
+            if index + 1 < values.len() {
+                let slope = (missing / width as f64).round() as i64;
+                slopes.push((threshold, slope));
+                value += i128::from(slope) * i128::from(width);
+                off = off.max((value as f64 - wanted(index)).abs());
+                continue;
             }
-            slope = next;
+            let missing = wanted(index).round() as i128 - value;
+            let slope = missing.div_euclid(i128::from(width)) as i64;
+            let steeper = missing.rem_euclid(i128::from(width)) as i64;
+            if steeper > 0 {
+                slopes.push((threshold, slope + 1));
+            }
+            slopes.push((threshold + steeper, slope));
+            off = off.max(steeper as f64 * (width - steeper) as f64 / width as f64);
         }
-        (Self { slope: first, offset, knots, fraction }, off)
+        slopes.push((thresholds[values.len() - 1], integer(last)));
+        let mut knots = Vec::with_capacity(slopes.len());
+        let mut before = integer(first);
+        for (threshold, slope) in slopes {
+            if slope != before {
+                knots.push(Knot { threshold, change: slope.wrapping_sub(before) });
+            }
+            before = slope;
+        }
+        let slope = integer(first);
+        let offset = begin - i128::from(slope) * i128::from(thresholds[0]);
+        (Self { slope, offset, knots, fraction }, off)
     }
 
     /// The result for an integer.
@@ -187,7 +203,16 @@ mod tests {
                 let sum: i64 = hinges.knots.iter().map(|knot| knot.change).sum();
                 let slopes = function.slopes.map(|slope| scaled(slope, hinges.fraction) as i64);
                 assert_eq!([hinges.slope, hinges.slope + sum], slopes);
-                let last = hinges.knots[hinges.knots.len() - 1].threshold;
+                let knots = hinges.knots.len();
+                assert!(knots <= function.points.len() + 1);
+                let last = hinges.knots[knots - 1].threshold;
+                // To the last bit, where the function's own ends are numbers of the format.
+                if !matches!(activation, Activation::HardSigmoid { .. }) {
+                    let exact = |x: f64| scaled(function.evaluate(x), argument + hinges.fraction);
+                    for x in [-60.0, 60.0] {
+                        assert_eq!(hinges.evaluate(scaled(x, argument) as i64) as f64, exact(x));
+                    }
+                }
                 for (x, other) in [(last, end), (-end, hinges.knots[0].threshold)] {
                     let (first, second) = (hinges.evaluate(x), hinges.evaluate(other));
                     let slope = i128::from(if x == last { slopes[1] } else { slopes[0] });

@@ -124,10 +124,18 @@ impl Compiler<'_> {
         let product = self.slot_of(len);
         if self.is_private(slopes) {
             let slopes = self.expanded(slopes, shape);
-            if let Some(input) = self.sole_input(slopes) {
+            let input = self.sole_input(slopes);
+            if let Some(input) = input {
                 self.shorten(input, most);
             }
-            let (left, right) = (self.masked(negative), self.masked(slopes));
+            let left = self.masked(negative);
+            let right = if input.is_some() || most == f {
+                self.masked(slopes)
+            } else {
+                // The product would have too many bits to be divided exactly.
+                let slopes = self.private(slopes);
+                self.opened(slopes, most, self.integral())
+            };
             self.set(product, left.fraction + right.fraction, 2 * self.integral(), |output| {
                 Arc::new(ops::Mul { left: left.id, right: right.id, output })
             })?;
