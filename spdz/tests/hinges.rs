@@ -290,6 +290,45 @@ fn gates_take_part_in_further_operations() {
     }
 }
 
+/// In a graph that declares a small range, thresholds beyond it are left out, and wires have fewer bits.
+#[test]
+fn thresholds_that_no_value_reaches_are_left_out() {
+    type Write = fn(&GraphBuilder, Tensor) -> Tensor;
+    let all: [(Write, usize, f64); 6] = [
+        (|g, x| g.relu6(x), 1, 0.0),
+        (|g, x| g.clip(x, -5.0, 4.0), 0, 0.0),
+        (|g, x| g.activation(x, Activation::Sigmoid), 15, ACTIVATION_ERROR),
+        (|g, x| g.activation(x, Activation::Silu), 20, ACTIVATION_ERROR),
+        (|g, x| g.step(x, 17.0), 0, 0.0),
+        (|g, x| g.step(x, -4.0), 0, 0.0),
+    ];
+    for (write, most, error) in all {
+        let g = GraphBuilder::new(["alice"]);
+        g.range(4);
+        let x = g.share(g.local_input("alice", "x", [100]));
+        g.output("y", g.reveal("alice", write(&g, x)));
+        let graph = g.build().unwrap();
+        let mut random = noise(3);
+        let mut x: Vec<f64> =
+            (0..99).map(|_| (f64::from(random()) * 3.99 * UNIT).trunc() / UNIT).collect();
+        x.push(-4.0 + 1.0 / UNIT);
+        let inputs = alice(&[100], x);
+        let expected = graph.evaluate_plaintext(&inputs).unwrap();
+        let expected = expected[&"alice".parse().unwrap()]["y"].as_slice().to_vec();
+        for (format, truncation) in with_gates() {
+            let plan = Plan::compile(&graph, format, truncation).unwrap();
+            let points = hinges(&plan).first().map_or(0, |function| function.hinges.len());
+            assert!(points <= most, "{format}: {points}");
+            assert!(!plan.to_string().contains("bits 24"), "{plan}");
+            let settings = Settings::new(format, truncation, 8);
+            let outcome = run(&graph, settings, std::slice::from_ref(&inputs));
+            for (found, expected) in outcome.output(0, "alice", "y").iter().zip(&expected) {
+                assert!((found - expected).abs() <= error, "{format}: {found} {expected}");
+            }
+        }
+    }
+}
+
 #[test]
 fn one_table_serves_all_thresholds() {
     let rows = 8;

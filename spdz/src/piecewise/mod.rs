@@ -127,6 +127,28 @@ impl Piecewise {
         Ok(())
     }
 
+    /// The same function of arguments below `limit` in magnitude, without the points beyond.
+    #[must_use]
+    pub fn within(&self, limit: f64) -> Self {
+        let Self { points, slopes } = self;
+        // The slope of the line before a point, or after the last.
+        let slope = |index: usize| match (index.checked_sub(1), points.get(index)) {
+            (None, _) => slopes[0],
+            (Some(_), None) => slopes[1],
+            (Some(before), Some([x, y])) => {
+                let [before, value] = points[before];
+                (y - value) / (x - before)
+            }
+        };
+        let begin = points.partition_point(|point| point[0] <= -limit);
+        let end = points.partition_point(|point| point[0] < limit);
+        let slopes = [slope(begin), slope(end)];
+        match &points[begin..end] {
+            [] => Self { points: vec![[0.0, self.evaluate(0.0)]], slopes },
+            kept => Self { points: kept.to_vec(), slopes },
+        }
+    }
+
     /// The value at `x`; what is no number stays none.
     #[must_use]
     pub fn evaluate(&self, x: f64) -> f64 {
@@ -170,6 +192,26 @@ mod tests {
         assert_eq!(Piecewise::leaky_relu(0.25).evaluate(-4.0), -1.0);
         let hard = Piecewise::hard_sigmoid(0.2, 0.5);
         assert_eq!([-2.5, 0.0, 2.5, 60.0].map(|x| hard.evaluate(x)), [0.0, 0.5, 1.0, 1.0]);
+    }
+
+    #[test]
+    fn points_beyond_a_limit_are_left_out() {
+        let hat = Piecewise {
+            points: vec![[-4.0, 0.0], [-2.0, 2.0], [3.0, -3.0], [5.0, 0.0]],
+            slopes: [0.5, 0.25],
+        };
+        for (limit, points) in [(8.0, 4), (5.0, 3), (4.0, 2), (2.5, 1), (2.0, 1), (1.0, 1)] {
+            let within = hat.within(limit);
+            assert_eq!(within.points.len(), points, "{limit}");
+            assert_eq!(within.check(), Ok(()));
+            for step in -99..=99 {
+                let x = limit * f64::from(step) / 100.0;
+                let (found, expected) = (within.evaluate(x), hat.evaluate(x));
+                assert!((found - expected).abs() < 1e-12, "{limit} {x}: {found} {expected}");
+            }
+        }
+        assert_eq!(hat.within(8.0), hat);
+        assert_eq!(hat.within(1.0), Piecewise { points: vec![[0.0, 0.0]], slopes: [-1.0; 2] });
     }
 
     #[test]

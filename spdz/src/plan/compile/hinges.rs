@@ -6,6 +6,7 @@ use super::comparisons::DIFFERENCE_BITS;
 use super::compiler::Compiler;
 use super::lowered::{LoweredValue, Scaled, ScaledWire};
 use super::powers::log2_up;
+use crate::fixed::Precision;
 use crate::graph::{NodeId, Op};
 use crate::ops::{self, Hinge};
 use crate::piecewise::{Hinges, Knot, Piecewise};
@@ -26,6 +27,8 @@ impl Compiler<'_> {
     ) -> Result<(), PlanError> {
         self.check_gate()?;
         function.points.iter().try_for_each(|point| self.check_threshold(point[0]))?;
+        // What no value reaches is not compared with.
+        let function = &function.within(self.precision.limit());
         // Values and slopes are numbers of the format, as public factors are.
         let numbers = function.points.iter().map(|point| point[1]).chain(function.slopes);
         self.encode(&numbers.collect::<Vec<_>>(), self.f())?;
@@ -82,6 +85,9 @@ impl Compiler<'_> {
         self.check_gate()?;
         self.check_threshold(threshold)?;
         let mut wire = self.wire_of_units(input.0).id;
+        // What no value reaches makes no other step than the range's end.
+        let limit = self.precision.limit();
+        let threshold = threshold.clamp(-limit, limit);
         let units = (threshold * f64::from(self.f()).exp2()).ceil() as i64;
         if units != 0 {
             let less = self.alike(wire, self.table.len(wire));
@@ -189,13 +195,15 @@ impl Compiler<'_> {
         (ring - 2).min(dividend).saturating_sub(self.f() + integral).clamp(0, MOST_BITS)
     }
 
-    /// Refuses a threshold beyond the range.
+    /// Refuses a threshold beyond the format's range. A graph may declare that its values have a
+    /// smaller one.
     fn check_threshold(&self, found: f64) -> Result<(), PlanError> {
-        let limit = self.precision.limit();
+        let limit = self.format.precision().limit();
         if found.abs() < limit {
             return Ok(());
         }
-        let bits = self.width(self.f()) + DIFFERENCE_BITS;
+        let Precision { fraction, integral, .. } = self.format.precision();
+        let bits = fraction + integral + 1 + DIFFERENCE_BITS;
         Err(PlanError::Threshold { layer: self.place(), found, limit, bits, format: self.format })
     }
 
