@@ -169,13 +169,15 @@ fn the_activation_is_the_codes() {
 
 #[test]
 fn names_and_numbers_are_the_codes() {
+    // Wherever its lines end.
+    let flowing = PAGE.split_whitespace().collect::<Vec<_>>().join(" ");
     for text in [
         format!("`epsilon = {BATCH_NORM_EPSILON:e}`"),
-        format!("A batch has 1 to {MAX_BATCH}\nimages."),
-        format!("the input `{IMAGES}`, of\nshape `[batch, 28, 28, 1]`"),
+        format!("A batch has 1 to {MAX_BATCH} images."),
+        format!("the input `{IMAGES}`, of shape `[batch, 28, 28, 1]`"),
         format!("`{LOGITS}`, of shape `[batch, 10]`"),
     ] {
-        assert!(PAGE.contains(&text), "the page should say: {text}");
+        assert!(flowing.contains(&text), "the page should say: {text}");
     }
     // The names and the axes of what a weights file holds.
     let rows = table("## Weights files");
