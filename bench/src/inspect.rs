@@ -24,6 +24,7 @@ use crate::launch::local::{self, Job};
 use crate::layout::{Align, Table, fill};
 use crate::progress::Reporter;
 use crate::reference::file_in;
+use crate::scratch::Scratch;
 
 /// What `bench inspect --help` says besides its options.
 pub(crate) const HELP: &str = "\
@@ -103,7 +104,7 @@ impl Inspect {
         on_progress: impl FnMut(party::run::Progress),
         interrupted: &AtomicBool,
     ) -> anyhow::Result<RunResult> {
-        let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+        let folder = Scratch::new()?;
         let result = folder.path().join("result.json");
         let weights = file_in(&self.files.models, network);
         // The parties may run in another folder than this program.

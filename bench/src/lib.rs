@@ -24,6 +24,7 @@ pub mod reference;
 pub mod report;
 pub mod results;
 pub mod run;
+mod scratch;
 pub mod settings;
 pub mod stats;
 pub mod sweep;

@@ -20,6 +20,7 @@ use spdz::polynomial::WrittenFit;
 use crate::graph_file;
 use crate::launch::local::{self, Job};
 use crate::progress::Reporter;
+use crate::scratch::Scratch;
 use crate::tensor_files::{self, Source};
 
 /// What `bench run --help` says besides its options.
@@ -177,7 +178,7 @@ impl Run {
         };
         let context = || format!("graph {}", self.graph.display());
         let plan = computation.plan().with_context(context)?;
-        let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+        let folder = Scratch::new()?;
         let result = folder.path().join("result.json");
         let job = Job {
             players: self.players(&plan, folder.path(), &result)?,

@@ -1342,6 +1342,47 @@ fn the_run_command_says_what_it_needs_and_what_it_did() {
 }
 
 #[test]
+fn what_a_killed_command_leaves_the_next_one_removes() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| folder.path().join(name);
+    let scratch = place("tmp");
+    fs::create_dir(&scratch).unwrap();
+    let g = GraphBuilder::named("twice", ["alice"]);
+    let x = g.private_input("alice", [2]);
+    g.private_output("alice", g.add(x, x));
+    let graph = serde_json::to_string(&g.build().unwrap()).unwrap();
+    fs::write(place("graph.json"), graph).unwrap();
+    fs::write(place("x.csv"), "0.5,1.5\n").unwrap();
+    let command = |evaluations: u64| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bench"));
+        command.arg("run").arg(place("graph.json")).env("TMPDIR", &scratch);
+        command.arg(format!("--evaluations={evaluations}"));
+        command.arg(format!("--player=alice={}", place("x.csv").display()));
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    };
+    // Its own, and not those of its parties, which end when it does.
+    let left = || {
+        let folders = fs::read_dir(&scratch).unwrap().map(|entry| entry.unwrap().path());
+        folders.filter(|path| path.join("alice-x.csv.safetensors").exists()).count()
+    };
+    let mut running = command(1_000_000).spawn().unwrap();
+    let start = Instant::now();
+    while left() == 0 {
+        assert!(start.elapsed() < Duration::from_secs(60) && running.try_wait().unwrap().is_none());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // Another command leaves what is in use.
+    assert!(command(1).status().unwrap().success());
+    assert_eq!(left(), 1);
+    running.kill().unwrap();
+    running.wait().unwrap();
+    assert_eq!(left(), 1, "nobody is there to remove it");
+    assert!(command(1).status().unwrap().success());
+    assert_eq!(left(), 0);
+}
+
+#[test]
 fn outputs_out_of_range_fail_the_command_and_are_told_by_whoever_learns_them() {
     let folder = tempfile::tempdir().unwrap();
     let place = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();

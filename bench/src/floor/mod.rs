@@ -44,6 +44,7 @@ use crate::environment::Environment;
 use crate::forms;
 use crate::layout::{Align, Table, fill};
 use crate::progress::Reporter;
+use crate::scratch::Scratch;
 
 pub mod products;
 pub mod speeds;
@@ -238,7 +239,7 @@ impl Measurement {
         let plans = self.computations.iter().map(Computation::plan);
         let plans = plans.collect::<Result<Vec<Plan>, _>>()?;
         say("exchanges between two processes");
-        let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+        let folder = Scratch::new()?;
         // The floor is this machine's, whatever network is imitated on it.
         let unshaped = Transport { network: None, ..self.transport };
         let measured = transport::measure(&self.program, unshaped, folder.path(), interrupted)

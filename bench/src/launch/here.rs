@@ -13,7 +13,6 @@ use party::run::Progress;
 use spdz::channel::Name;
 use spdz::network::Builtin;
 use spdz::ring::kernels::InstructionSet;
-use tempfile::TempDir;
 
 use super::local::{self, Job, LaunchError};
 use super::{Launcher, TrialError};
@@ -23,6 +22,7 @@ use crate::environment::unix_seconds;
 use crate::graph_file::{self, GraphFile};
 use crate::pace::{self, Pace};
 use crate::reference::{self, file_in};
+use crate::scratch::Scratch;
 use crate::settings::Settings;
 
 /// Images of one inference when the test set is scored, unless more are timed at once anyway:
@@ -47,7 +47,7 @@ pub struct Here {
     settings: Settings,
     /// The outputs of plaintext networks.
     references: Mutex<BTreeMap<Builtin, PathBuf>>,
-    folder: TempDir,
+    folder: Scratch,
     commit: String,
 }
 
@@ -80,7 +80,7 @@ impl Here {
     /// # Errors
     /// If there is no temporary folder, or no party program.
     pub fn new(files: Files, settings: &Settings) -> anyhow::Result<Self> {
-        let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+        let folder = Scratch::new()?;
         let commit = commit(&files.party)?;
         check_limit(&files.party)?;
         let (settings, references) = (settings.clone(), Mutex::default());
@@ -228,7 +228,7 @@ impl Here {
         interrupted: &AtomicBool,
     ) -> Result<(RunResult, Pace), TrialError> {
         let prepare = || {
-            let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+            let folder = Scratch::new()?;
             let result = folder.path().join("result.json");
             let job = match &cell.graph {
                 None => self.network(cell, task, &result)?,
