@@ -239,6 +239,24 @@ fn the_exit_codes_are_those_of_the_help() {
 }
 
 #[test]
+fn a_folder_that_another_process_measures_into_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("results");
+    let lock = bench::sweep::lock::Lock::of(&out).unwrap();
+    for command in ["sweep", "table1"] {
+        let out = format!("--out={}", out.display());
+        let (code, _, error) = bench(&[command, "--networks=A", &out], &[]);
+        assert_eq!(code, Some(1), "{error}");
+        let holder = format!("error: process {} measures into ", std::process::id());
+        assert!(error.contains(&holder) && error.contains("another folder"), "{error}");
+    }
+    let left: Vec<_> = std::fs::read_dir(&out).unwrap().collect();
+    assert_eq!(left.len(), 1, "nothing but the lock: {left:?}");
+    drop(lock);
+    assert_eq!(std::fs::read_dir(&out).unwrap().count(), 0);
+}
+
+#[test]
 fn errors_have_colours_where_they_are_asked_for_alone() {
     let error = |variables: &[(&str, &str)]| bench(&["report", "no/such"], variables).2;
     let plain = error(&[]);

@@ -25,7 +25,7 @@ use crate::layout::{Align, Table};
 use crate::report;
 use crate::results::Results;
 use crate::settings::{BATCH_SIZES, Link, Settings, TRIALS, Truncate, WARMUP_SECONDS};
-use crate::sweep;
+use crate::sweep::{self, Finished};
 
 /// What `bench sweep --help` says besides its options.
 pub(super) const HELP: &str = "\
@@ -202,7 +202,7 @@ impl Arguments {
         let launchers: Vec<&dyn Launcher> = launchers.iter().map(AsRef::as_ref).collect();
         let finished = sweep::run(&settings, &options, &launchers, &interrupted);
         say_how_to_go_on(&interrupted);
-        let results = finished?.results;
+        let Finished { results, lock: _lock, .. } = finished?;
         let folders = [self.selection.out.clone(), self.selection.out.join(AGAINST)];
         let mut paths = Vec::new();
         for (results, folder) in results.iter().zip(&folders) {

@@ -10,7 +10,8 @@ use super::selection::Selection;
 use crate::launch::here::Here;
 use crate::results::Results;
 use crate::settings::{BATCH_SIZES, Settings};
-use crate::{console, sweep, table1};
+use crate::sweep::{self, Finished};
+use crate::{console, table1};
 
 /// Arguments of `bench table1`.
 #[derive(Debug, Args)]
@@ -59,7 +60,7 @@ impl Arguments {
         let interrupted = interruptible()?;
         let finished = sweep::run(&settings, &options, &[&here], &interrupted);
         say_how_to_go_on(&interrupted);
-        let results = finished?.results;
+        let Finished { results, lock: _lock, .. } = finished?;
         let written = results[0].write(&self.selection.out)?;
         if self.json {
             let written = vec![written.path];

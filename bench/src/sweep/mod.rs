@@ -20,6 +20,7 @@ use crate::settings::Settings;
 mod floors;
 pub mod inputs;
 pub mod journal;
+pub mod lock;
 mod options;
 mod rounds;
 pub mod schedule;
@@ -28,6 +29,7 @@ mod tally;
 mod tests;
 
 use journal::{Head, Journal};
+use lock::Lock;
 pub use options::{Options, Table};
 use rounds::Rounds;
 use schedule::EXTRA_TRIALS;
@@ -40,14 +42,16 @@ pub struct Finished {
     pub results: Vec<Results>,
     /// How many trials were there from before.
     pub resumed: usize,
+    /// The right to write the results beside the journal, to be kept until that is done.
+    pub lock: Option<Lock>,
 }
 
 /// Measures everything, and reports on standard error. Each launcher has a build of its
 /// own; there must be one.
 ///
 /// # Errors
-/// If the settings describe no sweep, the journal is of another or cannot be written, no
-/// trial can succeed, or on interruption. A cell whose trial fails says why; the sweep goes
+/// If the settings describe no sweep, the journal is of another or cannot be written, another
+/// process measures into its folder, no trial can succeed, or on interruption. A cell whose trial fails says why; the sweep goes
 /// on.
 pub fn run(
     settings: &Settings,
@@ -61,6 +65,7 @@ pub fn run(
     if let Some(networks) = settings.left_out() {
         reporter.line(&networks);
     }
+    let lock = options.journal.as_deref().map(Lock::of).transpose()?;
     let journal = options.journal.as_deref().map(Journal::in_folder);
     let journal = journal.as_ref();
     let environment = Environment::read();
@@ -117,7 +122,7 @@ pub fn run(
         speeds: tally.speeds(),
         runs: tally.cells(build),
     };
-    Ok(Finished { results: launchers.iter().enumerate().map(of_build).collect(), resumed })
+    Ok(Finished { results: launchers.iter().enumerate().map(of_build).collect(), resumed, lock })
 }
 
 /// Forgets what was kept of a sweep whose results are written, unless trials failed: the

@@ -234,6 +234,7 @@ fn the_trials_of_two_builds_alternate() {
     }
     assert_eq!(first.launched().len(), 27);
     assert_eq!(second.launched(), first.launched(), "each next to the other");
+    drop(finished);
     // Another number of builds is another sweep.
     let error = sweep(&settings(), folder.path(), &first).unwrap_err().to_string();
     assert!(error.contains("the parties' commits"), "{error}");
