@@ -117,6 +117,29 @@ fn name(run: &RunResult) -> String {
     format!("{} {format} {truncation}", computed(network, *reveal))
 }
 
+/// Where the columns begin.
+const STARTS: [usize; 8] = [0, 22, 34, 48, 56, 71, 86, 94];
+
+/// Fields in their columns. One that is too long takes the room of the next as far as that has
+/// some: what the paper did not measure is short.
+fn in_columns(fields: &[&str; 8]) -> String {
+    let mut line = String::new();
+    for (index, field) in fields.iter().enumerate() {
+        let end = line.chars().count();
+        let next = STARTS.get(index + 1).copied().unwrap_or(COLUMNS + 2);
+        let gap = match STARTS[index].saturating_sub(end) {
+            _ if end == 0 => 0,
+            gap @ 2.. => gap,
+            // One space, if the column after it then begins where it should.
+            _ if end + 2 + field.chars().count() + 2 > next => 1,
+            _ => 2,
+        };
+        line.extend(std::iter::repeat_n(' ', gap));
+        line.push_str(field);
+    }
+    line
+}
+
 /// The row of one network in one number format.
 fn row(key: &CellId, run: &RunResult, width: Option<usize>) -> String {
     let published = paper::beside(key);
@@ -142,14 +165,19 @@ fn row(key: &CellId, run: &RunResult, width: Option<usize>) -> String {
     ];
     let [theirs, ours, online, their_accuracy, accuracy, their_divergence, divergence] = fields;
     if fits(width) {
-        // What the paper did not measure leaves room for a longer name.
-        let name = name(run);
-        let gap = if name.chars().count() > 29 { "" } else { " " };
-        let begin = format!("{name:<20} {gap}{theirs}");
-        return format!(
-            "{begin:<32}  {ours:<12}  {online:<6}  {their_accuracy:<13}  {accuracy:<13}  \
-             {their_divergence:<6}  {divergence}\n",
-        );
+        let line = in_columns(&[
+            &name(run),
+            &theirs,
+            &ours,
+            &online,
+            &their_accuracy,
+            &accuracy,
+            &their_divergence,
+            &divergence,
+        ]);
+        if width.is_none_or(|width| line.chars().count() <= width) {
+            return line + "\n";
+        }
     }
     let list = format!(
         "runtime (sd) {ours} ms, paper {theirs}; online {online} ms\n\
@@ -319,6 +347,31 @@ mod tests {
         assert_eq!(paper.find("2.50"), label.find("2.50"));
         assert!(label.starts_with("C-relu-max (label) Int64 Local - "), "{label}");
         assert!(label.ends_with("99.00 / 98.75  -       -\n"), "there is no divergence: {label}");
+    }
+
+    #[test]
+    fn a_field_that_is_too_long_leaves_the_row_as_wide() {
+        let row = |ms: &[f64], divergence| {
+            let mut trial = trial(ms);
+            trial.result.accuracy = Some(Accuracy {
+                plaintext: Some(1.0),
+                secure: 1.0,
+                mean_kl_divergence: divergence,
+                ..accuracy()
+            });
+            row(&key(), &trial.result, Some(100))
+        };
+        let (usual, long) = (row(&[2.0, 3.0], Some(1e-7)), row(&[123.4, 143.4], Some(1e-7)));
+        for expected in
+            [" 133.40 (14.14) ", " 133.40 97.35 / 97.18 ", " 100.00 / 100.00 0.0065 1.0e-7"]
+        {
+            assert!(long.contains(expected), "{expected}: {long}");
+        }
+        assert_eq!(long.trim_end().chars().count(), 100, "{long}");
+        assert_eq!(usual.find("97.35"), long.find("97.35"));
+        // A row that is wider for all that is a list.
+        let list = row(&[123_456.0, 234_567.0], Some(1e-7));
+        assert!(list.lines().count() > 1 && list.lines().all(|line| line.len() <= 100), "{list}");
     }
 
     #[test]
