@@ -27,7 +27,7 @@ mod train;
 #[cfg(feature = "train")]
 mod training;
 
-use exit::{FAILURE, NO_COMPARISON};
+use exit::NO_COMPARISON;
 
 /// Data, trained models and measurements of the secure-inference toolkit.
 #[derive(Debug, Parser)]
@@ -148,7 +148,7 @@ impl Cli {
     #[must_use]
     pub fn main(self) -> ExitCode {
         console::start(self.verbosity);
-        let failure = if self.command.compares() { NO_COMPARISON } else { FAILURE };
+        let compares = self.command.compares();
         let error = match self.run() {
             Ok(code) => return code,
             Err(error) => error,
@@ -162,7 +162,7 @@ impl Cli {
             return ExitCode::from(exit::interrupted());
         }
         party::console::error(&explain(&error));
-        ExitCode::from(failure)
+        ExitCode::from(if compares { NO_COMPARISON } else { exit::of(&error) })
     }
 
     /// Does what the command line asks for.

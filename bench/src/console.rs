@@ -1,8 +1,10 @@
 //! The terminal that results are printed to, and how much is said beside them.
 
-use std::io::{self, IsTerminal};
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
 use std::sync::OnceLock;
 
+use anyhow::Context;
 use party::console::{Verbosity, can_redraw};
 
 /// What the command line says; a process has one.
@@ -26,6 +28,16 @@ pub(crate) fn is_verbose() -> bool {
 /// Whether progress is a bar: lines of logs would tear it.
 pub(crate) fn has_bar() -> bool {
     can_redraw() && !is_quiet() && !is_verbose()
+}
+
+/// Prints what a command was asked for.
+///
+/// # Errors
+/// If it cannot be written, as to a full disk or a reader that has gone.
+pub(crate) fn print(text: impl fmt::Display) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    let written = write!(stdout, "{text}").and_then(|()| stdout.flush());
+    written.context("cannot write to standard output")
 }
 
 /// Columns of standard output; `None` where it is no terminal, and lines may be as long as they

@@ -17,6 +17,8 @@ use spdz::graph::Graph;
 use spdz::plan::Plan;
 use spdz::polynomial::WrittenFit;
 
+use crate::usage::refuse;
+
 /// A graph and its players' inputs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -41,7 +43,7 @@ pub(crate) fn tasks(
     let all = graph.players().iter().map(Name::as_str).collect::<Vec<_>>().join(", ");
     let named = inputs.keys().chain(outputs.keys());
     if let Some(player) = named.into_iter().find(|name| !graph.players().contains(name)) {
-        bail!("graph {} has no player {player}; its players are {all}", graph.name());
+        refuse!("graph {} has no player {player}; its players are {all}", graph.name());
     }
     let mut missing = String::new();
     let mut files = BTreeSet::new();
@@ -51,7 +53,7 @@ pub(crate) fn tasks(
         let mut task = PlayerTask::default();
         match inputs.get(&player) {
             Some(_) if needed.is_empty() => {
-                bail!("--player {player}=...: {player} has no inputs in the graph; leave it out")
+                refuse!("--player {player}=...: {player} has no inputs in the graph; leave it out")
             }
             // The parties may run in another folder than this program.
             Some(path) => {
@@ -71,11 +73,13 @@ pub(crate) fn tasks(
         }
         if let Some(path) = outputs.get(&player) {
             if graph.outputs_of(player).is_empty() {
-                bail!("--output {player}=...: {player} has no outputs in the graph; leave it out");
+                refuse!(
+                    "--output {player}=...: {player} has no outputs in the graph; leave it out"
+                );
             }
             let whole = std::path::absolute(path)?;
             if !files.insert(whole.clone()) {
-                bail!("two players would write {}; name another file", path.display());
+                refuse!("two players would write {}; name another file", path.display());
             }
             task.outputs = Some(whole);
         }
@@ -84,7 +88,7 @@ pub(crate) fn tasks(
         }
     }
     if !missing.is_empty() {
-        bail!("graph {} needs inputs of its players:{missing}", graph.name());
+        refuse!("graph {} needs inputs of its players:{missing}", graph.name());
     }
     Ok(tasks)
 }

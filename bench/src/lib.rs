@@ -32,3 +32,4 @@ pub mod table1;
 pub mod tensor_files;
 #[cfg(feature = "train")]
 pub mod train;
+mod usage;

@@ -128,12 +128,8 @@ impl Reporter {
     ///
     /// # Errors
     /// If it cannot be written.
-    pub(crate) fn print(&self, text: &str) -> io::Result<()> {
-        self.bar.suspend(|| {
-            let mut stdout = io::stdout().lock();
-            stdout.write_all(text.as_bytes())?;
-            stdout.flush()
-        })
+    pub(crate) fn print(&self, text: &str) -> anyhow::Result<()> {
+        self.bar.suspend(|| console::print(text))
     }
 
     fn say(&self, what: &str) {

@@ -21,6 +21,8 @@ use spdz::graph::{InputSpec, Lifetime, Plaintext, Tensors};
 use spdz::plan::Plan;
 use spdz::role;
 
+use crate::usage::refuse;
+
 /// Largest file that is read, and most that it may hold unpacked, bytes: as a party reads.
 const MAX_BYTES: u64 = 1 << 30;
 
@@ -215,9 +217,9 @@ fn read(
     }
     let one_of = || match (tensor, specs) {
         (Some(name), _) if specs.iter().any(|spec| spec.name == name) => Ok(name.to_owned()),
-        (Some(name), _) => bail!("{player} has no input {name}; it has {}", describe(specs)),
+        (Some(name), _) => refuse!("{player} has no input {name}; it has {}", describe(specs)),
         (None, [only]) => Ok(only.name.clone()),
-        (None, _) => bail!(
+        (None, _) => refuse!(
             "{} holds one input, and {player} has several: {}; say which it is, as in \
              --player {player}.{}={}",
             path.display(),
@@ -234,7 +236,7 @@ fn read(
             Ok(vec![(name, array(&bytes).with_context(place)?)])
         }
         "npz" if tensor.is_none() => archive(path),
-        "npz" => bail!("{} names its arrays itself; say --player {player}={0}", path.display()),
+        "npz" => refuse!("{} names its arrays itself; say --player {player}={0}", path.display()),
         _ => bail!(
             "{}: expected .npy, .npz or .csv where a player has several files or an input is \
              named; one safetensors file has all inputs of a player",

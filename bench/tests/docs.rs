@@ -231,11 +231,38 @@ fn the_exit_codes_are_those_of_the_help() {
     assert_eq!(bench(&["compare", "no", "such"], &[]).0, Some(2), "no comparison");
     assert_eq!(bench(&["report", "no/such"], &[]).0, Some(1), "failed");
     assert_eq!(bench(&["sweep", "--trials", "none"], &[]).0, Some(2), "the command line is wrong");
+    assert_eq!(bench(&["sweep", "no/such.yaml"], &[]).0, Some(2), "the sweep file is wrong");
+    for wrong in [
+        &["table1", "--networks=A", "--formats=Int100", "--reveal=label"][..],
+        &["inspect", "--networks=A", "--activation=polynomial", "--pooling=max"],
+        &["inspect", "--networks=A", "--formats=Int32"],
+        &["run", "bench/examples/none.yaml", "--player=alice=a", "--player=alice=b"],
+    ] {
+        let (code, _, error) = bench(wrong, &[]);
+        assert_eq!(code, Some(2), "{wrong:?}: {error}");
+    }
     let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/results.json");
     let results = results.to_str().unwrap();
     let (code, json, _) = bench(&["compare", results, results, "--json"], &[]);
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!((code, json["cells"].as_array().unwrap().len()), (Some(0), 6));
+}
+
+#[test]
+fn a_full_disk_behind_standard_output_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/results.json");
+    let output = Command::new(env!("CARGO_BIN_EXE_bench"))
+        .arg("report")
+        .arg(results)
+        .arg("--out")
+        .arg(folder.path())
+        .stdout(std::fs::File::create("/dev/full").unwrap())
+        .output()
+        .unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.starts_with("error: cannot write to standard output: No space left"), "{error}");
 }
 
 #[test]

@@ -1298,7 +1298,7 @@ fn the_run_command_says_what_it_needs_and_what_it_did() {
         (output.status.code(), text(output.stdout), text(output.stderr))
     };
     let (code, _, error) = bench(&[]);
-    assert_eq!(code, Some(1));
+    assert_eq!(code, Some(2), "the command line is wrong");
     assert!(error.contains("--player bob=FILE, safetensors with w [3, 2], y [2, 2]"), "{error}");
 
     let inputs = PlayerInputs::new();

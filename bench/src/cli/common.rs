@@ -169,9 +169,7 @@ impl Manner {
 
 /// Prints a command's result for programs.
 pub(super) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
-    let mut json = serde_json::to_vec_pretty(value)?;
-    json.push(b'\n');
-    Ok(io::stdout().lock().write_all(&json)?)
+    console::print(serde_json::to_string_pretty(value)? + "\n")
 }
 
 /// What a sweep measured and where it is, for programs.

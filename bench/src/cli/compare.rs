@@ -1,6 +1,5 @@
 //! The arguments of `bench compare`.
 
-use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -62,8 +61,8 @@ impl Arguments {
 }
 
 /// Prints a comparison for people.
-pub(super) fn print(comparison: &Comparison) -> io::Result<()> {
-    write!(io::stdout().lock(), "{}", comparison.render(console::width()))
+pub(super) fn print(comparison: &Comparison) -> anyhow::Result<()> {
+    console::print(comparison.render(console::width()))
 }
 
 /// The exit code: whether something became worse.

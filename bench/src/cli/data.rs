@@ -1,10 +1,10 @@
 //! The arguments of `bench data`.
 
-use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::console;
 use crate::data;
 
 /// Arguments of `bench data`.
@@ -20,13 +20,12 @@ pub struct Arguments {
 
 impl Arguments {
     pub(super) fn run(self) -> anyhow::Result<()> {
-        let mut stdout = io::stdout().lock();
         let mut written = Ok(());
         data::fetch(&self.dir, self.from.as_deref(), |line| {
             if written.is_ok() {
-                written = writeln!(stdout, "{line}");
+                written = console::print(format_args!("{line}\n"));
             }
         })?;
-        Ok(written?)
+        written
     }
 }

@@ -1,6 +1,5 @@
 //! The arguments of `bench floor`, and of its hidden other end.
 
-use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::Args;
@@ -56,8 +55,7 @@ impl Arguments {
         if self.json {
             return print_json(&report.to_json());
         }
-        write!(io::stdout().lock(), "{}", report.render(console::width()))?;
-        Ok(())
+        console::print(report.render(console::width()))
     }
 }
 

@@ -1,7 +1,5 @@
 //! The arguments of `bench inspect`.
 
-use std::io::{self, Write};
-
 use clap::Args;
 use spdz::plan::NumberFormat;
 
@@ -50,7 +48,6 @@ impl Arguments {
         if self.json {
             return print_json(&report.to_json());
         }
-        write!(io::stdout().lock(), "{}", report.render(console::width()))?;
-        Ok(())
+        console::print(report.render(console::width()))
     }
 }

@@ -1,13 +1,13 @@
 //! The arguments of `bench reference`.
 
 use std::fs;
-use std::io::{self, Write};
 use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
 
 use super::common::{Folders, Networks};
+use crate::console;
 use crate::reference;
 
 /// Arguments of `bench reference`.
@@ -30,7 +30,7 @@ impl Arguments {
         for network in networks {
             let path = reference::file_in(&self.out, network);
             reference::write(network, &self.folders.data, &self.folders.models, usize::MAX, &path)?;
-            writeln!(io::stdout().lock(), "{}", path.display())?;
+            console::print(format_args!("{}\n", path.display()))?;
         }
         Ok(())
     }

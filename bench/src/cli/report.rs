@@ -1,12 +1,12 @@
 //! The arguments of `bench report`.
 
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
 
 use super::common::print_json;
+use crate::console;
 use crate::report;
 
 /// What `bench report --help` says besides its options.
@@ -43,14 +43,13 @@ impl Arguments {
     pub(super) fn run(self) -> anyhow::Result<()> {
         let out = self.out.or_else(|| folder_of(self.results.last()?)).context("no results")?;
         let paths = report::of(&self.results, &out)?;
-        if self.json { print_json(&paths) } else { Ok(say_where(&paths)?) }
+        if self.json { print_json(&paths) } else { say_where(&paths) }
     }
 }
 
 /// Prints where the report is.
-pub(super) fn say_where(paths: &[PathBuf]) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    paths.iter().try_for_each(|path| writeln!(stdout, "{}", path.display()))
+pub(super) fn say_where(paths: &[PathBuf]) -> anyhow::Result<()> {
+    paths.iter().try_for_each(|path| console::print(format_args!("{}\n", path.display())))
 }
 
 fn folder_of(path: &Path) -> Option<PathBuf> {

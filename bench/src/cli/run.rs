@@ -1,18 +1,18 @@
 //! The arguments of `bench run`.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
 use std::path::PathBuf;
 
-use anyhow::bail;
 use clap::Args;
 use party::config::limits;
 use spdz::channel::Name;
 use spdz::plan::NumberFormat;
 
 use super::common::{Manner, Program, Threads, format, interruptible, print_json, within};
+use crate::console;
 use crate::run;
 use crate::tensor_files::Source;
+use crate::usage::refuse;
 
 /// Arguments of `bench run`.
 #[derive(Debug, Args)]
@@ -76,7 +76,7 @@ fn outputs(files: Vec<(Name, PathBuf)>) -> anyhow::Result<BTreeMap<Name, PathBuf
     let mut map = BTreeMap::new();
     for (name, file) in files {
         if map.insert(name, file).is_some() {
-            bail!("--output {name}=... is given twice; all outputs of a player are in one file");
+            refuse!("--output {name}=... is given twice; all outputs of a player are in one file");
         }
     }
     Ok(map)
@@ -89,7 +89,7 @@ fn inputs(files: Vec<(Name, Source)>) -> anyhow::Result<BTreeMap<Name, Vec<Sourc
         let sources = map.entry(name).or_default();
         sources.push(source);
         if sources.len() > 1 && sources.iter().any(|source| source.tensor.is_none()) {
-            bail!(
+            refuse!(
                 "--player {name}=... is given twice; put all tensors of a player into one file, or \
                  name the input of each, as in --player {name}.INPUT=FILE"
             );
@@ -117,8 +117,7 @@ impl Arguments {
         if self.json {
             return print_json(&report.to_json());
         }
-        write!(io::stdout().lock(), "{report}")?;
-        Ok(())
+        console::print(report)
     }
 }
 

@@ -1,6 +1,5 @@
 //! The arguments of `bench sweep`.
 
-use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -208,7 +207,8 @@ impl Arguments {
         for (results, folder) in results.iter().zip(&folders) {
             let written = results.write(folder)?;
             if !self.json {
-                writeln!(io::stdout().lock(), "{}\n{written}", render(results, console::width()))?;
+                let table = render(results, console::width());
+                console::print(format_args!("{table}\n{written}\n"))?;
             }
             paths.push(written.path);
         }

@@ -1,7 +1,5 @@
 //! The arguments of `bench table1`.
 
-use std::io::{self, Write};
-
 use clap::Args;
 use spdz::network::{Activation, Pooling};
 
@@ -67,7 +65,7 @@ impl Arguments {
             print_json(&Measured { results: &results, written, comparison: None })?;
         } else {
             let foot = table1::foot(&results[0], console::width());
-            writeln!(io::stdout().lock(), "{foot}\n{written}")?;
+            console::print(format_args!("{foot}\n{written}\n"))?;
         }
         sweep::forget(&results, &self.selection.out)?;
         Ok(())

@@ -10,6 +10,7 @@ use party::files::write_whole;
 use spdz::network::{Builtin, weights::Weights};
 
 use crate::card::{Measured, ModelCard, Training};
+use crate::console;
 use crate::data::{Dataset, sha256};
 use crate::train::{Progress, TRAINED_WITH, train};
 
@@ -54,13 +55,12 @@ pub(super) fn run(
             write_whole(&path, bytes)
                 .with_context(|| format!("cannot write {}", path.display()))?;
         }
-        writeln!(
-            io::stdout().lock(),
-            "{name}: {:.2} % of the test images right, largest pre-activation {:.2}, largest logit {:.2}",
+        console::print(format_args!(
+            "{name}: {:.2} % of the test images right, largest pre-activation {:.2}, largest logit {:.2}\n",
             100.0 * measured.plaintext_accuracy,
             measured.largest_pre_activation,
             measured.largest_logit,
-        )?;
+        ))?;
     }
     Ok(())
 }

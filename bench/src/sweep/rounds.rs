@@ -203,7 +203,7 @@ impl<'a> Rounds<'a> {
                     reporter.warn(&format!("{name}: {load}, so it may be slower than it need be"));
                 }
                 if let Some(row) = row {
-                    return Ok(reporter.print(&row)?);
+                    return reporter.print(&row);
                 }
                 let (place, left) = (tally.place(round), tally.left(workers));
                 reporter.line(&format!("{place}{name}: {line}{left}"));
