@@ -314,6 +314,18 @@ peers: { server0: '127.0.0.1:7000' }
             ),
             (SERVER1.replace("network: C, ", ""), "needs `network` (A, B or C) or `graph`"),
             (SERVER1.replace("batchSize: 10", "batchSize: 0"), "batch size 0"),
+            (
+                SERVER1.replace("batchSize: 10", "reveal: class"),
+                "unknown variant `class`, expected `logits` or `label`",
+            ),
+            (
+                SERVER1.replace("batchSize: 10", "reveal: label, inspect: true"),
+                "has `inspect` beside `reveal: label`",
+            ),
+            (
+                SERVER1.replace("batchSize: 10", "reveal: label, format: Int100"),
+                "(argmax): Int100 cannot compare numbers",
+            ),
             (SERVER1.replace("0e0f", "0e0"), "32 hexadecimal digits"),
             (SERVER1.replace("0e0f", "0eag"), "32 hexadecimal digits"),
             (SERVER1.replace("role: server1", "role: server2"), "its roles are server0, server1"),
@@ -351,6 +363,10 @@ peers: { server0: '127.0.0.1:7000' }
             (
                 three_config("carol", "").replace("  graph:", "  batchSize: 1\n  graph:"),
                 "leave it out",
+            ),
+            (
+                three_config("carol", "").replace("  graph:", "  reveal: label\n  graph:"),
+                "give it an `argMax`",
             ),
         ];
         for (text, expected) in cases {
