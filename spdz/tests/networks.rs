@@ -6,6 +6,7 @@ use spdz::network::{
     Activation, BATCH_NORM_EPSILON, Builtin, IMAGES, LOGITS, Layer, MAX_BATCH, Network, Pooling,
     Variant,
 };
+use spdz::plan::{NumberFormat, Plan, Truncation};
 
 const PAGE: &str = include_str!("../../docs/networks.md");
 
@@ -196,4 +197,25 @@ fn names_and_numbers_are_the_codes() {
             assert!(listed(&name, parameter.shape.len()), "{name}, {:?}", parameter.shape);
         }
     }
+}
+
+/// docs/protocol.md, which says what the forms with exact layers send.
+const PROTOCOL: &str = include_str!("../../docs/protocol.md");
+
+#[test]
+fn the_protocols_page_says_what_exact_networks_send() {
+    let row = |network: Builtin| {
+        let graph = network.network().graph(1).unwrap();
+        let cells = [NumberFormat::Int64, NumberFormat::Int32].map(|format| {
+            let plan = Plan::compile(&graph, format, Truncation::Local).unwrap();
+            let kilobytes = |bytes: usize| format!("{:.1}", bytes as f64 / 1e3);
+            let (online, offline) = (plan.online_bytes(), plan.offline_bytes());
+            format!("{} | {} | {}", plan.rounds(), kilobytes(online), kilobytes(offline))
+        });
+        format!("| {network} | {} |", cells.join(" | "))
+    };
+    let rows: Vec<String> =
+        Builtin::ALL.into_iter().filter(|network| network.compares()).map(row).collect();
+    let rows = rows.join("\n");
+    assert!(PROTOCOL.contains(&rows), "the page should have:\n{rows}");
 }
