@@ -10,11 +10,13 @@ use party::console::{Completions, Manual, Verbosity};
 use crate::console;
 use crate::launch::local::LaunchError;
 
+mod calibrate;
 mod common;
 mod compare;
 mod data;
 mod exit;
 mod floor;
+mod inputs;
 mod inspect;
 mod pods;
 mod reference;
@@ -92,6 +94,12 @@ pub enum Command {
     /// the only values it receives, to another.
     #[command(after_long_help = crate::run::HELP)]
     Run(run::Arguments),
+    /// Tell how large the numbers of a graph of your own get, and which range it can declare
+    ///
+    /// Evaluates the graph in plaintext on the inputs of all players, and prints the largest
+    /// magnitude of what will be on shares, label by label. Not private.
+    #[command(after_long_help = crate::calibrate::HELP)]
+    Calibrate(calibrate::Arguments),
     /// Evaluate the test set in plaintext, for clients to score their outputs against
     ///
     /// Writes NAME.safetensors for each network, with logits of F32, [10000, 10]: the
@@ -178,6 +186,7 @@ impl Cli {
             Command::Compare(arguments) => return arguments.run(),
             Command::Floor(arguments) => arguments.run(),
             Command::Run(arguments) => arguments.run(),
+            Command::Calibrate(arguments) => arguments.run(),
             Command::Reference(arguments) => arguments.run(),
             Command::Inspect(arguments) => arguments.run(),
             Command::Report(arguments) => arguments.run(),

@@ -1,6 +1,7 @@
 //! Data, trained models and measurements of the secure-inference toolkit.
 
 pub mod accuracy;
+pub mod calibrate;
 pub mod card;
 pub mod cell;
 pub mod cli;

@@ -82,7 +82,7 @@ pub fn describe(inputs: &[InputSpec]) -> String {
 }
 
 /// A player's inputs to a session, read and checked.
-pub(crate) struct Inputs {
+pub struct Inputs {
     session: Tensors,
     evaluation: Vec<Rows>,
 }
@@ -98,11 +98,10 @@ struct Rows {
 impl Inputs {
     /// Reads `specs` from the bytes of a safetensors file. Tensors that are not among
     /// them are ignored. With `variances`, what is called so must not be negative.
-    pub(crate) fn read(
-        bytes: &[u8],
-        specs: Vec<InputSpec>,
-        variances: bool,
-    ) -> Result<Self, TensorError> {
+    ///
+    /// # Errors
+    /// If it is no such file, or a tensor is missing, of another shape or type, or not finite.
+    pub fn read(bytes: &[u8], specs: Vec<InputSpec>, variances: bool) -> Result<Self, TensorError> {
         let file = SafeTensors::deserialize(bytes)
             .map_err(|error| TensorError::Unreadable(error.to_string()))?;
         let mut inputs = Self { session: Tensors::new(), evaluation: Vec::new() };
@@ -142,12 +141,20 @@ impl Inputs {
     }
 
     /// The inputs of a player without a file.
-    pub(crate) fn none() -> Self {
+    #[must_use]
+    pub fn none() -> Self {
         Self { session: Tensors::new(), evaluation: Vec::new() }
     }
 
+    /// How many evaluations have inputs of their own: 1, or the rows of the tensor that has most.
+    #[must_use]
+    pub fn evaluations(&self) -> u64 {
+        self.evaluation.iter().map(Rows::count).max().unwrap_or(1)
+    }
+
     /// All inputs of the session, and those of evaluation `number`.
-    pub(crate) fn tensors(&self, number: u64) -> Tensors {
+    #[must_use]
+    pub fn tensors(&self, number: u64) -> Tensors {
         let mut tensors = self.session.clone();
         self.evaluation.iter().for_each(|rows| rows.insert_into(&mut tensors, number));
         tensors
@@ -167,7 +174,7 @@ impl Inputs {
         let mut tensors = self.session.clone();
         let refuse = |row| move |source| Unshareable { row, source };
         role::check_inputs(plan, player, Lifetime::Session, &tensors).map_err(refuse(None))?;
-        let rows = self.evaluation.iter().map(Rows::count).max().unwrap_or(0);
+        let rows = if self.evaluation.is_empty() { 0 } else { self.evaluations() };
         for number in 0..rows.min(evaluations.unwrap_or(u64::MAX)) {
             self.evaluation.iter().for_each(|rows| rows.insert_into(&mut tensors, number));
             let row = (rows > 1).then_some(number);

@@ -10,7 +10,7 @@ use ndarray::{ArrayViewD, ErrorKind, ShapeError};
 use super::Graph;
 use super::infer::Place;
 use super::kernels::compute;
-use super::op::{Lifetime, NodeId, Op};
+use super::op::{Lifetime, Node, NodeId, Op};
 use super::tensor::{Plaintext, Tensors};
 use crate::channel::Name;
 
@@ -158,7 +158,7 @@ impl Graph {
             let Op::Share { input } = self.nodes[id.0].operation else { return false };
             self.is_local(input, player) && self.facts[id.0].lifetime == lifetime
         });
-        self.values(shared.collect(), |_| Some(inputs), BTreeMap::new())
+        self.values(shared.collect(), |_| Some(inputs), BTreeMap::new(), &mut |_, _| ())
     }
 
     /// What `player` computes after an evaluation: its outputs by name, given its
@@ -193,7 +193,7 @@ impl Graph {
         }
         let outputs: Vec<(NodeId, &str)> = self.output_nodes(player).collect();
         let wanted = outputs.iter().map(|(id, _)| *id).collect();
-        let mut values = self.values(wanted, |_| Some(inputs), revealed)?;
+        let mut values = self.values(wanted, |_| Some(inputs), revealed, &mut |_, _| ())?;
         let named = |(id, name): (NodeId, &str)| Some((name.into(), values.remove(&id)?));
         Ok(outputs.into_iter().filter_map(named).collect())
     }
@@ -208,11 +208,51 @@ impl Graph {
         &self,
         inputs: &BTreeMap<Name, Tensors>,
     ) -> Result<BTreeMap<Name, Tensors>, EvaluateError> {
+        self.evaluate_and_look(inputs, &mut |_, _| ())
+    }
+
+    /// The largest magnitude of each node's values, by the node's number: what a
+    /// [`range`](Graph::range) has to be larger than. 0 for nodes that are not on shares. A sum that
+    /// is multiplied by public numbers alone, as that of an average, counts as the product.
+    ///
+    /// # Errors
+    /// As [`Graph::evaluate_plaintext`].
+    pub fn largest_magnitudes(
+        &self,
+        inputs: &BTreeMap<Name, Tensors>,
+    ) -> Result<Vec<f64>, EvaluateError> {
+        let mut largest = vec![0.0; self.nodes.len()];
+        self.evaluate_and_look(inputs, &mut |id, values| {
+            if self.facts[id.0].place == Place::Private && !self.is_scaled_sum(id) {
+                largest[id.0] = values.iter().fold(0.0, |most: f64, value| most.max(value.abs()));
+            }
+        })?;
+        Ok(largest)
+    }
+
+    /// Whether a node is a sum that nothing but products with public numbers reads.
+    fn is_scaled_sum(&self, id: NodeId) -> bool {
+        let is_sum = matches!(self.operation(id), Op::SumPool { .. } | Op::ReduceSum { .. });
+        let public = |other: NodeId| self.facts[other.0].place == Place::Public;
+        let scales = |node: &Node| match node.operation {
+            Op::Mul { left, right } => public(if left == id { right } else { left }),
+            _ => false,
+        };
+        let mut users = self.nodes.iter().filter(|node| node.operation.inputs().contains(&id));
+        is_sum && users.all(scales)
+    }
+
+    /// [`Graph::evaluate_plaintext`], which shows the value of each node to `look`.
+    fn evaluate_and_look(
+        &self,
+        inputs: &BTreeMap<Name, Tensors>,
+        look: &mut dyn FnMut(NodeId, ArrayViewD<'_, f64>),
+    ) -> Result<BTreeMap<Name, Tensors>, EvaluateError> {
         inputs.keys().try_for_each(|player| self.check_player(*player))?;
         let players = self.players.iter().copied();
         let wanted = players.clone().flat_map(|player| self.output_nodes(player)).map(|(id, _)| id);
         let mut values =
-            self.values(wanted.collect(), |player| inputs.get(&player), BTreeMap::new())?;
+            self.values(wanted.collect(), |player| inputs.get(&player), BTreeMap::new(), look)?;
         let mut outputs = |player| {
             let named = |(id, name): (NodeId, &str)| Some((name.into(), values.remove(&id)?));
             self.output_nodes(player).filter_map(named).collect()
@@ -226,7 +266,7 @@ impl Graph {
         let ids = (0..self.nodes.len()).map(NodeId);
         let public = ids.filter(|id| self.facts[id.0].place == Place::Public).collect();
         // What is public depends on no input, and shapes were checked.
-        self.values(public, |_| None, BTreeMap::new()).unwrap_or_default()
+        self.values(public, |_| None, BTreeMap::new(), &mut |_, _| ()).unwrap_or_default()
     }
 
     fn check_player(&self, player: Name) -> Result<(), EvaluateError> {
@@ -238,12 +278,13 @@ impl Graph {
 
     /// The values of the `wanted` nodes, computed from `known` values and the inputs
     /// that each player brings. Only what they depend on is looked at, and each value
-    /// is dropped when the last node that reads it is done.
+    /// is dropped when the last node that reads it is done. `look` is shown each that is computed.
     fn values<'a>(
         &'a self,
         wanted: Vec<NodeId>,
         inputs: impl Fn(Name) -> Option<&'a Tensors>,
         known: BTreeMap<NodeId, Plaintext>,
+        look: &mut dyn FnMut(NodeId, ArrayViewD<'_, f64>),
     ) -> Result<BTreeMap<NodeId, Plaintext>, EvaluateError> {
         let mut values: Vec<Option<Value<'a>>> = self.nodes.iter().map(|_| None).collect();
         for (id, value) in known {
@@ -291,6 +332,7 @@ impl Graph {
                     Value::Own(value)
                 }
             };
+            look(NodeId(index), value.view());
             debug_assert_eq!(value.view().shape(), facts.shape, "{}", node.operation.name());
             values[index] = Some(value);
         }

@@ -199,6 +199,16 @@ impl Graph {
         &self.players
     }
 
+    /// The same graph, which declares another range, or none.
+    ///
+    /// # Errors
+    /// If it is no power of two up to [`MAX_RANGE`].
+    pub fn with_range(mut self, range: Option<u32>) -> Result<Self, GraphError> {
+        self.range = None;
+        range.map_or(Ok(()), |range| self.declare(range))?;
+        Ok(self)
+    }
+
     /// What all numbers on shares are below in magnitude, if the graph's author says that they are
     /// smaller than the number format allows: a power of two, at most [`MAX_RANGE`]. Numbers with
     /// fewer bits cost less, and in `Int32` they are more precise.
